@@ -1,0 +1,1 @@
+"""From a set's name to batches: sources, pictures, split, batches."""

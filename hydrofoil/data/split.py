@@ -1,0 +1,125 @@
+"""Three splits, drawn once, by class, with the run's seed, and kept with the run."""
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.errors import HydrofoilError, reason
+from hydrofoil.randomness import generator
+
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which pictures serve training, validation and testing: int64 indices in rising order, no picture twice.
+
+    Args:
+        train: Indices of the pictures that gradients come from.
+        valid: Indices of those that choose the epoch; may be empty.
+        test: Indices of those that only `test` opens; may be empty.
+        pictures_hash: Of the set that they index.
+    """
+
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+    pictures_hash: str
+
+    def to_bytes(self) -> bytes:
+        """Return the split as an .npz file, the same bytes for the same split."""
+        file = io.BytesIO()
+        arrays = {part: getattr(self, part).numpy() for part in PARTS}
+        np.savez(file, **arrays, pictures_hash=np.array(self.pictures_hash))
+        return file.getvalue()
+
+    @staticmethod
+    def read(path: Path) -> "Split":
+        """Read what `to_bytes` made.
+
+        Raises:
+            HydrofoilError: The file is missing or broken.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                parts = [torch.from_numpy(file[part].astype(np.int64)) for part in PARTS]
+                return Split(*parts, pictures_hash=str(file["pictures_hash"]))
+        except OSError as error:
+            raise HydrofoilError(f"{path}: the split cannot be read: {reason(error)}.") from error
+        except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            raise HydrofoilError(f"{path}: the split is broken: {error}.") from error
+
+    def check(self, pictures: Pictures) -> None:
+        """Make sure that the split was drawn from this very set.
+
+        Raises:
+            HydrofoilError: The pictures are not the ones that were split.
+        """
+        if self.pictures_hash != pictures.hash:
+            raise HydrofoilError(
+                f"{pictures.source}: these are not the pictures that the run was trained on "
+                f"(hash {pictures.hash[:12]}, expected {self.pictures_hash[:12]}).\n"
+                "Name the folder that holds the same files with --data-root."
+            )
+
+
+def draw_split(
+    pictures: Pictures, *, valid: float = 0.0, test: float = 0.0, merge: bool = False, seed: int = 0
+) -> Split:
+    """Divide a set; the published test split stays whole unless `merge` says to forget it.
+
+    Args:
+        pictures: The set.
+        valid: Fraction for validation, of the pictures that are not the published test split.
+        test: Fraction for testing, where there is no published test split or it is merged.
+        merge: Draw all parts from all pictures together.
+        seed: What the draw depends on, beside the set.
+
+    Raises:
+        HydrofoilError: A fraction that the set cannot give, or that leaves a part without a picture.
+
+    >>> from hydrofoil.data.sources import load
+    >>> split = draw_split(load("digits"), valid=0.1, test=0.2)
+    >>> len(split.train), len(split.valid), len(split.test)
+    (1258, 180, 359)
+    """
+    published = 0 if merge else pictures.published_test
+    if published and test:
+        raise HydrofoilError(
+            f"data.test = {test:g}: {pictures.source} publishes its own test split of {published} pictures.\n"
+            "Leave data.test at 0, or draw from all pictures together with data.merge=true."
+        )
+    rest = torch.arange(len(pictures) - published)
+    test_N = torch.arange(len(rest), len(pictures))
+    shuffled = rest[torch.randperm(len(rest), generator=generator(seed, "split"))]
+    by_class = shuffled[torch.argsort(pictures.labels_N[shuffled], stable=True)]
+    valid_N, by_class = _every_nth(by_class, round(valid * len(rest)))
+    if not published:
+        test_N, by_class = _every_nth(by_class, round(test * len(rest)))
+    for name, fraction, part in (("valid", valid, valid_N), ("test", test, test_N)):
+        if fraction and not len(part):
+            raise HydrofoilError(
+                f"data.{name} = {fraction:g}: that is none of {len(rest)} pictures. Expected a larger fraction, or 0."
+            )
+    if not len(by_class):
+        raise HydrofoilError(
+            f"{pictures.source}: no picture is left to train on, of {len(pictures)}."
+        )
+    return Split(by_class.sort().values, valid_N.sort().values, test_N, pictures.hash)
+
+
+def _every_nth(by_class: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Take `count` evenly spaced elements and return them and the rest.
+
+    In a list that is sorted by class and shuffled within, each class then gives its share, to within one
+    picture, and the total is exact.
+    """
+    at = torch.arange(len(by_class), dtype=torch.int64)
+    taken = (at + 1) * count // max(len(by_class), 1) > at * count // max(len(by_class), 1)
+    return by_class[taken].sort().values, by_class[~taken]

@@ -1,0 +1,61 @@
+"""Where tensors live: the name a person gives, and the device it means."""
+
+import os
+
+import torch
+
+from hydrofoil.errors import HydrofoilError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device for `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `auto` is CUDA if there, else CPU.
+
+    Raises:
+        HydrofoilError: The name is none of these, or this machine lacks the device.
+
+    >>> pick_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise HydrofoilError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps.")
+    there = {
+        "cpu": device.index in (None, 0),
+        "cuda": (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there[device.type]:
+        raise HydrofoilError(
+            f"--device {name}: this machine has no such device that torch {torch.__version__} can use.\n"
+            "Use --device auto to take what there is."
+        )
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """Say what the device is: the GPU's name, or the number of CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+ONE_THREAD_BELOW = 4_000_000  # multiply-adds of a step's forward pass; measured in docs/log.md
+
+
+def pick_threads(multiply_adds: int) -> None:
+    """Let torch use one CPU thread where a step is too small to share, and leave its choice otherwise.
+
+    A rule and not a measurement, so that the same recipe gives the same bits twice on the same machine.
+    OMP_NUM_THREADS, where a person has set it, stands.
+
+    Args:
+        multiply_adds: Of one step, forward.
+    """
+    if "OMP_NUM_THREADS" not in os.environ and multiply_adds < ONE_THREAD_BELOW:
+        torch.set_num_threads(1)

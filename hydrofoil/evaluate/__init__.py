@@ -1,0 +1,1 @@
+"""True numbers: sums over pictures, intervals with every share, one pass over a split."""

@@ -1,0 +1,192 @@
+"""Loss and accuracy as sums over pictures, the confusion matrix, and how sure a share is.
+
+The device is read here and nowhere in the step: `Sums` stays there until the epoch's end.
+
+Axes: N pictures, K classes (rows of a confusion matrix are the truth, columns the answers).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+Z_95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share, right / count, after Wilson 1927; (0, 1) where nothing was counted.
+
+    Unlike share ± 2 deviations it stays within [0, 1] and is not empty at 0 or 100 %.
+
+    >>> [round(bound, 4) for bound in wilson(98, 100)]
+    [0.93, 0.9945]
+    """
+    if count == 0:
+        return 0.0, 1.0
+    share, z2 = right / count, Z_95**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = Z_95 * sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How a model did on so many pictures.
+
+    Args:
+        loss: Mean cross-entropy per picture, in nats.
+        right: Pictures whose most probable class is the true one.
+        count: All pictures.
+    """
+
+    loss: float
+    right: int
+    count: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers, from 0 to 1."""
+        return self.right / self.count
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The accuracy's 95 % interval (Wilson)."""
+        return wilson(self.right, self.count)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers as they stand in log.jsonl."""
+        return {
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "right": self.right,
+            "count": self.count,
+        }
+
+
+class Sums:
+    """Loss and right answers summed on the device, so that a step never waits for it.
+
+    The loss is summed in float64 (float32 on mps, which has no wider type): 50 000 terms in float32
+    would cost its last digits.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros(
+            (), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device
+        )
+        self.right = torch.zeros((), dtype=torch.int64, device=device)
+        self.count = 0
+
+    def add(self, loss: Tensor, logits_NK: Tensor, labels_N: Tensor) -> None:
+        """Add a batch: its mean loss, weighted by its size, and its right answers."""
+        self.loss += loss.detach().to(self.loss.dtype) * len(labels_N)
+        self.right += (logits_NK.detach().argmax(1) == labels_N).sum()
+        self.count += len(labels_N)
+
+    def read(self) -> Scores:
+        """Return the means so far; waits for the device."""
+        return Scores(self.loss.item() / max(self.count, 1), int(self.right.item()), self.count)
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How a model did on one class; None where nothing was there to divide by.
+
+    Args:
+        name: The class.
+        count: Pictures of this class.
+        right: Those that were recognised.
+        answered: Pictures, of whatever class, that were taken for it.
+    """
+
+    name: str
+    count: int
+    right: int
+    answered: int
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the class's pictures that were recognised: its accuracy."""
+        return self.right / self.count if self.count else None
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the answers for this class that were true."""
+        return self.right / self.answered if self.answered else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall."""
+        both = self.count + self.answered
+        return 2 * self.right / both if both else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The recall's 95 % interval (Wilson)."""
+        return wilson(self.right, self.count)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers as they stand in test.json."""
+        return {
+            "class": self.name,
+            "count": self.count,
+            "right": self.right,
+            "accuracy": self.recall,
+            "interval": list(self.interval),
+            "answered": self.answered,
+            "precision": self.precision,
+            "f1": self.f1,
+        }
+
+
+@dataclass(frozen=True)
+class Metrics(Scores):
+    """Scores with the confusion matrix they come from.
+
+    Args:
+        confusion: Row i, column k: pictures of class i that were taken for class k.
+    """
+
+    confusion: tuple[tuple[int, ...], ...] = field(repr=False)
+
+    def per_class(self, classes: Sequence[str]) -> list[ClassScores]:
+        """Return the scores of each class, in the set's order."""
+        answered = [sum(column) for column in zip(*self.confusion, strict=True)]
+        return [
+            ClassScores(name, sum(row), row[i], answered[i])
+            for i, (name, row) in enumerate(zip(classes, self.confusion, strict=True))
+        ]
+
+
+def picture_losses(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """Return each picture's cross-entropy, in float64."""
+    wide = torch.float32 if logits_NK.device.type == "mps" else torch.float64
+    return cross_entropy(logits_NK.to(wide), labels_N, reduction="none")
+
+
+def measure(logits_NK: Tensor, labels_N: Tensor) -> Metrics:
+    """Return every metric of a pass from its logits.
+
+    Raises:
+        ValueError: There are no pictures, or not as many labels as logits.
+
+    >>> measure(torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1])).confusion
+    ((1, 0), (1, 0))
+    """
+    if len(labels_N) == 0 or len(labels_N) != len(logits_NK):
+        raise ValueError(
+            f"{len(logits_NK)} logits for {len(labels_N)} labels: expected as many, and one at least"
+        )
+    classes = logits_NK.shape[1]
+    cells = torch.bincount(labels_N * classes + logits_NK.argmax(1), minlength=classes**2)
+    confusion_KK = cells.view(classes, classes).tolist()
+    return Metrics(
+        loss=picture_losses(logits_NK, labels_N).mean().item(),
+        right=sum(confusion_KK[i][i] for i in range(classes)),
+        count=len(labels_N),
+        confusion=tuple(tuple(row) for row in confusion_KK),
+    )

@@ -1,0 +1,88 @@
+"""One pass of a model over indexed pictures, in evaluation mode and large batches.
+
+Axes: N pictures, C channels, H rows, W columns, K classes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.evaluate.metrics import Metrics, measure, picture_losses
+from hydrofoil.models.classifier import Classifier
+
+BATCH = 500  # pictures a forward pass; how the split is cut changes no score
+
+
+@torch.no_grad()
+def logits_of(model: Classifier, pictures_NCHW: Tensor) -> Tensor:
+    """Return logits_NK for uint8 pictures, on the model's device; dropout off, and the mode left as it was."""
+    training = model.training
+    model.eval()
+    try:
+        parts = [model(batch_NCHW.to(model.device)) for batch_NCHW in pictures_NCHW.split(BATCH)]
+    finally:
+        model.train(training)
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model answered to indexed pictures of a set.
+
+    Args:
+        index_N: Which pictures.
+        labels_N: Their true classes.
+        logits_NK: The model's answers.
+    """
+
+    index_N: Tensor
+    labels_N: Tensor
+    logits_NK: Tensor
+
+    @property
+    def predicted_N(self) -> Tensor:
+        """The most probable class of each picture."""
+        return self.logits_NK.argmax(1)
+
+    def metrics(self) -> Metrics:
+        """Return loss, accuracy and confusion; one wait for the device."""
+        return measure(self.logits_NK, self.labels_N)
+
+    def worst_mistakes(self, count: int) -> Tensor:
+        """Return positions of wrong answers, those with the highest loss first: sure, and wrong."""
+        losses_N = picture_losses(self.logits_NK, self.labels_N)
+        wrong = (self.predicted_N != self.labels_N).nonzero()[:, 0]
+        return wrong[losses_N[wrong].argsort(descending=True, stable=True)[:count]]
+
+    def cpu(self) -> "Answers":
+        """Return the same answers on the CPU."""
+        return Answers(self.index_N.cpu(), self.labels_N.cpu(), self.logits_NK.cpu())
+
+
+def answer(model: Classifier, pictures: Pictures, index_N: Tensor) -> Answers:
+    """Return a model's answers to the indexed pictures, on its device.
+
+    Raises:
+        ValueError: No picture is indexed.
+    """
+    if not len(index_N):
+        raise ValueError("no picture is indexed: expected one at least")
+    index_N = index_N.to(pictures.pictures_NCHW.device)
+    logits_NK = logits_of(model, pictures.pictures_NCHW[index_N])
+    return Answers(index_N.to(model.device), pictures.labels_N[index_N].to(model.device), logits_NK)
+
+
+def score(model: Classifier, pictures: Pictures, index_N: Tensor) -> Metrics:
+    """Return loss, accuracy and confusion of a model on the indexed pictures.
+
+    Args:
+        model: The classifier; evaluated where it lies, its mode left as it was.
+        pictures: The set.
+        index_N: Which of its pictures: `split.valid`, say.
+
+    Raises:
+        ValueError: No picture is indexed.
+    """
+    return answer(model, pictures, index_N).metrics()

@@ -1,0 +1,45 @@
+"""What `test` writes: the one opening of the test split, counted."""
+
+from typing import Any
+
+from hydrofoil.evaluate.score import Answers
+from hydrofoil.recipe import Recipe
+
+
+def test_report(
+    answers: Answers,
+    classes: tuple[str, ...],
+    recipe: Recipe,
+    *,
+    epoch: int,
+    weights: str,
+    opened: int,
+) -> dict[str, Any]:
+    """Return the content of test.json.
+
+    Args:
+        answers: Of the whole test split.
+        classes: The class names.
+        recipe: Of the run.
+        epoch: Whose weights answered.
+        weights: Their hash.
+        opened: How often this run's test split was opened, this time included.
+    """
+    metrics = answers.metrics()
+    warnings: list[str] = []
+    if recipe.data.merge:
+        warnings.append(
+            "the published test split was merged in and partly trained on: "
+            "this accuracy cannot be compared with anybody else's."
+        )
+    return {
+        **metrics.as_dict(),
+        "interval": list(metrics.interval),
+        "expected_accuracy": recipe.expect.test_accuracy,
+        "classes": [one.as_dict() for one in metrics.per_class(classes)],
+        "confusion": [list(row) for row in metrics.confusion],
+        "epoch": epoch,
+        "weights": weights,
+        "opened": opened,
+        "warnings": warnings,
+    }

@@ -1,0 +1,53 @@
+"""A literal table from a model's name to the function that lists its layers; one file a family."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.cnn import cnn, cnn3
+from hydrofoil.models.lenet import lenet, lenet_linear
+from hydrofoil.models.mlp import mlp
+from hydrofoil.randomness import key
+from hydrofoil.recipe import Recipe
+
+MODELS: dict[str, Callable[[Any, tuple[int, int, int], int], dict[str, nn.Module]]] = {
+    "mlp": mlp,
+    "lenet": lenet,
+    "lenet-linear": lenet_linear,
+    "cnn3": cnn3,
+    "cnn": cnn,
+}
+
+
+def build(recipe: Recipe, shape: tuple[int, int, int], classes: Sequence[str]) -> Classifier:
+    """Return a recipe's network, with its initial weights drawn from the recipe's seed.
+
+    The layers stand in one nn.Sequential under the tutorials' own names, so that what is read in
+    models/ is what runs, and its state dict is the tutorial's. Initialisation is torch's default, drawn
+    layer by layer as the tutorial's class would.
+
+    Args:
+        recipe: Names the model, the normalisation and the seed.
+        shape: Channels, height and width of the pictures.
+        classes: Their class names.
+
+    Raises:
+        HydrofoilError: The pictures are too small for the model, or have another number of channels
+            than the recipe's mean and deviation.
+
+    >>> from hydrofoil.recipe import read_recipe
+    >>> model = build(read_recipe("mnist-cnn"), (1, 28, 28), "0123456789")
+    >>> list(model.network.state_dict())
+    ['conv1.weight', 'conv1.bias', 'conv2.weight', 'conv2.bias', 'fc1.weight', 'fc1.bias']
+    """
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # torch's layers draw from the global generator: leave it as it was
+        torch.manual_seed(key(recipe.train.seed, "weights"))
+        layers = MODELS[recipe.model.name](recipe.model, shape, len(classes))
+    network = nn.Sequential(OrderedDict(layers))
+    return Classifier(network, shape, classes, recipe.data.mean, recipe.data.std)

@@ -1,0 +1,107 @@
+"""What is trained, tested and shipped: a network behind the normalisation that its pictures need.
+
+Axes: N pictures, C channels, H rows, W columns, K classes.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hydrofoil.errors import HydrofoilError
+
+
+class Classifier(nn.Module):
+    """Takes raw uint8 pictures and gives logits; `network` holds the parameters and nothing else does.
+
+    Args:
+        network: Maps normalised pictures to logits.
+        shape: Channels, height and width of the pictures that it takes.
+        classes: The K class names.
+        mean: Subtracted from each channel, of pixels scaled to [0, 1]; one number serves all channels.
+        std: What each channel is divided by after that.
+
+    Raises:
+        HydrofoilError: Another number of means or deviations than the pictures have channels.
+    """
+
+    mean_C11: Tensor
+    std_C11: Tensor
+
+    def __init__(
+        self,
+        network: nn.Sequential,
+        shape: tuple[int, int, int],
+        classes: Sequence[str],
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.shape = shape
+        self.classes = tuple(classes)
+        for field, given in (("mean", mean), ("std", std)):
+            if len(given) not in (1, shape[0]):
+                raise HydrofoilError(
+                    f"data.{field} has {len(given)} numbers: expected 1 or {shape[0]}, "
+                    f"one for each channel of the pictures."
+                )
+            numbers = list(given) * (shape[0] if len(given) == 1 else 1)
+            tensor = torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1)
+            self.register_buffer(f"{field}_C11", tensor, persistent=False)
+        # Decided here, on the CPU: asking the tensors in every step would make a GPU wait.
+        self._centred = any(mean) or any(number != 1 for number in std)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return self.mean_C11.device
+
+    def normalise(self, pictures_NCHW: Tensor) -> Tensor:
+        """Return float32 pictures as torchvision's ToTensor and Normalize make them, in the same order of rounding."""
+        scaled_NCHW = pictures_NCHW.to(torch.float32).div_(255)
+        return scaled_NCHW.sub_(self.mean_C11).div_(self.std_C11) if self._centred else scaled_NCHW
+
+    def forward(self, pictures_NCHW: Tensor) -> Tensor:
+        """Return logits_NK for uint8 pictures_NCHW."""
+        return self.network(self.normalise(pictures_NCHW))
+
+    def weights_hash(self) -> str:
+        """Return the SHA-256 over the network's parameters, their names and shapes, in hexadecimal."""
+        digest = hashlib.sha256()
+        for name, tensor in self.network.state_dict().items():
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def load_weights(self, weights: Mapping[str, Tensor], origin: str = "these weights") -> None:
+        """Take the network's parameters from a state dict: a tutorial's own, or one of ours.
+
+        Args:
+            weights: Name to tensor.
+            origin: What to call them in an error.
+
+        Raises:
+            HydrofoilError: They are another model's, or for another number of classes or picture size.
+        """
+        own = self.network.state_dict()
+        missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+        if missing or unknown:
+            raise HydrofoilError(
+                f"{origin}: of another model: "
+                + "; ".join(
+                    f"{what} {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
+                    for what, names in (("it lacks", missing), ("it has unknown", unknown))
+                    if names
+                )
+                + f".\nThe network here has {', '.join(own)}."
+            )
+        for name, tensor in weights.items():
+            if tensor.shape != own[name].shape:
+                raise HydrofoilError(
+                    f"{origin}: {name} is {'×'.join(map(str, tensor.shape))}, expected "
+                    f"{'×'.join(map(str, own[name].shape))}: made for other pictures or another number of classes.\n"
+                    f"The model here takes {'×'.join(map(str, self.shape))} pictures of {len(self.classes)} classes."
+                )
+        self.network.load_state_dict(weights)

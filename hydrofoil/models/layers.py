@@ -1,0 +1,86 @@
+"""The layers that are our own, and the output size of every layer that a network here may hold."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.randomness import key, uniform_bits
+
+Shape = tuple[int, ...]
+
+
+class Dropout(nn.Dropout):
+    """torch's dropout, but what it drops is a function of (seed, epoch, step, layer).
+
+    While training, each activation is set to zero with probability p and the others are divided by
+    1 - p (Srivastava et al. 2014). `key_dropout` names the draw before each step; a layer that was
+    never given a key draws from torch's global generator, as nn.Dropout does.
+    """
+
+    draw: int | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the input, thinned out while training."""
+        if not self.training or self.p == 0 or self.draw is None:
+            return super().forward(input)
+        bits = uniform_bits(self.draw, input.numel(), input.device).view(input.shape)
+        kept = bits >= round(self.p * (1 << 24))
+        return input * kept * (1 / (1 - self.p))
+
+
+def key_dropout(network: nn.Module, seed: int, epoch: int, step: int) -> None:
+    """Give every dropout layer of a network the key of this step's draw."""
+    layers = (layer for layer in network.modules() if isinstance(layer, Dropout))
+    for number, layer in enumerate(layers):
+        layer.draw = key(seed, "dropout", epoch, step, number)
+
+
+def sizes(layer: nn.Module) -> list[tuple[int, int, int]]:
+    """Return (kernel, stride, padding) along height and width of a layer that slides a window, else nothing."""
+    if not isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+        return []
+    numbers = (layer.kernel_size, layer.stride, layer.padding)
+    pairs = [cast("Shape", n) if isinstance(n, tuple) else (cast("int", n),) * 2 for n in numbers]
+    return [(pairs[0][axis], pairs[1][axis], pairs[2][axis]) for axis in (0, 1)]
+
+
+def output_shape(layer: nn.Module, shape: Shape) -> Shape:
+    """Return the shape of one picture's activations after a layer: C, H, W or the number of features.
+
+    A window's output size is (in - kernel + 2·padding) / stride + 1, rounded down.
+
+    >>> output_shape(nn.Conv2d(3, 6, 5), (3, 32, 32))
+    (6, 28, 28)
+    """
+    if isinstance(layer, nn.Flatten):
+        return (int(torch.Size(shape).numel()),)
+    if isinstance(layer, nn.Linear):
+        return (*shape[:-1], layer.out_features)
+    windows = sizes(layer)
+    if not windows:
+        return shape
+    channels = layer.out_channels if isinstance(layer, nn.Conv2d) else shape[0]
+    height, width = (
+        (size - kernel + 2 * padding) // stride + 1
+        for size, (kernel, stride, padding) in zip(shape[1:], windows, strict=True)
+    )
+    return (channels, height, width)
+
+
+def flat_features(layers: dict[str, nn.Module], shape: Shape) -> int:
+    """Return how many features one picture has after the layers.
+
+    Raises:
+        HydrofoilError: The picture is so small that a window finds no place.
+    """
+    _, height, width = shape
+    for name, layer in layers.items():
+        shape = output_shape(layer, shape)
+        if min(shape) < 1:
+            raise HydrofoilError(
+                f"model: pictures of {height}×{width} are too small for it: nothing is left after {name}.\n"
+                "Choose a model with fewer or smaller windows, such as model.name=cnn or mlp."
+            )
+    return shape[0]

@@ -1,0 +1,377 @@
+"""What a recipe may say: the strict schema, where each field is documented under its declaration.
+
+A recipe is a page of TOML, and data only: safe to open from a stranger, easy to diff. Reading it
+resolves every default, so that two recipes are the same if and only if they are equal.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from hydrofoil.errors import HydrofoilError, nearest, reason
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(cast("list[object]", value)) if isinstance(value, list) else value
+
+
+class Fields(BaseModel):
+    """A frozen section of a recipe that knows its fields and no others."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+
+class Data(Fields):
+    """Which pictures, how they are normalised and how they are divided."""
+
+    source: str
+    """The set: digits, mnist, fashion-mnist, cifar10 or cifar100."""
+    root: str = ""
+    """The folder that holds the published files; empty: --data-root, HYDROFOIL_DATA or the user's cache."""
+    mean: Annotated[tuple[Finite, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0.0,)
+    """Subtracted from each channel of a picture scaled to [0, 1]; one number serves all channels."""
+    std: Annotated[tuple[Above, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (1.0,)
+    """What each channel is divided by after that; one number serves all channels."""
+    valid: Fraction = 0.0
+    """Fraction of the pictures that are not the published test split, drawn by class for validation."""
+    test: Fraction = 0.0
+    """Fraction drawn by class for testing; for sets that publish no test split, or with `merge`."""
+    merge: bool = False
+    """Forget the published test split: draw train, valid and test from all pictures together."""
+
+    @model_validator(mode="after")
+    def _parts_leave_something_to_train_on(self) -> Self:
+        if self.valid + self.test >= 1:
+            raise ValueError(
+                f"data.valid + data.test = {self.valid + self.test:g}: expected less than 1, "
+                "so that pictures are left to train on"
+            )
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                f"data.mean has {len(self.mean)} numbers and data.std {len(self.std)}: "
+                "expected one for each channel in both"
+            )
+        return self
+
+
+class Mlp(Fields):
+    """A multilayer perceptron: hidden layers with ReLU and dropout, then a linear one."""
+
+    name: Literal["mlp"]
+    hidden: Annotated[tuple[Positive, ...], BeforeValidator(_as_tuple)] = (512, 512)
+    """Units of each hidden layer."""
+    dropout: Fraction = 0.2
+    """The share of activations set to zero after each hidden layer while training."""
+
+
+class LeNet(Fields):
+    """Two 5×5 convolutions with pooling, three linear layers."""
+
+    name: Literal["lenet"]
+
+
+class LeNetLinear(Fields):
+    """Two 5×5 convolutions with pooling, one linear layer."""
+
+    name: Literal["lenet-linear"]
+
+
+class Cnn3(Fields):
+    """Three 3×3 convolutions with pooling, three linear layers with dropout."""
+
+    name: Literal["cnn3"]
+    dropout: Fraction = 0.25
+    """The share of activations set to zero before each linear layer while training."""
+
+
+class Cnn(Fields):
+    """Two 3×3 convolutions with pooling, one linear layer."""
+
+    name: Literal["cnn"]
+
+
+Model = Annotated[Mlp | LeNet | LeNetLinear | Cnn3 | Cnn, Field(discriminator="name")]
+
+
+class Train(Fields):
+    """How long, in which steps, and which weights are kept."""
+
+    epochs: Positive
+    """Passes over the training split."""
+    batch_size: Positive
+    """Pictures per step; the last batch of an epoch may be smaller."""
+    select: Literal["last", "valid.loss", "valid.accuracy"] | None = None
+    """Which epoch's weights are kept as best; default: valid.loss, or last where nothing is held out."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """What initialisation, split, order and dropout are drawn from."""
+    log_every: Annotated[int, Field(ge=0)] = 0
+    """Print and log the mean loss of every so many steps; 0: only once an epoch."""
+
+
+class Sgd(Fields):
+    """Stochastic gradient descent, torch.optim.SGD."""
+
+    name: Literal["sgd"]
+    lr: Above
+    """Learning rate."""
+    momentum: Amount = 0.0
+    """How much of the last update goes into the next."""
+    nesterov: bool = False
+    """Nesterov's form of momentum."""
+    weight_decay: Amount = 0.0
+    """L2 penalty, added to the gradient."""
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError(
+                "optimizer.nesterov = true: expected optimizer.momentum above 0 with it"
+            )
+        return self
+
+
+class Adam(Fields):
+    """Adam, or AdamW with its decoupled weight decay; torch.optim.Adam and AdamW."""
+
+    name: Literal["adam", "adamw"]
+    lr: Above = 0.001
+    """Learning rate."""
+    betas: Annotated[tuple[Fraction, Fraction], BeforeValidator(_as_tuple)] = (0.9, 0.999)
+    """How slowly the running means of the gradient and of its square forget."""
+    eps: Above = 1e-8
+    """Added to the denominator."""
+    weight_decay: Amount = 0.0
+    """L2 penalty (adam) or decoupled decay (adamw)."""
+
+
+Optimizer = Annotated[Sgd | Adam, Field(discriminator="name")]
+
+
+class Expect(Fields):
+    """What the published original reached: what benchmarks and slow tests hold the recipe to."""
+
+    test_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Test accuracy, from 0 to 1."""
+
+
+class Recipe(Fields):
+    """Everything that decides what a run computes."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """What the recipe is called; its runs are kept in folders named after it."""
+    about: str = ""
+    """One line on what it trains and where it comes from."""
+    data: Data
+    """Which pictures, how they are normalised and how they are divided."""
+    model: Model
+    """Which network."""
+    train: Train
+    """How long, in which steps, and which weights are kept."""
+    optimizer: Optimizer
+    """What turns gradients into updates."""
+    expect: Expect = Expect()
+    """What the published original reached."""
+
+    @model_validator(mode="after")
+    def _select_what_there_is(self) -> Self:
+        select = self.train.select
+        if select is None:
+            select = "valid.loss" if self.data.valid else "last"
+            # The schema is frozen for its users; its own default is resolved here, once.
+            object.__setattr__(self, "train", self.train.model_copy(update={"select": select}))
+        if select != "last" and not self.data.valid:
+            raise ValueError(
+                f'train.select = "{select}": expected "last", since data.valid = 0 holds nothing out\n'
+                "Set train.select=last, or hold pictures out with data.valid=0.2"
+            )
+        return self
+
+    def toml(self) -> str:
+        """Return the recipe as TOML with every field in it; reading it gives an equal recipe."""
+        plain = self.model_dump(mode="json", exclude_none=True)
+        top = [f"{key} = {_toml(value)}" for key, value in plain.items() if not _is_table(value)]
+        sections = [
+            "\n".join([f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in value.items())])
+            for key, value in plain.items()
+            if _is_table(value)
+        ]
+        return "\n\n".join(["\n".join(top), *sections]) + "\n"
+
+    def hash(self) -> str:
+        """Return the SHA-256 of the resolved recipe, in hexadecimal."""
+        return hashlib.sha256(self.toml().encode()).hexdigest()
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _toml(value: object) -> str:
+    """Return a string, number, boolean or list as a TOML value; JSON's spelling is TOML's for these."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, cast('list[object]', value)))}]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def shipped_recipes() -> list[str]:
+    """Return the names of the recipes that come with hydrofoil.
+
+    >>> "mnist-cnn" in shipped_recipes()
+    True
+    """
+    folder = resources.files("hydrofoil") / "recipes"
+    return sorted(
+        file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")
+    )
+
+
+def recipe_text(name: str) -> str:
+    """Return the TOML of a shipped recipe, by name, or of a file, by path.
+
+    Raises:
+        HydrofoilError: No recipe has that name, or the file cannot be read.
+    """
+    if name in shipped_recipes():
+        return (resources.files("hydrofoil") / "recipes" / f"{name}.toml").read_text("utf-8")
+    path = Path(name)
+    if not (name.endswith(".toml") or len(path.parts) > 1):
+        raise HydrofoilError(
+            f"'{name}' is no recipe. {nearest(name, shipped_recipes())}\n"
+            "A recipe of your own is given by its path: ./my-recipe.toml"
+        )
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise HydrofoilError(f"{path}: the recipe cannot be read: {reason(error)}.") from error
+    except UnicodeDecodeError as error:
+        raise HydrofoilError(f"{path}: the recipe is no UTF-8 text: {error.reason}.") from error
+
+
+def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a shipped recipe by name, or a file by path, with fields overridden by their dotted names.
+
+    Args:
+        name: A shipped name ("mnist-cnn") or a path ("./mine.toml").
+        overrides: Such as "train.epochs=3"; values are TOML, and bare words are strings.
+
+    Raises:
+        HydrofoilError: It names what is unknown or wrong, and what was expected.
+
+    >>> read_recipe("mnist-cnn", ["train.epochs=1"]).train.epochs
+    1
+    """
+    text = recipe_text(name)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise HydrofoilError(f"{name}: not TOML: {error}.") from error
+    for override in overrides:
+        _override(document, override)
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        raise HydrofoilError(_explain(error.errors(), document, name)) from error
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    """Set one dotted field of a recipe, in place."""
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted.strip():
+        raise HydrofoilError(f"'{override}': expected FIELD=VALUE, such as train.epochs=3.")
+    value = _value(text)
+    *sections, field = dotted.strip().split(".")
+    table = document
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise HydrofoilError(
+                f"{dotted}: '{section}' is a field, not a section with fields in it."
+            )
+    table[field] = value
+
+
+def _value(text: str) -> object:
+    """Read a value as TOML, or as what a hasty hand types for it: .5 for 0.5, cnn3 for "cnn3"."""
+    with suppress(tomllib.TOMLDecodeError):
+        return tomllib.loads(f"value = {text}")["value"]
+    with suppress(ValueError):
+        return float(text)
+    return text
+
+
+def _explain(errors: Sequence[ErrorDetails], document: dict[str, Any], name: str) -> str:
+    """Turn pydantic's errors into one complaint about the first, and a count of the others."""
+    first, others = errors[0], len(errors) - 1
+    more = f" ({others} more in {name})" if others else ""
+    at = [str(part) for part in first["loc"]]
+    if at[:1] in (["model"], ["optimizer"]):
+        del at[1:2]  # pydantic puts the union's member here, which the person never wrote
+    field, kind, given = ".".join(at), first["type"], first["input"]
+    context = first.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = _known_fields(at, document)
+        return f"{field}: no such field in a recipe. {nearest(at[-1], known)}{more}"
+    if kind == "missing":
+        return f"{field}: missing in recipe {name}; expected a value, such as {field}=…{more}"
+    if kind == "union_tag_not_found":
+        return f"{field}.name: missing in recipe {name}; {nearest('', _tags(at[0]))}{more}"
+    if kind == "union_tag_invalid":
+        tag = str(context["tag"])
+        return f"{field}.name = {tag!r}: no such {at[0]}. {nearest(tag, _tags(at[0]))}{more}"
+    if kind == "value_error":
+        return f"{context['error']}.{more}"
+    expected = (
+        first["msg"].replace("Input should be", "expected").replace("Input should", "expected to")
+    )
+    return f"{field} = {_shown(given)}: {expected}.{more}"
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _members(section: str) -> list[type[Fields]]:
+    """Return the schemas that a section may follow."""
+    annotation = Recipe.model_fields[section].annotation
+    return [
+        m
+        for m in (annotation, *get_args(annotation))
+        if isinstance(m, type) and issubclass(m, Fields)
+    ]
+
+
+def _tags(section: str) -> list[str]:
+    """Return the names that a section's `name` may take."""
+    return [tag for m in _members(section) for tag in get_args(m.model_fields["name"].annotation)]
+
+
+def _known_fields(at: Sequence[str], document: dict[str, Any]) -> list[str]:
+    """Return the fields known in the section that holds the last part of a location."""
+    if len(at) == 1:
+        return list(Recipe.model_fields)
+    members = _members(at[0])
+    if len(members) > 1:
+        tag = document[at[0]]["name"]
+        members = [m for m in members if tag in get_args(m.model_fields["name"].annotation)]
+    return list(members[0].model_fields)

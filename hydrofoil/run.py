@@ -1,0 +1,386 @@
+"""The run folder: what lies in it, who may write it, and how its files appear whole or not at all.
+
+    recipe.toml         resolved: every field, also the defaults
+    environment.json    versions, device, threads, git revision, command line
+    split.npz           indices of train, valid and test, and the hash of the set that they index
+    log.jsonl           one object an epoch, and one an event
+    best.safetensors    the weights that `select` chose, with what is needed to use them as metadata
+    last.safetensors    weights and optimiser after the last whole epoch; last.json has the numbers
+    test.json           what `test` found, and how often the test split was opened
+    figures/            what was drawn
+
+Nothing that is read back is a pickle, and a reader needs no process that wrote.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from hydrofoil import __version__
+from hydrofoil.data.split import Split
+from hydrofoil.device import describe_device
+from hydrofoil.errors import HydrofoilError, reason
+from hydrofoil.models import build
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.recipe import Recipe, read_recipe
+from hydrofoil.train.state import State
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one and never a part.
+
+    Raises:
+        HydrofoilError: The system refused: disk full, read-only, no such folder.
+    """
+    beside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o666 & ~_umask())
+        os.replace(beside, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise HydrofoilError(f"{path}: cannot be written: {reason(error)}.") from error
+    finally:
+        if beside is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(beside)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder.
+
+    Args:
+        path: Where it lies.
+        recipe: What it trains.
+    """
+
+    path: Path
+    recipe: Recipe
+
+    @classmethod
+    def create(
+        cls, path: Path | None, recipe: Recipe, split: Split, environment: Mapping[str, Any]
+    ) -> "Run":
+        """Make the folder of a new run; without a path, the next free runs/<recipe>-<n>.
+
+        Raises:
+            HydrofoilError: Something is there already, or the folder cannot be written.
+        """
+        run = cls(_free_folder(path, recipe.name), recipe)
+        run.write_json("environment.json", environment)
+        run.write("split.npz", split.to_bytes())
+        run.write("recipe.toml", recipe.toml().encode())  # last: it is what makes a folder a run
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Return an existing run.
+
+        Raises:
+            HydrofoilError: There is no such folder, or it is not a run's, or its recipe is broken.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise HydrofoilError(f"{path}: there is no such run folder.{_runs_beside(path)}")
+        if not (path / "recipe.toml").is_file():
+            raise HydrofoilError(
+                f"{path}: not a run folder: it holds no recipe.toml.{_runs_beside(path)}"
+            )
+        return cls(path, read_recipe(str(path / "recipe.toml")))
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the run's lock, so that one process writes it at a time; the system frees it with the process.
+
+        Raises:
+            HydrofoilError: Another process holds it, or the folder cannot be written.
+        """
+        try:
+            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise HydrofoilError(f"{self.path}: cannot be written: {reason(error)}.") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise HydrofoilError(
+                f"{self.path}: another process is writing this run.\nWait for it to end, or stop it."
+            ) from error
+        finally:
+            os.close(handle)
+
+    def write(self, name: str, content: bytes) -> Path:
+        """Write one file of the run, whole or not at all, and return its path."""
+        write_whole(self.path / name, content)
+        return self.path / name
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Write one file of the run as JSON."""
+        return self.write(name, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+    # ── the log ──────────────────────────────────────────────────────────────────────────────────
+
+    def log(self, event: Mapping[str, Any]) -> None:
+        """Append one object to log.jsonl."""
+        line = json.dumps(event) + "\n"
+        try:
+            with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise HydrofoilError(
+                f"{self.path / 'log.jsonl'}: cannot be written: {reason(error)}."
+            ) from error
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the log; a last line that a dying process left unfinished is passed over."""
+        path = self.path / "log.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+        events: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                events.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                if number < len(lines):
+                    raise HydrofoilError(
+                        f"{path}: line {number} is broken: {error.msg}."
+                    ) from error
+        return events
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """Return the log's epochs."""
+        return [event for event in self.events() if event.get("event") == "epoch"]
+
+    def forget_after(self, epoch: int) -> None:
+        """Drop from the log what came after an epoch: a resumed run will log it again."""
+        kept = [event for event in self.events() if event.get("epoch", 0) <= epoch]
+        self.write("log.jsonl", "".join(json.dumps(event) + "\n" for event in kept).encode())
+
+    # ── weights ──────────────────────────────────────────────────────────────────────────────────
+
+    def save_best(self, model: Classifier, epoch: int) -> None:
+        """Keep the network's parameters, and nothing else, as best.safetensors."""
+        metadata = {
+            "format": "hydrofoil 1",
+            "model": json.dumps(self.recipe.model.model_dump(mode="json")),
+            "source": self.recipe.data.source,
+            "shape": json.dumps(model.shape),
+            "classes": json.dumps(model.classes),
+            "mean": json.dumps(self.recipe.data.mean),
+            "std": json.dumps(self.recipe.data.std),
+            "epoch": str(epoch),
+            "recipe": self.recipe.hash(),
+        }
+        self.write("best.safetensors", save_tensors(_plain(model.network.state_dict()), metadata))
+
+    def load_best(self, device: torch.device) -> tuple[Classifier, int]:
+        """Return the model with the run's best weights, and their epoch.
+
+        Raises:
+            HydrofoilError: There are none yet, or they are broken or another model's.
+        """
+        path = self.path / "best.safetensors"
+        if not path.exists():
+            raise HydrofoilError(
+                f"{self.path}: no epoch is finished yet, so there are no weights.\n"
+                f"Go on with: hydrofoil resume {self.path}"
+            )
+        metadata = _read_metadata(path)
+        try:
+            shape, classes = json.loads(metadata["shape"]), json.loads(metadata["classes"])
+            epoch = int(metadata["epoch"])
+            channels, height, width = shape
+        except (KeyError, ValueError, TypeError) as error:
+            raise HydrofoilError(
+                f"{path}: not weights that hydrofoil wrote: {error!r} in its metadata."
+            ) from error
+        model = build(self.recipe, (channels, height, width), classes)
+        model.load_weights(_read_tensors(path), str(path))
+        return model.to(device), epoch
+
+    def save_last(self, model: Classifier, state: State) -> None:
+        """Keep everything that going on from here needs."""
+        numbers = state.numbers()
+        # The numbers travel in the tensors' file too, so that the pair cannot come from two epochs.
+        tensors = save_tensors(_plain(state.tensors(model)), {"numbers": json.dumps(numbers)})
+        self.write("last.safetensors", tensors)
+        self.write_json("last.json", numbers)
+
+    def load_last(self, model: Classifier, state: State) -> None:
+        """Put the last whole epoch back into a fresh model and state; nothing if none was finished."""
+        path = self.path / "last.safetensors"
+        if not path.exists():
+            return
+        try:
+            numbers = json.loads(_read_metadata(path)["numbers"])
+        except (KeyError, ValueError) as error:
+            raise HydrofoilError(
+                f"{path}: not a checkpoint that hydrofoil wrote: {error!r}."
+            ) from error
+        state.restore(model, _read_tensors(path), numbers)
+
+    # ── other files ──────────────────────────────────────────────────────────────────────────────
+
+    def split(self) -> Split:
+        """Return the run's split."""
+        return Split.read(self.path / "split.npz")
+
+    def environment(self) -> dict[str, Any]:
+        """Return what the run was started on."""
+        return self._read_json("environment.json")
+
+    def test(self) -> dict[str, Any] | None:
+        """Return what `test` found, or None if it has not been run."""
+        return self._read_json("test.json") if (self.path / "test.json").exists() else None
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
+        except ValueError as error:
+            raise HydrofoilError(f"{path}: broken: {error}.") from error
+        if not isinstance(content, dict):
+            raise HydrofoilError(f"{path}: broken: it holds no object.")
+        return content
+
+
+def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_tensors(path.read_bytes())
+    except OSError as error:
+        raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise HydrofoilError(f"{path}: not a safetensors file, or cut short: {error}.") from error
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except OSError as error:
+        raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
+    except SafetensorError as error:
+        raise HydrofoilError(f"{path}: not a safetensors file, or cut short: {error}.") from error
+
+
+def _free_folder(path: Path | None, name: str) -> Path:
+    """Make and return a folder that was not there, or was empty."""
+    given = path is not None
+    for number in count(1):
+        folder = path if path is not None else Path("runs") / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError as error:
+            if not given:
+                continue
+            if not folder.is_dir():
+                raise HydrofoilError(
+                    f"{folder}: a file, not a folder. Choose another --run."
+                ) from error
+            if any(folder.iterdir()):
+                raise HydrofoilError(
+                    f"{folder}: not empty; an earlier run stays as it is.\n"
+                    f"Choose another --run, or go on with it: hydrofoil resume {folder}"
+                ) from error
+        except OSError as error:
+            raise HydrofoilError(
+                f"{folder}: the run folder cannot be made: {reason(error)}."
+            ) from error
+        return folder
+    raise AssertionError("count() does not end")
+
+
+def _runs_beside(path: Path) -> str:
+    """Name the latest runs where a mistyped one was looked for."""
+    folder = path.parent if path.parent.is_dir() else Path("runs")
+    with contextlib.suppress(OSError):
+        runs = sorted(folder.glob("*/recipe.toml"), key=lambda file: -file.stat().st_mtime)
+        if runs:
+            return f"\nThe latest runs there: {', '.join(str(file.parent) for file in runs[:4])}"
+    return "\nA run folder is made by: hydrofoil train RECIPE"
+
+
+def environment(device: torch.device, arguments: Sequence[str]) -> dict[str, Any]:
+    """Describe what a run is about to be computed with; names no host and no user."""
+    import numpy as np
+
+    return {
+        "hydrofoil": __version__,
+        "git": _git_revision(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "device": str(device),
+        "device_name": describe_device(device),
+        "threads": torch.get_num_threads(),
+        "command": ["hydrofoil", *arguments],
+    }
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _git_revision() -> str | None:
+    """Return the revision of the code that runs, with "+" if it was changed since; None outside git."""
+    describe = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty=+",
+        "--abbrev=12",
+    ]
+    try:
+        done = subprocess.run(describe, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""What leaves the house: answers to pictures from anywhere."""

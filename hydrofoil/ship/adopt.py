@@ -1,0 +1,41 @@
+"""Weights from elsewhere: a state dict as the tutorials save it."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from hydrofoil.errors import HydrofoilError, reason
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the state dict in a .safetensors file or one that torch.save wrote; no code in it is run.
+
+    Raises:
+        HydrofoilError: The file is missing, broken, or holds anything but a state dict.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load(path.read_bytes())
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise HydrofoilError(f"{path}: the weights cannot be read: {reason(error)}.") from error
+    except UnpicklingError as error:
+        raise HydrofoilError(
+            f"{path}: not a plain state dict; loading it could run code, so it is refused.\n"
+            "Save one with: torch.save(model.state_dict(), path)"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HydrofoilError(f"{path}: broken, or not weights: {why}") from error
+    if not isinstance(weights, dict) or not all(
+        isinstance(value, Tensor) for value in weights.values()
+    ):
+        raise HydrofoilError(
+            f"{path}: expected a state dict, names to tensors; it holds something else.\n"
+            "Save one with: torch.save(model.state_dict(), path)"
+        )
+    return weights

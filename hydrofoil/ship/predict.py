@@ -1,0 +1,129 @@
+"""Answers to pictures from anywhere: any format that Pillow opens, grey or colour, of any size.
+
+Axes: C channels, H rows, W columns, K classes.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from hydrofoil.errors import HydrofoilError, reason
+from hydrofoil.evaluate.score import logits_of
+from hydrofoil.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one picture.
+
+    Args:
+        label: The most probable class.
+        probabilities: Class name to probability, most probable first.
+        done: What was done to the picture before the model saw it, in words.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    done: tuple[str, ...] = ()
+
+    @property
+    def probability(self) -> float:
+        """The label's probability."""
+        return self.probabilities[self.label]
+
+
+def predict(model: Classifier, picture: str | Path | Tensor) -> Prediction:
+    """Classify one picture: a file, or a uint8 tensor of the model's own shape.
+
+    Raises:
+        HydrofoilError: The file is missing or no picture; the tensor is of another type or shape.
+    """
+    done: tuple[str, ...] = ()
+    if isinstance(picture, Tensor):
+        picture_CHW = picture
+    else:
+        picture_CHW, done = read_picture(Path(picture), model.shape)
+    if picture_CHW.dtype != torch.uint8 or tuple(picture_CHW.shape) != model.shape:
+        raise HydrofoilError(
+            f"a picture of {picture_CHW.dtype} {'×'.join(map(str, picture_CHW.shape))}: "
+            f"expected torch.uint8 {'×'.join(map(str, model.shape))}."
+        )
+    probabilities_K = logits_of(model, picture_CHW[None])[0].double().softmax(0).tolist()
+    ranked = sorted(zip(model.classes, probabilities_K, strict=True), key=lambda pair: -pair[1])
+    return Prediction(ranked[0][0], dict(ranked), done)
+
+
+def read_picture(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, tuple[str, ...]]:
+    """Return a file's picture as the model takes it, uint8 picture_CHW, and in words what that took.
+
+    In this order: turned as its EXIF tag says; transparency laid on white; made grey or colour; cut to the
+    model's proportions around the middle; resized with an antialiasing bilinear filter.
+
+    Raises:
+        HydrofoilError: The file is missing, unreadable, no picture, or so large that decoding it could
+            be an attack (Pillow's limit).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of odd metadata
+            with Image.open(path) as file:
+                file.load()
+                return _fitted(file, shape)
+    except UnidentifiedImageError as error:
+        raise HydrofoilError(
+            f"{path}: not a picture that can be read (PNG, JPEG, WebP, BMP, …)."
+        ) from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise HydrofoilError(f"{path}: too large a picture: {error}.") from error
+    except OSError as error:  # Pillow reports a cut-off file as OSError without an errno
+        what = "cannot be read" if error.errno else "a broken picture"
+        raise HydrofoilError(f"{path}: {what}: {reason(error)}.") from error
+    except (ValueError, SyntaxError, EOFError) as error:  # from the depths of Pillow's decoders
+        raise HydrofoilError(f"{path}: a broken picture: {error}.") from error
+
+
+def _fitted(image: Image.Image, shape: tuple[int, int, int]) -> tuple[Tensor, tuple[str, ...]]:
+    """Bring a decoded picture to the model's channels and size."""
+    channels, height, width = shape
+    done: list[str] = []
+    turned = ImageOps.exif_transpose(image)
+    if turned.size != image.size or turned.getexif() != image.getexif():
+        done.append("turned as its EXIF tag says")
+    image = _eight_bit(turned, done)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        done.append("transparency → white")
+    grey = image.mode in ("1", "L")
+    if channels == 1 and not grey:
+        done.append("colour → grey")
+    if channels == 3 and grey:
+        done.append("grey → colour")
+    image = image.convert("L" if channels == 1 else "RGB")
+    scale = min(image.width / width, image.height / height)
+    cut = max(1, round(width * scale)), max(1, round(height * scale))
+    if cut != image.size:
+        done.append(f"cut from {image.width}×{image.height} to {cut[0]}×{cut[1]} around the middle")
+        left, top = (image.width - cut[0]) // 2, (image.height - cut[1]) // 2
+        image = image.crop((left, top, left + cut[0], top + cut[1]))
+    if image.size != (width, height):
+        done.append(f"resized from {image.width}×{image.height} to {width}×{height}")
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.array(image, dtype=np.uint8).reshape(height, width, channels)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), tuple(done)
+
+
+def _eight_bit(image: Image.Image, done: list[str]) -> Image.Image:
+    """Scale 16-bit grey down; Pillow's own conversion would cut every value above 255."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image, dtype=np.float64)
+    top = 65535.0 if image.mode.startswith("I") else max(float(values.max()), 1e-12)
+    done.append("16 bit → 8 bit" if image.mode.startswith("I") else "float → 8 bit")
+    return Image.fromarray(np.clip(values * (255 / top), 0, 255).round().astype(np.uint8))

@@ -1,0 +1,204 @@
+"""Values as lines of text. Nothing here prints: `cli` does."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.split import PARTS, Split
+from hydrofoil.models.summary import LayerSummary
+from hydrofoil.recipe import Recipe
+from hydrofoil.ship.predict import Prediction
+
+MERGED = (
+    "warning: the published test pictures are merged in and trained on. The test accuracy of this run\n"
+    "         cannot be compared with anybody else's."
+)
+NOTHING_HELD_OUT = (
+    "note: nothing is held out for validation, so the last epoch's weights are kept, and how good they\n"
+    "      are on unseen pictures is not known before the test."
+)
+
+
+def table(rows: Sequence[Sequence[object]], left: int = 1) -> str:
+    """Return rows as aligned columns: the first `left` to the left, the others to the right.
+
+    >>> table([["class", "count"], ["cat", 10]])
+    'class  count\\ncat       10'
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def percent(share: float | None) -> str:
+    """Return a share as per cent; a dash where there was nothing to divide by.
+
+    >>> percent(0.6476)
+    '64.76 %'
+    """
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def interval(bounds: Sequence[float]) -> str:
+    """Return a 95 % interval in words."""
+    return f"95 % interval {100 * bounds[0]:.2f} to {100 * bounds[1]:.2f} %"
+
+
+def by(shape: Sequence[int]) -> str:
+    """Return a shape as 3×32×32."""
+    return "×".join(map(str, shape))
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> plural(1, "epoch"), plural(2000, "step")
+    ('1 epoch', '2,000 steps')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def set_lines(pictures: Pictures, split: Split) -> str:
+    """Describe a set: size, where it came from, channel statistics, counts per class and split."""
+    parts = [part for part in PARTS if len(getattr(split, part))]
+    means, deviations = pictures.channel_statistics(split.train)
+    counts = {part: pictures.counts(getattr(split, part)) for part in parts}
+    rows: list[list[object]] = [["class", *parts]]
+    rows += [
+        [name, *(counts[part][k] for part in parts)] for k, name in enumerate(pictures.classes)
+    ]
+    rows.append(["all", *(sum(counts[part]) for part in parts)])
+    return "\n".join(
+        [
+            f"{pictures.source}: {len(pictures):,} pictures of {by(pictures.shape)}, {pictures.K} classes, "
+            f"uint8, {pictures.pictures_NCHW.numel() / 1e6:.1f} MB",
+            f"hash {pictures.hash}",
+            f"channel means       {'  '.join(f'{mean:.4f}' for mean in means)}   (training pictures, of pixels in [0, 1])",
+            f"channel deviations  {'  '.join(f'{deviation:.4f}' for deviation in deviations)}",
+            "",
+            table(rows),
+        ]
+    )
+
+
+def layer_lines(layers: Sequence[LayerSummary], shape: Sequence[int]) -> str:
+    """Return a network's table: each layer's output, the arithmetic behind it, parameters, multiply-adds."""
+    rows: list[list[object]] = [["layer", "", "output", "size", "parameters", "", "multiply-adds"]]
+    rows.append(["pictures", "", by(shape), "", "", "", ""])
+    for layer in layers:
+        rows.append(
+            [
+                layer.name,
+                layer.kind,
+                by(layer.output),
+                layer.arithmetic,
+                layer.parameter_arithmetic,
+                f"{layer.parameters:,}" if layer.parameters else "",
+                f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
+            ]
+        )
+    parameters, multiply_adds = (
+        sum(getattr(layer, f) for layer in layers) for f in ("parameters", "multiply_adds")
+    )
+    rows.append(["all", "", "", "", "", f"{parameters:,}", f"{multiply_adds:,}"])
+    return table(rows, left=5)
+
+
+def recipe_lines(recipe: Recipe) -> str:
+    """Describe a recipe's training in two lines, with its warnings."""
+    train, optimizer = recipe.train, recipe.optimizer
+    options = ", ".join(f"{k} {v}" for k, v in optimizer.model_dump(exclude={"name"}).items() if v)
+    lines = [
+        f"{recipe.name}: {recipe.about}",
+        f"{optimizer.name}: {options}; {plural(train.epochs, 'epoch')} in batches of {train.batch_size}; "
+        f"kept: {kept_by(recipe)}; seed {train.seed}",
+    ]
+    if recipe.data.merge:
+        lines.append(MERGED)
+    if not recipe.data.valid:
+        lines.append(NOTHING_HELD_OUT)
+    return "\n".join(lines)
+
+
+def kept_by(recipe: Recipe) -> str:
+    """Say which epoch's weights are kept."""
+    return {
+        "valid.loss": "the epoch of the lowest validation loss",
+        "valid.accuracy": "the epoch of the highest validation accuracy",
+    }.get(recipe.train.select or "last", "the last epoch")
+
+
+def split_line(recipe: Recipe, split: Split) -> str:
+    """Say how many pictures each part has."""
+    counts = ", ".join(
+        f"{len(getattr(split, part)):,} {part}" for part in PARTS if len(getattr(split, part))
+    )
+    return f"{recipe.data.source}: {counts}"
+
+
+def epoch_line(epoch: dict[str, Any], epochs: int) -> str:
+    """Return one epoch of the log as a line; the star marks weights that were kept."""
+    width = len(str(epochs))
+    parts = [f"epoch {epoch['epoch']:{width}d}/{epochs}"]
+    for part in ("train", "valid"):
+        if epoch[part]:
+            parts.append(
+                f"{part} loss {epoch[part]['loss']:.4f}  {percent(epoch[part]['accuracy']):>8}"
+            )
+    parts.append(f"{epoch['train_seconds'] + epoch['valid_seconds']:.2f} s")
+    return "   ".join(parts) + ("  * kept" if epoch["best"] else "")
+
+
+def test_lines(test: dict[str, Any]) -> str:
+    """Describe test.json: accuracy with interval and counts, loss, per class, confusion."""
+    lines = [
+        f"test accuracy {percent(test['accuracy'])} ({test['right']:,} of {test['count']:,}), {interval(test['interval'])}",
+        f"test loss {test['loss']:.4f}; weights of epoch {test['epoch']}",
+    ]
+    if test["expected_accuracy"] is not None:
+        lines.append(f"the recipe expects {percent(test['expected_accuracy'])}")
+    if test["opened"] > 1:
+        lines.append(
+            f"note: the test split was opened {test['opened']} times by this run. What was changed after\n"
+            "      looking at it, it no longer tests."
+        )
+    lines += [f"warning: {warning}" for warning in test["warnings"]]
+    rows: list[list[object]] = [
+        ["class", "accuracy", "right", "count", "95 % interval", "precision", "f1"]
+    ]
+    rows += [
+        [
+            one["class"],
+            percent(one["accuracy"]),
+            one["right"],
+            one["count"],
+            f"{100 * one['interval'][0]:.1f}–{100 * one['interval'][1]:.1f}"
+            if one["count"]
+            else "–",
+            percent(one["precision"]),
+            percent(one["f1"]),
+        ]
+        for one in test["classes"]
+    ]
+    lines += ["", table(rows)]
+    if len(test["classes"]) <= 12:
+        names = [one["class"] for one in test["classes"]]
+        confusion: list[list[object]] = [["truth ↓  predicted →", *(name[:6] for name in names)]]
+        confusion += [[name, *row] for name, row in zip(names, test["confusion"], strict=True)]
+        lines += ["", table(confusion)]
+    return "\n".join(lines)
+
+
+def prediction_lines(path: str, prediction: Prediction, most: int = 5) -> str:
+    """Describe one answer: label, the most probable classes, what was done to the picture."""
+    ranked = list(prediction.probabilities.items())[:most]
+    probabilities = "  ".join(f"{name} {100 * probability:.1f} %" for name, probability in ranked)
+    done = f"\n  {'; '.join(prediction.done)}" if prediction.done else ""
+    return f"{path}: {prediction.label}\n  {probabilities}{done}"

@@ -1,0 +1,31 @@
+"""Seconds, measured where the work is done."""
+
+import time
+
+import torch
+
+
+class Stopwatch:
+    """Seconds since it was made: by CUDA events on a GPU, whose work runs on after the call that asked for it.
+
+    >>> Stopwatch(torch.device("cpu")).seconds() >= 0
+    True
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        if self._cuda:
+            self._stream = torch.cuda.current_stream(device)
+            self._start = torch.cuda.Event(enable_timing=True)
+            self._start.record(self._stream)
+        else:
+            self._began = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Return the seconds until now; on CUDA this waits for the device, so call it once an epoch."""
+        if not self._cuda:
+            return time.perf_counter() - self._began
+        end = torch.cuda.Event(enable_timing=True)
+        end.record(self._stream)
+        end.synchronize()
+        return self._start.elapsed_time(end) / 1000

@@ -1,0 +1,122 @@
+"""The loop, which computes and yields and does no input or output."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import ceil, isfinite
+from typing import Any
+
+from hydrofoil.data.batches import epoch_order
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.split import Split
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.evaluate.metrics import Scores, Sums
+from hydrofoil.evaluate.score import score
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.layers import key_dropout
+from hydrofoil.recipe import Recipe
+from hydrofoil.timing import Stopwatch
+from hydrofoil.train.state import State
+from hydrofoil.train.step import train_step
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training split came to.
+
+    Args:
+        number: Counted from 1.
+        train: Means over the epoch's steps, each at the weights of its moment, dropout on.
+        valid: Means over the validation split at the epoch's end; None: nothing was held out.
+        best: These weights are the best so far by the recipe's `select`.
+        train_seconds: The steps alone; by CUDA events on a GPU.
+        valid_seconds: The validation pass.
+    """
+
+    number: int
+    train: Scores
+    valid: Scores | None
+    best: bool
+    train_seconds: float
+    valid_seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers as they stand in log.jsonl."""
+        return {
+            "event": "epoch",
+            "epoch": self.number,
+            "train": self.train.as_dict(),
+            "valid": self.valid.as_dict() if self.valid else None,
+            "best": self.best,
+            "train_seconds": self.train_seconds,
+            "valid_seconds": self.valid_seconds,
+        }
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands inside an epoch, for whoever watches.
+
+    Args:
+        epoch: Counted from 1.
+        step: Steps done in this epoch.
+        steps: Steps of an epoch.
+        sums: Running sums since the epoch began; reading them waits for the device.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    sums: Sums
+
+
+def fit(
+    model: Classifier,
+    pictures: Pictures,
+    split: Split,
+    recipe: Recipe,
+    *,
+    state: State | None = None,
+    watch: Callable[[Progress], None] | None = None,
+) -> Iterator[Epoch]:
+    """Train a model in place, and yield after each epoch; the caller owns the loop and may stop it.
+
+    Args:
+        model: Trained where it lies.
+        pictures: The set; copied to the model's device once.
+        split: Which pictures train and validate. The test split is not touched.
+        recipe: Says how.
+        state: Where to go on from; default: the beginning.
+        watch: Called after every step.
+
+    Raises:
+        HydrofoilError: The loss is no longer a finite number.
+    """
+    spec = recipe.train
+    state = state or State.fresh(model, recipe)
+    pictures = pictures.to(model.device)
+    steps = ceil(len(split.train) / spec.batch_size)
+    for number in range(state.epoch + 1, spec.epochs + 1):
+        clock, sums = Stopwatch(model.device), Sums(model.device)
+        model.train()
+        order_N = epoch_order(split.train, spec.seed, number).to(model.device)
+        for step, index_N in enumerate(order_N.split(spec.batch_size), start=1):
+            key_dropout(model.network, spec.seed, number, step)
+            train_step(
+                model,
+                state.optimizer,
+                pictures.pictures_NCHW[index_N],
+                pictures.labels_N[index_N],
+                sums,
+            )
+            if watch:
+                watch(Progress(number, step, steps, sums))
+        train, train_seconds = sums.read(), clock.seconds()
+        if not isfinite(train.loss):
+            raise HydrofoilError(
+                f"epoch {number}: the training loss is {train.loss}: expected a finite number.\n"
+                f"The steps are too large: try optimizer.lr={recipe.optimizer.lr / 10:g}."
+            )
+        clock = Stopwatch(model.device)
+        valid = score(model, pictures, split.valid) if len(split.valid) else None
+        best = state.finish(number, spec.select, valid)
+        yield Epoch(number, train, valid, best, train_seconds, clock.seconds())

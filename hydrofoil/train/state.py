@@ -1,0 +1,97 @@
+"""What training carries from one epoch to the next beside the weights, and its form on disk.
+
+Order and dropout are functions of (seed, epoch, step), so the rest is the optimiser's tensors and three numbers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isnan
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.evaluate.metrics import Scores
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.recipe import Recipe
+from hydrofoil.train.optimizers import build_optimizer
+
+
+@dataclass
+class State:
+    """The optimiser, how far training is, and the best epoch so far.
+
+    Args:
+        optimizer: Bound to the model's parameters.
+        epoch: Epochs that are done.
+        best_epoch: The one whose weights are best; 0: none yet.
+        best_value: Its value of what the recipe selects by.
+    """
+
+    optimizer: torch.optim.Optimizer
+    epoch: int = 0
+    best_epoch: int = 0
+    best_value: float | None = None
+
+    @classmethod
+    def fresh(cls, model: Classifier, recipe: Recipe) -> "State":
+        """Return the state before the first epoch."""
+        return cls(build_optimizer(recipe.optimizer, model.network.parameters()))
+
+    def finish(self, epoch: int, select: str | None, valid: Scores | None) -> bool:
+        """Count an epoch as done and tell whether its weights are the best so far."""
+        self.epoch = epoch
+        value = {"valid.loss": lambda s: s.loss, "valid.accuracy": lambda s: -s.accuracy}.get(
+            select or "last"
+        )
+        if value is not None and valid is not None:
+            now = float(value(valid))
+            if (
+                self.best_value is not None
+                and not now < self.best_value
+                and not isnan(self.best_value)
+            ):
+                return False
+            self.best_value = now
+        self.best_epoch = epoch
+        return True
+
+    def tensors(self, model: Classifier) -> dict[str, Tensor]:
+        """Return all tensors that resuming needs: "network/…" and "optimizer/<parameter>/<name>"."""
+        tensors = {f"network/{name}": tensor for name, tensor in model.network.state_dict().items()}
+        for name, parameter in model.network.named_parameters():
+            for field, value in self.optimizer.state.get(parameter, {}).items():
+                if value is not None:  # momentum 0 leaves its buffer empty
+                    tensors[f"optimizer/{name}/{field}"] = torch.as_tensor(value)
+        return tensors
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what resuming needs beside the tensors, as last.json holds it."""
+        return {"epoch": self.epoch, "best_epoch": self.best_epoch, "best_value": self.best_value}
+
+    def restore(
+        self, model: Classifier, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]
+    ) -> None:
+        """Put back what `tensors` and `numbers` returned, into the model and this state.
+
+        Raises:
+            HydrofoilError: They are not such a state, or another model's.
+        """
+        weights = {
+            n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")
+        }
+        model.load_weights(weights, "last.safetensors")
+        parameters = dict(model.network.named_parameters())
+        try:
+            for name, tensor in tensors.items():
+                if name.startswith("optimizer/"):
+                    _, parameter, field = name.split("/")
+                    # Adam counts its steps in a tensor that stays on the CPU.
+                    place = tensor.device if field == "step" else model.device
+                    self.optimizer.state[parameters[parameter]][field] = tensor.to(place)
+            self.epoch, self.best_epoch = int(numbers["epoch"]), int(numbers["best_epoch"])
+            best = numbers["best_value"]
+            self.best_value = None if best is None else float(best)
+        except (KeyError, ValueError, TypeError) as error:
+            raise HydrofoilError(f"the last checkpoint is broken: {error!r}.") from error

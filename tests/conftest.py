@@ -1,0 +1,37 @@
+"""Fixtures that several files share."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import published
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))  # literal.py is an oracle here
+
+REAL_RECIPES = ["cifar10-lenet", "cifar10-cnn3", "mnist-mlp", "cifar10-lenet-linear", "mnist-cnn"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tiny networks gain nothing from threads, and the suite already runs on all cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with a small set of each kind, in the published formats."""
+    root = tmp_path_factory.mktemp("data")
+    published.write_mnist(root)
+    published.write_mnist(root, folder="FashionMNIST")
+    published.write_cifar10(root)
+    published.write_cifar100(root)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def only_made_data(data_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees this machine's data or leaves runs behind."""
+    monkeypatch.setenv("HYDROFOIL_DATA", str(data_root))
+    monkeypatch.chdir(tmp_path)
