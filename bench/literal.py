@@ -1,8 +1,9 @@
-"""The five tutorials as they stand: torchvision set, DataLoader with its workers, plain optimiser, plain loop.
+"""The five tutorials as they stand: torchvision set, DataLoader, workers, plain optimiser and loop.
 
-This is what hydrofoil is compared with, so it shares no code with it: networks, data and loop are written from the
-tutorials' description. It keeps their mathematics and their way of working, and leaves out only what no longer runs
-(`dataiter.next()`, `np.Inf`) and the losses that were divided by the wrong count.
+This is what hydrofoil is compared with, so it shares no code with it: networks, data and loop are
+written from the tutorials' description. It keeps their mathematics and their way of working, and
+leaves out only what no longer runs (`dataiter.next()`, `np.Inf`) and the losses that were divided
+by the wrong count.
 
     python bench/literal.py cifar10-lenet --root DATA [--epochs 1] [--seed 0] [--threads 4]
 
@@ -139,22 +140,30 @@ PLAIN = transforms.ToTensor()
 
 TUTORIALS = {
     "cifar10-lenet": Tutorial(
-        LeNet, datasets.CIFAR10, CENTRED, lambda p: torch.optim.SGD(p, lr=0.001, momentum=0.9), 2, 4, workers=2
+        LeNet, datasets.CIFAR10, CENTRED,
+        lambda p: torch.optim.SGD(p, lr=0.001, momentum=0.9), 2, 4, workers=2,
     ),
     "cifar10-cnn3": Tutorial(
-        Cnn3, datasets.CIFAR10, CENTRED, lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9), 50, 20, held_out=True
+        Cnn3, datasets.CIFAR10, CENTRED,
+        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9), 50, 20, held_out=True,
     ),
-    "mnist-mlp": Tutorial(Mlp, datasets.MNIST, PLAIN, lambda p: torch.optim.SGD(p, lr=0.01), 50, 20, held_out=True),
+    "mnist-mlp": Tutorial(
+        Mlp, datasets.MNIST, PLAIN,
+        lambda p: torch.optim.SGD(p, lr=0.01), 50, 20, held_out=True,
+    ),
     "cifar10-lenet-linear": Tutorial(
-        LeNetLinear, datasets.CIFAR10, CENTRED, lambda p: torch.optim.SGD(p, lr=0.001, momentum=0.9), 2, 4,
-        workers=2, merged=True,
+        LeNetLinear, datasets.CIFAR10, CENTRED,
+        lambda p: torch.optim.SGD(p, lr=0.001, momentum=0.9), 2, 4, workers=2, merged=True,
     ),
-    "mnist-cnn": Tutorial(Cnn, datasets.MNIST, PLAIN, lambda p: torch.optim.Adam(p, lr=0.001), 5, 64),
+    "mnist-cnn": Tutorial(
+        Cnn, datasets.MNIST, PLAIN,
+        lambda p: torch.optim.Adam(p, lr=0.001), 5, 64,
+    ),
 }  # fmt: skip
 
 
 def whole_set(name: str, root: str) -> Dataset[Any]:
-    """Return training and test pictures in one dataset, training first: the order hydrofoil indexes by."""
+    """Return training, then test pictures in one dataset: the order hydrofoil indexes by."""
     one = TUTORIALS[name]
     return ConcatDataset(
         [one.dataset(root, train=part, transform=one.transform) for part in (True, False)]
@@ -164,7 +173,7 @@ def whole_set(name: str, root: str) -> Dataset[Any]:
 def train_steps(
     network: nn.Module, optimizer: torch.optim.Optimizer, loader: Iterable[Any]
 ) -> Iterator[tuple[float, int, int]]:
-    """Train over a loader as the tutorials do, and yield each step's loss, right answers and size."""
+    """Train over a loader as the tutorials do; yield each step's loss, right answers and size."""
     criterion = nn.CrossEntropyLoss()
     for inputs, labels in loader:
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""From small pictures to a tested model: sets as tensors, recipes as data, every number with its count.
+"""From small pictures to a tested model: sets are tensors, recipes are data, numbers have counts.
 
 The names below are the whole public surface. They are imported when first used, so that
 ``import hydrofoil`` and ``hydrofoil --help`` cost no import of torch.

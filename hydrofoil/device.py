@@ -8,7 +8,9 @@ from hydrofoil.errors import HydrofoilError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Return the device for `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `auto` is CUDA if there, else CPU.
+    """Return the device for `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+
+    `auto` is CUDA if there, else CPU.
 
     Raises:
         HydrofoilError: The name is none of these, or this machine lacks the device.
@@ -31,10 +33,17 @@ def pick_device(name: str = "auto") -> torch.device:
     }
     if not there[device.type]:
         raise HydrofoilError(
-            f"--device {name}: this machine has no such device that torch {torch.__version__} can use.\n"
+            f"--device {name}: this machine has no such device "
+            f"that torch {torch.__version__} can use.\n"
             "Use --device auto to take what there is."
         )
     return device
+
+
+def restore_threads(count: object) -> None:
+    """Use as many CPU threads as a run began with: sums are cut by thread, so bits depend on it."""
+    if isinstance(count, int) and count > 0:
+        torch.set_num_threads(count)
 
 
 def describe_device(device: torch.device) -> str:
@@ -49,10 +58,10 @@ ONE_THREAD_BELOW = 4_000_000  # multiply-adds of a step's forward pass; measured
 
 
 def pick_threads(multiply_adds: int) -> None:
-    """Let torch use one CPU thread where a step is too small to share, and leave its choice otherwise.
+    """Let torch use one CPU thread where a step is too small to share, else leave its choice.
 
-    A rule and not a measurement, so that the same recipe gives the same bits twice on the same machine.
-    OMP_NUM_THREADS, where a person has set it, stands.
+    A rule and not a measurement, so that the same recipe gives the same bits twice on the same
+    machine. OMP_NUM_THREADS, where a person has set it, stands.
 
     Args:
         multiply_adds: Of one step, forward.

@@ -27,5 +27,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def reason(error: OSError) -> str:
-    """Say why the operating system refused, without its number and path ("No space left on device")."""
+    """Say why the operating system refused, without number and path ("No space left on device")."""
     return error.strerror or str(error)

@@ -1,8 +1,9 @@
-"""Randomness as a function of (seed, purpose, counters): no hidden state, so nothing to save or replay.
+"""Randomness as a function of (seed, purpose, counters): no hidden state to save or replay.
 
-Whoever needs random numbers asks for the key of exactly this draw, say ``key(seed, "order", epoch)``.
-A resumed run asks for the same keys as one that was never interrupted, and two purposes never share
-a stream, so that adding a draw in one place cannot change another.
+Whoever needs random numbers asks for the key of exactly this draw, say
+``key(seed, "order", epoch)``. A resumed run asks for the same keys as one that was never
+interrupted, and two purposes never share a stream, so that adding a draw in one place cannot change
+another.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ def key(seed: int, purpose: str, *counters: int) -> int:
 
 
 def generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
-    """Return a CPU generator of its own for one draw. Its numbers depend on no thread count or device."""
+    """Return one draw's own CPU generator, whose numbers depend on no thread count or device."""
     return torch.Generator().manual_seed(key(seed, purpose, *counters))
 
 

@@ -6,6 +6,7 @@ resolves every default, so that two recipes are the same if and only if they are
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -47,13 +48,13 @@ class Data(Fields):
     source: str
     """The set: digits, mnist, fashion-mnist, cifar10 or cifar100."""
     root: str = ""
-    """The folder that holds the published files; empty: --data-root, HYDROFOIL_DATA or the user's cache."""
+    """The folder of the published files; empty: --data-root, HYDROFOIL_DATA or the user's cache."""
     mean: Annotated[tuple[Finite, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0.0,)
-    """Subtracted from each channel of a picture scaled to [0, 1]; one number serves all channels."""
+    """Subtracted from each channel of pixels scaled to [0, 1]; one number serves all channels."""
     std: Annotated[tuple[Above, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (1.0,)
     """What each channel is divided by after that; one number serves all channels."""
     valid: Fraction = 0.0
-    """Fraction of the pictures that are not the published test split, drawn by class for validation."""
+    """Fraction of the pictures outside the published test split, drawn by class for validation."""
     test: Fraction = 0.0
     """Fraction drawn by class for testing; for sets that publish no test split, or with `merge`."""
     merge: bool = False
@@ -121,7 +122,7 @@ class Train(Fields):
     batch_size: Positive
     """Pictures per step; the last batch of an epoch may be smaller."""
     select: Literal["last", "valid.loss", "valid.accuracy"] | None = None
-    """Which epoch's weights are kept as best; default: valid.loss, or last where nothing is held out."""
+    """Which epoch's weights are kept as best; default: valid.loss, or last if none is held out."""
     seed: Annotated[int, Field(ge=0)] = 0
     """What initialisation, split, order and dropout are drawn from."""
     log_every: Annotated[int, Field(ge=0)] = 0
@@ -201,10 +202,21 @@ class Recipe(Fields):
             object.__setattr__(self, "train", self.train.model_copy(update={"select": select}))
         if select != "last" and not self.data.valid:
             raise ValueError(
-                f'train.select = "{select}": expected "last", since data.valid = 0 holds nothing out\n'
+                f'train.select = "{select}": expected "last", '
+                "since data.valid = 0 holds nothing out\n"
                 "Set train.select=last, or hold pictures out with data.valid=0.2"
             )
         return self
+
+    def split_options(self) -> dict[str, Any]:
+        """Return what `draw_split` needs beside the pictures."""
+        data = self.data
+        return {
+            "valid": data.valid,
+            "test": data.test,
+            "merge": data.merge,
+            "seed": self.train.seed,
+        }
 
     def toml(self) -> str:
         """Return the recipe as TOML with every field in it; reading it gives an equal recipe."""
@@ -227,7 +239,7 @@ def _is_table(value: object) -> bool:
 
 
 def _toml(value: object) -> str:
-    """Return a string, number, boolean or list as a TOML value; JSON's spelling is TOML's for these."""
+    """Return a string, number, boolean or list as a TOML value, spelt as in JSON."""
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, cast('list[object]', value)))}]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
@@ -268,7 +280,7 @@ def recipe_text(name: str) -> str:
 
 
 def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a shipped recipe by name, or a file by path, with fields overridden by their dotted names.
+    """Read a shipped recipe by name, or a file by path, and override fields by dotted names.
 
     Args:
         name: A shipped name ("mnist-cnn") or a path ("./mine.toml").
@@ -340,9 +352,7 @@ def _explain(errors: Sequence[ErrorDetails], document: dict[str, Any], name: str
         return f"{field}.name = {tag!r}: no such {at[0]}. {nearest(tag, _tags(at[0]))}{more}"
     if kind == "value_error":
         return f"{context['error']}.{more}"
-    expected = (
-        first["msg"].replace("Input should be", "expected").replace("Input should", "expected to")
-    )
+    expected = re.sub(r"^(Input|String) should (be )?", "expected ", first["msg"])
     return f"{field} = {_shown(given)}: {expected}.{more}"
 
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -37,7 +37,9 @@ from hydrofoil.errors import HydrofoilError, reason
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.recipe import Recipe, read_recipe
-from hydrofoil.train.state import State
+
+if TYPE_CHECKING:  # a reader of runs, such as the report, needs no training code
+    from hydrofoil.train.state import State
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -124,7 +126,9 @@ class Run:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the run's lock, so that one process writes it at a time; the system frees it with the process.
+        """Hold the run's lock, so that one process writes it at a time.
+
+        The system frees it with the process.
 
         Raises:
             HydrofoilError: Another process holds it, or the folder cannot be written.
@@ -138,7 +142,8 @@ class Run:
             yield
         except BlockingIOError as error:
             raise HydrofoilError(
-                f"{self.path}: another process is writing this run.\nWait for it to end, or stop it."
+                f"{self.path}: another process is writing this run.\n"
+                "Wait for it to end, or stop it."
             ) from error
         finally:
             os.close(handle)
@@ -185,6 +190,14 @@ class Run:
     def epochs(self) -> list[dict[str, Any]]:
         """Return the log's epochs."""
         return [event for event in self.events() if event.get("event") == "epoch"]
+
+    def times_tested(self) -> int:
+        """Return how often this run opened the test split; the log counts, test.json repeats it."""
+        return sum(event.get("event") == "test" for event in self.events())
+
+    def imported(self) -> bool:
+        """Tell whether the weights came from elsewhere."""
+        return any(event.get("event") == "imported" for event in self.events())
 
     def forget_after(self, epoch: int) -> None:
         """Drop from the log what came after an epoch: a resumed run will log it again."""
@@ -233,7 +246,7 @@ class Run:
         model.load_weights(_read_tensors(path), str(path))
         return model.to(device), epoch
 
-    def save_last(self, model: Classifier, state: State) -> None:
+    def save_last(self, model: Classifier, state: "State") -> None:
         """Keep everything that going on from here needs."""
         numbers = state.numbers()
         # The numbers travel in the tensors' file too, so that the pair cannot come from two epochs.
@@ -241,8 +254,8 @@ class Run:
         self.write("last.safetensors", tensors)
         self.write_json("last.json", numbers)
 
-    def load_last(self, model: Classifier, state: State) -> None:
-        """Put the last whole epoch back into a fresh model and state; nothing if none was finished."""
+    def load_last(self, model: Classifier, state: "State") -> None:
+        """Put the last whole epoch back into a fresh model and state, if one was finished."""
         path = self.path / "last.safetensors"
         if not path.exists():
             return
@@ -369,7 +382,7 @@ def _cpu_name() -> str:
 
 
 def _git_revision() -> str | None:
-    """Return the revision of the code that runs, with "+" if it was changed since; None outside git."""
+    """Return the running code's revision, with "+" if it was changed since; None outside git."""
     describe = [
         "git",
         "-C",

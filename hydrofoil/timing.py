@@ -6,7 +6,9 @@ import torch
 
 
 class Stopwatch:
-    """Seconds since it was made: by CUDA events on a GPU, whose work runs on after the call that asked for it.
+    """Seconds since it was made, by CUDA events on a GPU.
+
+    A GPU's work runs on after the call that asked for it.
 
     >>> Stopwatch(torch.device("cpu")).seconds() >= 0
     True
@@ -22,7 +24,7 @@ class Stopwatch:
             self._began = time.perf_counter()
 
     def seconds(self) -> float:
-        """Return the seconds until now; on CUDA this waits for the device, so call it once an epoch."""
+        """Return the seconds until now; on CUDA it awaits the device, so call it once an epoch."""
         if not self._cuda:
             return time.perf_counter() - self._began
         end = torch.cuda.Event(enable_timing=True)

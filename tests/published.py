@@ -12,7 +12,7 @@ CIFAR10_SHAPE, MNIST_SHAPE = (3, 32, 32), (1, 28, 28)
 def class_pictures(
     count: int, shape: tuple[int, int, int], seed: int, classes: int = 10
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return uint8 pictures and labels that a network can learn: a pattern for each class, and noise."""
+    """Return uint8 pictures and labels that a network can learn: a pattern by class, and noise."""
     rng = np.random.default_rng(seed)
     patterns = np.random.default_rng(1).uniform(60, 200, (classes, *shape))
     labels = np.arange(count) % classes
@@ -71,7 +71,7 @@ def write_cifar100(root: Path, train: int = 400, test: int = 200) -> None:
 
 
 def write_batch(path: Path, batch: Mapping[str, np.ndarray | Sequence[str]]) -> None:
-    """Write a dictionary as Python 2 pickled it, protocol 2, with its byte strings and numpy.core arrays."""
+    """Write a dictionary as Python 2 pickled it, protocol 2: byte strings, numpy.core arrays."""
     body = b"".join(_text(key) + _value(value) for key, value in batch.items())
     path.write_bytes(b"\x80\x02}(" + body + b"u.")
 
@@ -87,7 +87,10 @@ def _value(value: np.ndarray | Sequence[str]) -> bytes:
         return b"](" + b"".join(b"M" + struct.pack("<H", number) for number in value) + b"e"
     rows = value.reshape(len(value), -1)
     empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-    dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    dtype = (
+        b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
+        b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    )
     shape = (
         b"J" + struct.pack("<i", rows.shape[0]) + b"J" + struct.pack("<i", rows.shape[1]) + b"\x86"
     )

@@ -120,7 +120,7 @@ def torchvision_reads_made_sets(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("torchvision_reads_made_sets")
 @pytest.mark.filterwarnings("ignore:numpy.core:DeprecationWarning")  # the published pickles name it
 def test_two_hundred_steps_have_the_literal_loops_losses(name: str, tmp_path: Path) -> None:
-    # Sizes that end every epoch with a smaller batch, and reach a second and third epoch within 200 steps.
+    # Every epoch ends with a smaller batch, and 200 steps reach a second epoch at least.
     published.write_mnist(tmp_path, train=2410, test=50)
     published.write_cifar10(tmp_path, train=970, test=60)
     compare(name, str(tmp_path))

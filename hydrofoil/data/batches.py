@@ -1,4 +1,7 @@
-"""A batch is a row of indices into pictures that lie on the device."""
+"""A batch is a row of indices into pictures that lie on the device.
+
+Axes: N pictures.
+"""
 
 from torch import Tensor, randperm
 
@@ -6,7 +9,9 @@ from hydrofoil.randomness import generator
 
 
 def epoch_order(index_N: Tensor, seed: int, epoch: int) -> Tensor:
-    """Return the indices in the order of one epoch: a function of seed and epoch, on any device or thread count.
+    """Return the indices in the order of one epoch: a function of seed and epoch.
+
+    The order is the same on any device and thread count.
 
     >>> import torch
     >>> epoch_order(torch.arange(5), seed=0, epoch=1).sort().values.tolist()

@@ -20,7 +20,7 @@ class Pictures:
         labels_N: int64, 0 to K - 1.
         classes: The K class names.
         source: Where they came from: a source's name.
-        published_test: The last so many pictures are the set's published test split; 0: it has none.
+        published_test: The last so many pictures are the published test split; 0: the set has none.
 
     Raises:
         ValueError: Shapes, types or labels do not fit each other.
@@ -62,7 +62,7 @@ class Pictures:
         return len(self.pictures_NCHW)
 
     @property
-    def K(self) -> int:  # noqa: N802: an axis, as in logits_NK
+    def K(self) -> int:
         """The number of classes."""
         return len(self.classes)
 
@@ -74,14 +74,14 @@ class Pictures:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over shape, pixels, labels and class names, in hexadecimal; 0.1 s for CIFAR-10."""
+        """Hexadecimal SHA-256 over shape, pixels, labels and class names; 0.1 s for CIFAR-10."""
         digest = hashlib.sha256(repr((tuple(self.pictures_NCHW.shape), self.classes)).encode())
         for tensor in (self.pictures_NCHW, self.labels_N):
             digest.update(memoryview(tensor.cpu().contiguous().numpy()).cast("B"))
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> "Pictures":
-        """Return the same set on a device; one copy of the whole set, or none if it is there already."""
+        """Return the same set on a device: one copy of all of it, or none if it is there."""
         if self.pictures_NCHW.device == device:
             return self
         return replace(

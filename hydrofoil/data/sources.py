@@ -1,7 +1,9 @@
 """From a name to pictures: the shipped sources, read from torchvision's layout under the data root.
 
-The readers are our own: they cost milliseconds where importing torchvision costs seconds, and they can
-say which file is broken. torchvision is asked only to download what is missing.
+The readers are our own: they cost milliseconds where importing torchvision costs seconds, and they
+can say which file is broken. torchvision is asked only to download what is missing.
+
+Axes: N pictures, C channels, H rows, W columns.
 """
 
 import contextlib
@@ -37,11 +39,13 @@ CIFAR10_CLASSES = (
     "truck",
 )
 FASHION_CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 DIGIT_CLASSES = tuple("0123456789")
 IDX_FILES = (
-    "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
+    "train-images-idx3-ubyte", "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
 )  # fmt: skip
 CIFAR10_FILES = (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch")
 CIFAR100_FILES = ("train", "test", "meta")
@@ -76,7 +80,8 @@ def load(source: str, root: str | Path = "") -> Pictures:
         root: The data root; empty: HYDROFOIL_DATA, or the user's cache folder.
 
     Raises:
-        HydrofoilError: No such source; files missing and not to be had, cut short or not what they should be.
+        HydrofoilError: No such source; files missing and not to be had, cut short or not what
+            they should be.
 
     >>> load("digits").shape
     (1, 8, 8)
@@ -100,7 +105,7 @@ def find_source(name: str) -> Source:
 
 
 def data_root(root: str | Path = "") -> Path:
-    """Return the folder that holds the published sets: the one given, HYDROFOIL_DATA, or the user's cache."""
+    """Return the published sets' folder: the one given, HYDROFOIL_DATA, or the user's cache."""
     given = str(root) or os.environ.get("HYDROFOIL_DATA", "")
     if given:
         return Path(given).expanduser()
@@ -141,7 +146,7 @@ def _download(name: str, source: Source, root: Path) -> None:
 
 
 def _read_digits(folder: Path) -> Pictures:
-    """Read scikit-learn's copy of the UCI digits: 64 values from 0 to 16 and a label in each row."""
+    """Read scikit-learn's copy of the UCI digits: each row 64 values from 0 to 16 and a label."""
     # Its file is read in place: importing sklearn.datasets for it would cost a second or two.
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
@@ -160,8 +165,8 @@ def _read_digits(folder: Path) -> Pictures:
 def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return the uint8 array in an IDX file, plain or gzipped.
 
-    Format: two zero bytes, 8 for uint8, the number of axes, each axis's length as a big-endian 32-bit
-    integer, then the values (http://yann.lecun.com/exdb/mnist).
+    Format: two zero bytes, 8 for uint8, the number of axes, each axis's length as a big-endian
+    32-bit integer, then the values (http://yann.lecun.com/exdb/mnist).
 
     Raises:
         HydrofoilError: The file is missing, cut short, too long or of another format.
@@ -175,9 +180,11 @@ def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     shape = tuple(int(n) for n in np.frombuffer(content, ">u4", axes, 4))
     start = 4 + 4 * axes
     if len(content) - start != np.prod(shape, dtype=object):
+        promised = "×".join(map(str, shape))
         raise HydrofoilError(
             f"{path}: holds {len(content) - start} bytes of data where its head promises "
-            f"{'×'.join(map(str, shape))}: cut short or overlong.\nDelete it, to have it downloaded again."
+            f"{promised}: cut short or overlong.\n"
+            "Delete it, to have it downloaded again."
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
@@ -207,7 +214,7 @@ def _read_mnist(folder: Path, classes: tuple[str, ...], source: str) -> Pictures
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads CIFAR's published batches, and refuses every pickle that asks for more than arrays and strings."""
+    """Reads CIFAR's batches, and refuses pickles that ask for more than arrays and strings."""
 
     def find_class(self, module: str, name: str) -> Any:
         # The published files say numpy.core, which newer NumPy answers with a warning.
@@ -254,7 +261,8 @@ def _read_cifar(
             or rows.shape != (len(numbers), 3072)
         ):
             raise HydrofoilError(
-                f"{folder / file}: expected rows of 3072 bytes and as many labels; it holds something else.\n"
+                f"{folder / file}: expected rows of 3072 bytes and as many labels; "
+                "it holds something else.\n"
                 "Delete it, to have it downloaded again."
             )
         pictures.append(rows.reshape(-1, 3, 32, 32))
@@ -302,5 +310,8 @@ SOURCES = {
         lambda at: _read_cifar(at, CIFAR10_FILES, b"labels", CIFAR10_CLASSES, "cifar10"),
         (3, 32, 32), 10, "cifar-10-batches-py", CIFAR10_FILES, "CIFAR10",
     ),
-    "cifar100": Source(_read_cifar100, (3, 32, 32), 100, "cifar-100-python", CIFAR100_FILES, "CIFAR100"),
+    "cifar100": Source(
+        _read_cifar100,
+        (3, 32, 32), 100, "cifar-100-python", CIFAR100_FILES, "CIFAR100",
+    ),
 }  # fmt: skip

@@ -1,4 +1,7 @@
-"""Three splits, drawn once, by class, with the run's seed, and kept with the run."""
+"""Three splits, drawn once, by class, with the run's seed, and kept with the run.
+
+Axes: N pictures.
+"""
 
 import io
 import zipfile
@@ -18,7 +21,9 @@ PARTS = ("train", "valid", "test")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which pictures serve training, validation and testing: int64 indices in rising order, no picture twice.
+    """Which pictures serve training, validation and testing, no picture twice.
+
+    Indices are int64 and stand in rising order.
 
     Args:
         train: Indices of the pictures that gradients come from.
@@ -47,7 +52,8 @@ class Split:
             HydrofoilError: The file is missing or broken.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            content = io.BytesIO(path.read_bytes())
+            with np.load(content, allow_pickle=False) as file:
                 parts = [torch.from_numpy(file[part].astype(np.int64)) for part in PARTS]
                 return Split(*parts, pictures_hash=str(file["pictures_hash"]))
         except OSError as error:
@@ -82,7 +88,8 @@ def draw_split(
         seed: What the draw depends on, beside the set.
 
     Raises:
-        HydrofoilError: A fraction that the set cannot give, or that leaves a part without a picture.
+        HydrofoilError: A fraction that the set cannot give, or that leaves a part without a
+            picture.
 
     >>> from hydrofoil.data.sources import load
     >>> split = draw_split(load("digits"), valid=0.1, test=0.2)
@@ -92,7 +99,8 @@ def draw_split(
     published = 0 if merge else pictures.published_test
     if published and test:
         raise HydrofoilError(
-            f"data.test = {test:g}: {pictures.source} publishes its own test split of {published} pictures.\n"
+            f"data.test = {test:g}: {pictures.source} publishes its own test split of "
+            f"{published} pictures.\n"
             "Leave data.test at 0, or draw from all pictures together with data.merge=true."
         )
     rest = torch.arange(len(pictures) - published)
@@ -105,7 +113,8 @@ def draw_split(
     for name, fraction, part in (("valid", valid, valid_N), ("test", test, test_N)):
         if fraction and not len(part):
             raise HydrofoilError(
-                f"data.{name} = {fraction:g}: that is none of {len(rest)} pictures. Expected a larger fraction, or 0."
+                f"data.{name} = {fraction:g}: that is none of {len(rest)} pictures. "
+                "Expected a larger fraction, or 0."
             )
     if not len(by_class):
         raise HydrofoilError(
@@ -117,8 +126,8 @@ def draw_split(
 def _every_nth(by_class: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Take `count` evenly spaced elements and return them and the rest.
 
-    In a list that is sorted by class and shuffled within, each class then gives its share, to within one
-    picture, and the total is exact.
+    In a list that is sorted by class and shuffled within, each class then gives its share, to
+    within one picture, and the total is exact.
     """
     at = torch.arange(len(by_class), dtype=torch.int64)
     taken = (at + 1) * count // max(len(by_class), 1) > at * count // max(len(by_class), 1)

@@ -18,7 +18,7 @@ Z_95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share, right / count, after Wilson 1927; (0, 1) where nothing was counted.
+    """Return the 95 % interval of right / count, after Wilson 1927; (0, 1) where count is 0.
 
     Unlike share ± 2 deviations it stays within [0, 1] and is not empty at 0 or 100 %.
 
@@ -30,7 +30,8 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     share, z2 = right / count, Z_95**2
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = Z_95 * sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Rounding may put a bound just beyond the share that it should touch at 0 and 100 %.
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,8 @@ def measure(logits_NK: Tensor, labels_N: Tensor) -> Metrics:
     """
     if len(labels_N) == 0 or len(labels_N) != len(logits_NK):
         raise ValueError(
-            f"{len(logits_NK)} logits for {len(labels_N)} labels: expected as many, and one at least"
+            f"{len(logits_NK)} logits for {len(labels_N)} labels: "
+            "expected as many, and one at least"
         )
     classes = logits_NK.shape[1]
     cells = torch.bincount(labels_N * classes + logits_NK.argmax(1), minlength=classes**2)

@@ -17,7 +17,10 @@ BATCH = 500  # pictures a forward pass; how the split is cut changes no score
 
 @torch.no_grad()
 def logits_of(model: Classifier, pictures_NCHW: Tensor) -> Tensor:
-    """Return logits_NK for uint8 pictures, on the model's device; dropout off, and the mode left as it was."""
+    """Return logits_NK for uint8 pictures, on the model's device.
+
+    Dropout is off meanwhile, and the model's mode is left as it was.
+    """
     training = model.training
     model.eval()
     try:

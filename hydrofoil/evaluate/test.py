@@ -3,26 +3,20 @@
 from typing import Any
 
 from hydrofoil.evaluate.score import Answers
+from hydrofoil.models.classifier import Classifier
 from hydrofoil.recipe import Recipe
 
 
 def test_report(
-    answers: Answers,
-    classes: tuple[str, ...],
-    recipe: Recipe,
-    *,
-    epoch: int,
-    weights: str,
-    opened: int,
+    answers: Answers, model: Classifier, recipe: Recipe, *, epoch: int, opened: int
 ) -> dict[str, Any]:
     """Return the content of test.json.
 
     Args:
         answers: Of the whole test split.
-        classes: The class names.
+        model: That answered.
         recipe: Of the run.
         epoch: Whose weights answered.
-        weights: Their hash.
         opened: How often this run's test split was opened, this time included.
     """
     metrics = answers.metrics()
@@ -36,10 +30,10 @@ def test_report(
         **metrics.as_dict(),
         "interval": list(metrics.interval),
         "expected_accuracy": recipe.expect.test_accuracy,
-        "classes": [one.as_dict() for one in metrics.per_class(classes)],
+        "classes": [one.as_dict() for one in metrics.per_class(model.classes)],
         "confusion": [list(row) for row in metrics.confusion],
         "epoch": epoch,
-        "weights": weights,
+        "weights": model.weights_hash(),
         "opened": opened,
         "warnings": warnings,
     }

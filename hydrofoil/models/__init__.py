@@ -27,8 +27,8 @@ def build(recipe: Recipe, shape: tuple[int, int, int], classes: Sequence[str]) -
     """Return a recipe's network, with its initial weights drawn from the recipe's seed.
 
     The layers stand in one nn.Sequential under the tutorials' own names, so that what is read in
-    models/ is what runs, and its state dict is the tutorial's. Initialisation is torch's default, drawn
-    layer by layer as the tutorial's class would.
+    models/ is what runs, and its state dict is the tutorial's. Initialisation is torch's default,
+    drawn layer by layer as the tutorial's class would.
 
     Args:
         recipe: Names the model, the normalisation and the seed.

@@ -13,13 +13,14 @@ from hydrofoil.errors import HydrofoilError
 
 
 class Classifier(nn.Module):
-    """Takes raw uint8 pictures and gives logits; `network` holds the parameters and nothing else does.
+    """Takes raw uint8 pictures and gives logits; `network` alone holds the parameters.
 
     Args:
         network: Maps normalised pictures to logits.
         shape: Channels, height and width of the pictures that it takes.
         classes: The K class names.
-        mean: Subtracted from each channel, of pixels scaled to [0, 1]; one number serves all channels.
+        mean: Subtracted from each channel, of pixels scaled to [0, 1]; one number serves all
+            channels.
         std: What each channel is divided by after that.
 
     Raises:
@@ -59,7 +60,10 @@ class Classifier(nn.Module):
         return self.mean_C11.device
 
     def normalise(self, pictures_NCHW: Tensor) -> Tensor:
-        """Return float32 pictures as torchvision's ToTensor and Normalize make them, in the same order of rounding."""
+        """Return float32 pictures as torchvision's ToTensor and Normalize make them.
+
+        They are rounded in the same order.
+        """
         scaled_NCHW = pictures_NCHW.to(torch.float32).div_(255)
         return scaled_NCHW.sub_(self.mean_C11).div_(self.std_C11) if self._centred else scaled_NCHW
 
@@ -68,7 +72,7 @@ class Classifier(nn.Module):
         return self.network(self.normalise(pictures_NCHW))
 
     def weights_hash(self) -> str:
-        """Return the SHA-256 over the network's parameters, their names and shapes, in hexadecimal."""
+        """Return the hexadecimal SHA-256 over the network's parameters, their names and shapes."""
         digest = hashlib.sha256()
         for name, tensor in self.network.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -83,7 +87,8 @@ class Classifier(nn.Module):
             origin: What to call them in an error.
 
         Raises:
-            HydrofoilError: They are another model's, or for another number of classes or picture size.
+            HydrofoilError: They are another model's, or for another number of classes or picture
+                size.
         """
         own = self.network.state_dict()
         missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
@@ -99,9 +104,13 @@ class Classifier(nn.Module):
             )
         for name, tensor in weights.items():
             if tensor.shape != own[name].shape:
+                found, expected, taken = (
+                    "×".join(map(str, shape))
+                    for shape in (tensor.shape, own[name].shape, self.shape)
+                )
                 raise HydrofoilError(
-                    f"{origin}: {name} is {'×'.join(map(str, tensor.shape))}, expected "
-                    f"{'×'.join(map(str, own[name].shape))}: made for other pictures or another number of classes.\n"
-                    f"The model here takes {'×'.join(map(str, self.shape))} pictures of {len(self.classes)} classes."
+                    f"{origin}: {name} is {found}, expected {expected}: "
+                    "made for other pictures or another number of classes.\n"
+                    f"The model here takes {taken} pictures of {len(self.classes)} classes."
                 )
         self.network.load_state_dict(weights)

@@ -38,7 +38,7 @@ def key_dropout(network: nn.Module, seed: int, epoch: int, step: int) -> None:
 
 
 def sizes(layer: nn.Module) -> list[tuple[int, int, int]]:
-    """Return (kernel, stride, padding) along height and width of a layer that slides a window, else nothing."""
+    """Return a layer's (kernel, stride, padding) along height and width; no window: nothing."""
     if not isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
         return []
     numbers = (layer.kernel_size, layer.stride, layer.padding)
@@ -47,7 +47,7 @@ def sizes(layer: nn.Module) -> list[tuple[int, int, int]]:
 
 
 def output_shape(layer: nn.Module, shape: Shape) -> Shape:
-    """Return the shape of one picture's activations after a layer: C, H, W or the number of features.
+    """Return the shape of one picture's activations after a layer: C, H, W or a feature count.
 
     A window's output size is (in - kernel + 2·padding) / stride + 1, rounded down.
 
@@ -80,7 +80,8 @@ def flat_features(layers: dict[str, nn.Module], shape: Shape) -> int:
         shape = output_shape(layer, shape)
         if min(shape) < 1:
             raise HydrofoilError(
-                f"model: pictures of {height}×{width} are too small for it: nothing is left after {name}.\n"
+                f"model: pictures of {height}×{width} are too small for it: "
+                f"nothing is left after {name}.\n"
                 "Choose a model with fewer or smaller windows, such as model.name=cnn or mlp."
             )
     return shape[0]

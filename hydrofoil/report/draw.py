@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-# Told apart by people who see red and green alike: the one is darker, and wrong titles name two classes.
+# Told apart by people who see red and green alike: the one is darker, and wrong titles name two
+# classes.
 RIGHT, WRONG = "#1a7f37", "#cf222e"
 TRAIN, VALID = "#0969da", "#bc4c00"
 
@@ -78,7 +79,10 @@ def picture_grid(
 def class_rows(
     pictures_NCHW: Tensor, labels_N: Tensor, classes: Sequence[str], heading: str, columns: int = 12
 ) -> bytes:
-    """Draw a row of pictures for each class that has any: one image in one panel, so that 100 classes stay quick."""
+    """Draw a row of pictures for each class that has any.
+
+    All rows are one image in one panel, so that 100 classes stay quick.
+    """
     _, C, H, W = pictures_NCHW.shape
     shown = [k for k in range(len(classes)) if bool((labels_N == k).any())]
     sheet_HWC = np.full((len(shown) * (H + 2), columns * (W + 2), C), 255, dtype=np.uint8)
@@ -106,7 +110,7 @@ def class_rows(
 
 
 def pixel_values(picture_CHW: Tensor, title: str) -> bytes:
-    """Draw one picture large, with the value of every pixel, 0 to 255, written in its cell; a panel a channel."""
+    """Draw one picture large, a panel a channel, every pixel's value, 0 to 255, in its cell."""
     channels, height, width = picture_CHW.shape
     figure = Figure(
         figsize=(0.38 * width * channels + 0.4, 0.38 * height + 0.8), layout="constrained"
@@ -129,7 +133,7 @@ def pixel_values(picture_CHW: Tensor, title: str) -> bytes:
 
 
 def learning_curves(epochs: Sequence[dict[str, Any]], heading: str) -> bytes:
-    """Draw loss and accuracy by epoch, training and validation, and mark the epoch whose weights were kept.
+    """Draw loss and accuracy by epoch, training and validation, and mark the epoch that was kept.
 
     Args:
         epochs: As log.jsonl has them.
@@ -165,7 +169,7 @@ def learning_curves(epochs: Sequence[dict[str, Any]], heading: str) -> bytes:
 def confusion_matrix(
     confusion: Sequence[Sequence[int]], classes: Sequence[str], heading: str
 ) -> bytes:
-    """Draw a confusion matrix: rows are the truth, columns the answers, shade the share of the row."""
+    """Draw a confusion matrix: rows the truth, columns the answers, shade the share of the row."""
     K = len(classes)
     size = min(3 + 0.55 * K, 16)
     figure = Figure(figsize=(size + 1, size), layout="constrained")

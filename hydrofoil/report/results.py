@@ -1,4 +1,7 @@
-"""The figures of a tested run."""
+"""The figures of a tested run.
+
+Axes: N pictures, C channels, H rows, W columns.
+"""
 
 from typing import Any
 
@@ -15,7 +18,7 @@ GRID = 20  # pictures on each grid, as the tutorials draw
 def result_figures(
     pictures: Pictures, answers: Answers, test: dict[str, Any], seed: int
 ) -> dict[str, bytes]:
-    """Return the figures of a test by name: predictions, worst mistakes if there are any, confusion matrix.
+    """Return a test's figures by name: predictions, worst mistakes if any, confusion matrix.
 
     Args:
         pictures: The set.

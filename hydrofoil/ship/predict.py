@@ -6,6 +6,7 @@ Axes: C channels, H rows, W columns, K classes.
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,14 @@ class Prediction:
     label: str
     probabilities: dict[str, float]
     done: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the answer as `predict --json` prints it."""
+        return {
+            "class": self.label,
+            "probabilities": self.probabilities,
+            "done": list(self.done),
+        }
 
     @property
     def probability(self) -> float:
@@ -59,14 +68,15 @@ def predict(model: Classifier, picture: str | Path | Tensor) -> Prediction:
 
 
 def read_picture(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, tuple[str, ...]]:
-    """Return a file's picture as the model takes it, uint8 picture_CHW, and in words what that took.
+    """Return a file's picture as the model takes it, picture_CHW, and in words what that took.
 
-    In this order: turned as its EXIF tag says; transparency laid on white; made grey or colour; cut to the
-    model's proportions around the middle; resized with an antialiasing bilinear filter.
+    It is uint8. In this order: turned as its EXIF tag says; transparency laid on white; made grey
+    or colour; cut to the model's proportions around the middle; resized with an antialiasing
+    bilinear filter.
 
     Raises:
-        HydrofoilError: The file is missing, unreadable, no picture, or so large that decoding it could
-            be an attack (Pillow's limit).
+        HydrofoilError: The file is missing, unreadable, no picture, or so large that decoding it
+            could be an attack (Pillow's limit).
     """
     try:
         with warnings.catch_warnings():

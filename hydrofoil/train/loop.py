@@ -1,4 +1,7 @@
-"""The loop, which computes and yields and does no input or output."""
+"""The loop, which computes and yields and does no input or output.
+
+Axes: N pictures, C channels, H rows, W columns.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """What training carries from one epoch to the next beside the weights, and its form on disk.
 
-Order and dropout are functions of (seed, epoch, step), so the rest is the optimiser's tensors and three numbers.
+Order and dropout are functions of (seed, epoch, step), so the rest is the optimiser's tensors and
+three numbers.
 """
 
 from collections.abc import Mapping
@@ -58,7 +59,7 @@ class State:
         return True
 
     def tensors(self, model: Classifier) -> dict[str, Tensor]:
-        """Return all tensors that resuming needs: "network/…" and "optimizer/<parameter>/<name>"."""
+        """Return all tensors for resuming: "network/…" and "optimizer/<parameter>/<name>"."""
         tensors = {f"network/{name}": tensor for name, tensor in model.network.state_dict().items()}
         for name, parameter in model.network.named_parameters():
             for field, value in self.optimizer.state.get(parameter, {}).items():

@@ -18,7 +18,7 @@ def train_step(
     labels_N: Tensor,
     sums: Sums,
 ) -> None:
-    """Normalise, forward, backward, update, and add to the running sums; nothing here waits for the device."""
+    """Normalise, forward, backward, update, add to the sums; nothing here waits for the device."""
     optimizer.zero_grad()
     logits_NK = model(pictures_NCHW)
     loss = cross_entropy(logits_NK, labels_N)

@@ -1,6 +1,9 @@
-"""Values as lines of text. Nothing here prints: `cli` does."""
+"""Values as lines of text. Nothing here prints: `cli` does.
 
-from collections.abc import Sequence
+Axes: N pictures, C channels, H rows, W columns.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydrofoil.data.pictures import Pictures
@@ -10,20 +13,22 @@ from hydrofoil.recipe import Recipe
 from hydrofoil.ship.predict import Prediction
 
 MERGED = (
-    "warning: the published test pictures are merged in and trained on. The test accuracy of this run\n"
+    "warning: the published test pictures are merged in and trained on. "
+    "The test accuracy of this run\n"
     "         cannot be compared with anybody else's."
 )
 NOTHING_HELD_OUT = (
-    "note: nothing is held out for validation, so the last epoch's weights are kept, and how good they\n"
+    "note: nothing is held out for validation, so the last epoch's weights are kept, "
+    "and how good they\n"
     "      are on unseen pictures is not known before the test."
 )
 
 
 def table(rows: Sequence[Sequence[object]], left: int = 1) -> str:
-    """Return rows as aligned columns: the first `left` to the left, the others to the right.
+    r"""Return rows as aligned columns: the first `left` to the left, the others to the right.
 
     >>> table([["class", "count"], ["cat", 10]])
-    'class  count\\ncat       10'
+    'class  count\ncat       10'
     """
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -65,31 +70,34 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def set_lines(pictures: Pictures, split: Split) -> str:
-    """Describe a set: size, where it came from, channel statistics, counts per class and split."""
-    parts = [part for part in PARTS if len(getattr(split, part))]
-    means, deviations = pictures.channel_statistics(split.train)
-    counts = {part: pictures.counts(getattr(split, part)) for part in parts}
-    rows: list[list[object]] = [["class", *parts]]
-    rows += [
-        [name, *(counts[part][k] for part in parts)] for k, name in enumerate(pictures.classes)
+def set_lines(
+    pictures: Pictures,
+    counts: Mapping[str, Mapping[str, int]],
+    means: Sequence[float],
+    deviations: Sequence[float],
+) -> str:
+    """Describe a set: size, hash, channel statistics, and how many of each class a part has."""
+    classes: list[list[object]] = [
+        [name, *(part[name] for part in counts.values())] for name in pictures.classes
     ]
-    rows.append(["all", *(sum(counts[part]) for part in parts)])
+    total = ["all", *(sum(part.values()) for part in counts.values())]
+    megabytes = pictures.pictures_NCHW.numel() / 1e6
     return "\n".join(
         [
-            f"{pictures.source}: {len(pictures):,} pictures of {by(pictures.shape)}, {pictures.K} classes, "
-            f"uint8, {pictures.pictures_NCHW.numel() / 1e6:.1f} MB",
+            f"{pictures.source}: {len(pictures):,} pictures of {by(pictures.shape)}, "
+            f"{pictures.K} classes, uint8, {megabytes:.1f} MB",
             f"hash {pictures.hash}",
-            f"channel means       {'  '.join(f'{mean:.4f}' for mean in means)}   (training pictures, of pixels in [0, 1])",
+            f"channel means       {'  '.join(f'{mean:.4f}' for mean in means)}",
             f"channel deviations  {'  '.join(f'{deviation:.4f}' for deviation in deviations)}",
+            "                    of training pixels scaled to [0, 1]",
             "",
-            table(rows),
+            table([["class", *counts], *classes, total]),
         ]
     )
 
 
 def layer_lines(layers: Sequence[LayerSummary], shape: Sequence[int]) -> str:
-    """Return a network's table: each layer's output, the arithmetic behind it, parameters, multiply-adds."""
+    """Return a network's table: each layer's output and arithmetic, parameters, multiply-adds."""
     rows: list[list[object]] = [["layer", "", "output", "size", "parameters", "", "multiply-adds"]]
     rows.append(["pictures", "", by(shape), "", "", "", ""])
     for layer in layers:
@@ -117,7 +125,8 @@ def recipe_lines(recipe: Recipe) -> str:
     options = ", ".join(f"{k} {v}" for k, v in optimizer.model_dump(exclude={"name"}).items() if v)
     lines = [
         f"{recipe.name}: {recipe.about}",
-        f"{optimizer.name}: {options}; {plural(train.epochs, 'epoch')} in batches of {train.batch_size}; "
+        f"{optimizer.name}: {options}; "
+        f"{plural(train.epochs, 'epoch')} in batches of {train.batch_size}; "
         f"kept: {kept_by(recipe)}; seed {train.seed}",
     ]
     if recipe.data.merge:
@@ -159,14 +168,16 @@ def epoch_line(epoch: dict[str, Any], epochs: int) -> str:
 def test_lines(test: dict[str, Any]) -> str:
     """Describe test.json: accuracy with interval and counts, loss, per class, confusion."""
     lines = [
-        f"test accuracy {percent(test['accuracy'])} ({test['right']:,} of {test['count']:,}), {interval(test['interval'])}",
+        f"test accuracy {percent(test['accuracy'])} ({test['right']:,} of {test['count']:,}), "
+        f"{interval(test['interval'])}",
         f"test loss {test['loss']:.4f}; weights of epoch {test['epoch']}",
     ]
     if test["expected_accuracy"] is not None:
         lines.append(f"the recipe expects {percent(test['expected_accuracy'])}")
     if test["opened"] > 1:
         lines.append(
-            f"note: the test split was opened {test['opened']} times by this run. What was changed after\n"
+            f"note: the test split was opened {test['opened']} times by this run. "
+            "What was changed after\n"
             "      looking at it, it no longer tests."
         )
     lines += [f"warning: {warning}" for warning in test["warnings"]]

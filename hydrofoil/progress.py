@@ -1,0 +1,123 @@
+"""Follows a training run: a bar inside an epoch, a line after it, and all kept in its folder."""
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.report import text
+from hydrofoil.run import Run
+from hydrofoil.train.loop import Epoch, Progress
+from hydrofoil.train.state import State
+
+
+class Follower:
+    """Watches steps and keeps epochs.
+
+    The bar appears on a terminal's standard error once an epoch takes longer than a second; every
+    `train.log_every` steps the running loss is told and logged.
+
+    Args:
+        run: Where log and weights are kept.
+        say: Takes each line for a person.
+    """
+
+    def __init__(self, run: Run, say: Callable[[str], None]) -> None:
+        self.run, self.say = run, say
+        self.every = run.recipe.train.log_every
+        self.terminal = sys.stderr.isatty()
+        self.bar: Any = None
+        self.start = self.began = self.drawn = time.perf_counter()
+        self.seen = (0.0, 0)  # loss and pictures of this epoch at the last line
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._clear()
+
+    def watch(self, progress: Progress) -> None:
+        """Follow one step."""
+        if progress.step == 1:
+            self.began, self.seen = time.perf_counter(), (0.0, 0)
+        if self.every and progress.step % self.every == 0:
+            self._tell_running_loss(progress)
+        if (
+            self.terminal
+        ):  # the sums are read, and the device waited for, ten times a second at most
+            now = time.perf_counter()
+            if now - self.drawn > 0.1 and now - self.began > 1:
+                self.drawn = now
+                self._draw(progress, progress.step / (now - self.began))
+
+    def keep(self, epoch: Epoch, model: Classifier, state: State) -> None:
+        """Log an epoch, keep its weights, and tell of it."""
+        self._clear()
+        self.run.log(epoch.as_dict())
+        if epoch.best:
+            self.run.save_best(model, epoch.number)
+        self.run.save_last(model, state)
+        self.say(text.epoch_line(epoch.as_dict(), self.run.recipe.train.epochs))
+
+    def summary(self, state: State) -> dict[str, Any]:
+        """Tell which epoch was kept, and return what a program wants to know of the training."""
+        seconds = time.perf_counter() - self.start
+        kept = [epoch for epoch in self.run.epochs() if epoch["epoch"] == state.best_epoch]
+        self.say(
+            f"\nkept: epoch {state.best_epoch}, {text.kept_by(self.run.recipe)}; "
+            f"trained in {seconds:.1f} s"
+        )
+        return {
+            "run": str(self.run.path),
+            "epochs": state.epoch,
+            "kept": kept[-1] if kept else None,
+            "seconds": seconds,
+        }
+
+    def _tell_running_loss(self, progress: Progress) -> None:
+        """Tell and log the mean loss of the steps since the last line."""
+        scores = progress.sums.read()
+        total, count = self.seen
+        loss = (scores.loss * scores.count - total) / (scores.count - count)
+        self.seen = (scores.loss * scores.count, scores.count)
+        self._clear()
+        self.run.log(
+            {"event": "loss", "epoch": progress.epoch, "step": progress.step, "loss": loss}
+        )
+        self.say(
+            f"epoch {progress.epoch}, step {progress.step:,} of {progress.steps:,}: "
+            f"mean loss of the last {self.every:,} steps {loss:.3f}"
+        )
+
+    def _draw(self, progress: Progress, rate: float) -> None:
+        """Draw the bar, with loss and rate."""
+        from rich import progress as rich
+        from rich.console import Console
+
+        if self.bar is None:
+            columns = (
+                rich.TextColumn("{task.description}"),
+                rich.BarColumn(),
+                rich.MofNCompleteColumn(),
+                rich.TextColumn("{task.fields[now]}"),
+                rich.TimeRemainingColumn(),
+            )
+            console = Console(stderr=True)
+            self.bar = rich.Progress(*columns, console=console, transient=True, auto_refresh=False)
+            self.bar.start()
+            self.bar.add_task(f"epoch {progress.epoch}", total=progress.steps, now="")
+        now = f"loss {progress.sums.read().loss:.4f}  {rate:,.0f} steps/s"
+        self.bar.update(self.bar.task_ids[0], completed=progress.step, now=now, refresh=True)
+
+    def _clear(self) -> None:
+        """Take the bar away, so that a line can be told."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None

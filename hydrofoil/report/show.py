@@ -1,0 +1,149 @@
+"""What `show` says and draws of a set, a recipe or a run: values in, text and a picture out.
+
+Axes: N pictures, C channels, H rows, W columns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.sources import find_source, load
+from hydrofoil.data.split import PARTS, draw_split
+from hydrofoil.errors import HydrofoilError, nearest
+from hydrofoil.models import build
+from hydrofoil.models.summary import summarise
+from hydrofoil.recipe import read_recipe
+from hydrofoil.report import draw, text
+from hydrofoil.run import Run
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One thing, shown.
+
+    Args:
+        text: For a terminal.
+        content: The same for a program.
+        png: A figure; empty: none.
+        path: Where the figure goes unless a person says otherwise.
+    """
+
+    text: str
+    content: dict[str, Any] = field(default_factory=dict[str, Any])
+    png: bytes = b""
+    path: Path = Path()
+
+
+def show_set(name: str, data_root: str, class_name: str = "") -> Shown:
+    """Describe a set: sizes, counts per class and split, channel statistics, and a row a class.
+
+    Raises:
+        HydrofoilError: No such source or class, or the files are not there.
+    """
+    pictures = load(name, data_root)
+    split = draw_split(pictures)
+    means, deviations = pictures.channel_statistics(split.train)
+    parts = {part: getattr(split, part) for part in PARTS if len(getattr(split, part))}
+    counts = {
+        part: dict(zip(pictures.classes, pictures.counts(at), strict=True))
+        for part, at in parts.items()
+    }
+    content = {
+        "source": name,
+        "shape": list(pictures.shape),
+        "hash": pictures.hash,
+        "counts": counts,
+        "mean": means,
+        "std": deviations,
+    }
+    # A tenth of the set fills every row, in the set's own order.
+    first_N = split.train[: max(len(split.train) // 10, 40 * pictures.K)]
+    path, png = Path(f"{name}.png"), b""
+    if class_name:
+        path, png = (
+            Path(f"{name}-{class_name.replace('/', '-')}.png"),
+            _one_class(pictures, split.train, class_name),
+        )
+    else:
+        labels_N = pictures.labels_N[first_N]
+        png = draw.class_rows(
+            pictures.pictures_NCHW[first_N],
+            labels_N,
+            pictures.classes,
+            f"{name}: training pictures",
+        )
+    return Shown(text.set_lines(pictures, counts, means, deviations), content, png, path)
+
+
+def _one_class(pictures: Pictures, index_N: Any, class_name: str) -> bytes:
+    """Draw the first hundred pictures of a class, each with its number in the set."""
+    if class_name not in pictures.classes:
+        raise HydrofoilError(
+            f"'{class_name}' is no class of {pictures.source}. "
+            f"{nearest(class_name, pictures.classes)}"
+        )
+    wanted = pictures.labels_N[index_N] == pictures.classes.index(class_name)
+    first_N = index_N[wanted][:100]
+    numbers = [str(number) for number in first_N.tolist()]
+    heading = f"{pictures.source}: {class_name}, by number"
+    return draw.picture_grid(pictures.pictures_NCHW[first_N], numbers, heading=heading)
+
+
+def show_pixels(name: str, data_root: str, number: int) -> Shown:
+    """Draw one picture of a set large, with every pixel's value in its cell.
+
+    Raises:
+        HydrofoilError: The set has no picture of that number.
+    """
+    pictures = load(name, data_root)
+    if number >= len(pictures):
+        raise HydrofoilError(f"--pixels {number}: {name} has pictures 0 to {len(pictures) - 1}.")
+    label = pictures.classes[int(pictures.labels_N[number])]
+    title = f"{name}, picture {number}: {label}"
+    png = draw.pixel_values(pictures.pictures_NCHW[number], title)
+    content = {"source": name, "picture": number, "class": label}
+    return Shown(title, content, png, Path(f"{name}-pixels-{number}.png"))
+
+
+def show_recipe(name: str, overrides: Sequence[str] = ()) -> Shown:
+    """Describe what a recipe trains, layer by layer; needs no data.
+
+    Raises:
+        HydrofoilError: The recipe is unknown or wrong, or its model does not fit its pictures.
+    """
+    recipe = read_recipe(name, overrides)
+    source = find_source(recipe.data.source)
+    network = build(recipe, source.shape, [""] * source.classes).network
+    layers = summarise(network, source.shape)
+    lines = f"{text.recipe_lines(recipe)}\n\n{text.layer_lines(layers, source.shape)}"
+    content = {
+        "recipe": recipe.model_dump(mode="json"),
+        "layers": [asdict(layer) for layer in layers],
+    }
+    return Shown(lines, content)
+
+
+def show_run(path: Path) -> Shown:
+    """Describe a run: its recipe, epochs and test, and draw its learning curves.
+
+    Raises:
+        HydrofoilError: It is not a run folder, or a broken one.
+    """
+    run = Run.open(path)
+    epochs, test, recipe = run.epochs(), run.test(), run.recipe
+    lines = [text.recipe_lines(recipe), text.split_line(recipe, run.split()), ""]
+    lines += [text.epoch_line(epoch, recipe.train.epochs) for epoch in epochs]
+    left = recipe.train.epochs - len(epochs)
+    if left > 0 and not run.imported():
+        lines.append(f"{text.plural(left, 'epoch')} to go: hydrofoil resume {path}")
+    lines += ["", text.test_lines(test) if test else f"not tested yet: hydrofoil test {path}"]
+    content = {
+        "run": str(path),
+        "recipe": recipe.model_dump(mode="json"),
+        "epochs": epochs,
+        "test": test,
+    }
+    png = draw.learning_curves(epochs, f"{path.name}: learning curves") if epochs else b""
+    return Shown("\n".join(lines), content, png, run.path / "figures" / "curves.png")

@@ -1,0 +1,154 @@
+"""What keeps the house as it is: guards over the source, each with the reason it is there."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import hydrofoil
+from tests.axes import axes_of
+
+PACKAGE = Path(hydrofoil.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+# A module may import from its own line and those above it: back along the flow, never forward.
+FLOW = [
+    ["__init__", "errors", "randomness", "device", "timing"],
+    ["recipe"],
+    ["data"],
+    ["models"],
+    ["evaluate"],
+    ["train"],
+    ["run"],
+    ["ship"],
+    ["report"],
+    ["progress"],
+    ["cli"],
+]
+PUBLIC = """
+    Answers Classifier Epoch HydrofoilError Metrics Pictures Prediction Progress Recipe
+    Run Scores Split State answer build draw_split fit
+    load measure pick_device predict read_recipe score shipped_recipes summarise
+""".split()
+# Where the device may be waited for, or tensors leave it: the edges, never the step.
+MAY_WAIT = {
+    "evaluate.metrics", "evaluate.score", "timing", "run", "models.classifier",
+    "data.pictures", "data.split", "report.draw", "report.results", "report.show",
+    "ship.predict", "cli",
+}  # fmt: skip
+
+
+def source(module: str) -> str:
+    return MODULES[module].read_text("utf-8")
+
+
+def room(module: str) -> int:
+    first = module.split(".")[0]
+    return next(rank for rank, names in enumerate(FLOW) if first in names)
+
+
+def runtime_imports(tree: ast.Module) -> set[str]:
+    """Return the hydrofoil modules imported when the code runs, not for type checking alone."""
+    typing_only = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
+        for node in ast.walk(branch)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in typing_only and node.module:
+            if node.module.startswith("hydrofoil."):
+                found.add(node.module.removeprefix("hydrofoil."))
+            elif node.module == "hydrofoil":
+                names = [alias.name for alias in node.names]
+                found |= {name if name in MODULES else "__init__" for name in names}
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_back_along_the_flow(module: str) -> None:
+    for imported in runtime_imports(ast.parse(source(module))):
+        assert room(imported) <= room(module), f"{module} imports {imported}"
+
+
+def test_the_report_imports_nothing_from_training() -> None:
+    reached, waiting = set(), {module for module in MODULES if module.startswith(("report", "run"))}
+    while waiting:
+        module = waiting.pop()
+        reached.add(module)
+        waiting |= runtime_imports(ast.parse(source(module))) & set(MODULES) - reached
+    assert not [module for module in reached if module.startswith("train")]
+
+
+def test_gradients_are_made_in_one_place() -> None:
+    assert [module for module in MODULES if ".backward(" in source(module)] == ["train.step"]
+
+
+def test_from_the_command_to_the_gradient_are_three_calls() -> None:
+    def calls(module: str, function: str) -> set[str]:
+        tree = ast.parse(source(module))
+        (body,) = [
+            n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function
+        ]
+        return {ast.unparse(n.func) for n in ast.walk(body) if isinstance(n, ast.Call)}
+
+    assert "fit" in calls("cli", "train") & calls("cli", "resume")
+    assert "train_step" in calls("train.loop", "fit")
+    assert "loss.backward" in calls("train.step", "train_step")
+
+
+def test_nothing_but_the_command_line_prints() -> None:
+    assert [module for module in MODULES if re.search(r"(?<![\w.])print\(", source(module))] == [
+        "cli"
+    ]
+
+
+def test_the_device_is_waited_for_at_the_edges_alone() -> None:
+    waits = re.compile(r"\.(item|tolist|cpu|numpy|synchronize|nonzero)\(\)")
+    waiting = {
+        module
+        for module in MODULES
+        if any(waits.search(line) for line in source(module).splitlines() if ">>>" not in line)
+    }
+    assert waiting <= MAY_WAIT
+
+
+def test_pickle_is_read_in_one_place_by_a_reader_that_refuses_code() -> None:
+    uses = [module for module in MODULES if re.search(r"(import|from) pickle", source(module))]
+    assert set(uses) == {"data.sources", "ship.adopt"}
+    loads = [
+        line for module in MODULES for line in source(module).splitlines() if "torch.load(" in line
+    ]
+    assert len(loads) == 1
+    assert "weights_only=True" in loads[0]
+
+
+def test_public_names_are_as_listed_and_explain_themselves() -> None:
+    assert hydrofoil.__all__ == PUBLIC
+    for name in PUBLIC:
+        assert getattr(hydrofoil, name).__doc__, name
+    assert set(PUBLIC) <= set(dir(hydrofoil))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = hydrofoil.nothing
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_explains_the_axes_that_its_names_end_in(module: str) -> None:
+    tree = ast.parse(source(module))
+    names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    names |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    names |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
+    used = {axis for name in names for axis in axes_of(name) or ""} - {"1"}
+    legend = (ast.get_docstring(tree) or "").partition("Axes:")[2]
+    assert not [axis for axis in sorted(used) if not re.search(rf"\b{axis}\b", legend)], used
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_function_outgrows_a_screen(module: str) -> None:
+    for node in ast.walk(ast.parse(source(module))):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name

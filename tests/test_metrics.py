@@ -1,0 +1,153 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+)
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+
+from hydrofoil import build, load, measure, read_recipe, score
+from hydrofoil.evaluate.metrics import Sums, wilson
+from hydrofoil.evaluate.score import BATCH, answer
+
+CPU = torch.device("cpu")
+
+
+def names(classes: int) -> list[str]:
+    return [f"class {k}" for k in range(classes)]
+
+
+def check_against_oracles(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    classes = logits.shape[1]
+    ours = measure(logits, labels)
+    truth, answers = labels.numpy(), logits.argmax(1).numpy()
+    every = list(range(classes))
+    np.testing.assert_array_equal(ours.confusion, confusion_matrix(truth, answers, labels=every))
+    assert ours.accuracy == accuracy_score(truth, answers)
+    probabilities = logits.double().softmax(1).numpy()
+    assert ours.loss == pytest.approx(log_loss(truth, probabilities, labels=every), rel=1e-9)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        truth, answers, labels=every, zero_division=np.nan
+    )
+    for k, one in enumerate(ours.per_class(names(classes))):
+        assert one.count == support[k]
+        for value, theirs in ((one.precision, precision[k]), (one.recall, recall[k])):
+            assert value is None if math.isnan(theirs) else value == pytest.approx(theirs)
+        if one.count or one.answered:
+            assert one.f1 == pytest.approx(0.0 if math.isnan(f1[k]) else f1[k])
+    theirs = multiclass_confusion_matrix(logits.argmax(1), labels, num_classes=classes)
+    assert theirs.tolist() == [list(row) for row in ours.confusion]
+    micro = multiclass_accuracy(logits.argmax(1), labels, num_classes=classes, average="micro")
+    assert ours.accuracy == pytest.approx(float(micro))
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 80), classes=st.integers(2, 12))
+def test_metrics_are_scikit_learns_and_torchmetrics(seed: int, count: int, classes: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    logits = torch.randn(count, classes, generator=rng)
+    check_against_oracles(logits, torch.randint(classes, (count,), generator=rng))
+
+
+def test_a_class_that_is_absent_has_no_recall() -> None:
+    logits = torch.eye(3)[torch.tensor([0, 0, 1])] * 5
+    labels = torch.tensor([0, 1, 1])
+    check_against_oracles(logits, labels)
+    absent = measure(logits, labels).per_class(names(3))[2]
+    assert (absent.count, absent.recall, absent.precision, absent.f1) == (0, None, None, None)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_one_picture(right: bool) -> None:
+    logits = torch.tensor([[0.0, 3.0]])
+    check_against_oracles(logits, torch.tensor([int(right)]))
+    low, high = measure(logits, torch.tensor([int(right)])).interval
+    assert 0 <= low < high <= 1
+    assert high - low > 0.7  # one picture proves next to nothing
+
+
+def test_all_wrong() -> None:
+    logits = torch.eye(4)[torch.tensor([1, 2, 3, 0])] * 9
+    check_against_oracles(logits, torch.tensor([0, 1, 2, 3]))
+    ours = measure(logits, torch.tensor([0, 1, 2, 3]))
+    assert (ours.right, ours.accuracy) == (0, 0.0)
+    assert ours.interval[0] == 0
+    assert ours.interval[1] > 0.3
+
+
+def test_no_pictures_are_refused() -> None:
+    with pytest.raises(ValueError, match="one at least"):
+        measure(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+
+
+@settings(deadline=None)
+@given(count=st.integers(1, 20_000), share=st.floats(0, 1))
+def test_wilsons_interval_solves_its_equation(count: int, share: float) -> None:
+    right = round(share * count)
+    low, high = wilson(right, count)
+    assert 0 <= low <= right / count <= high <= 1
+    for bound in (low, high):  # |observed - p| = z · sqrt(p(1-p)/n) is what defines it
+        if 0 < bound < 1:
+            spread = 1.959964 * math.sqrt(bound * (1 - bound) / count)
+            assert abs(right / count - bound) == pytest.approx(spread, rel=1e-4, abs=1e-9)
+
+
+def test_running_sums_weight_a_smaller_batch_by_its_size() -> None:
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(10, 3, generator=rng)
+    labels = torch.randint(3, (10,), generator=rng)
+    sums = Sums(CPU)
+    for part in (slice(0, 4), slice(4, 8), slice(8, 10)):
+        loss = torch.nn.functional.cross_entropy(logits[part], labels[part])
+        sums.add(loss, logits[part], labels[part])
+    whole = measure(logits, labels)
+    assert sums.read().loss == pytest.approx(whole.loss, rel=1e-6)
+    assert (sums.read().right, sums.read().count) == (whole.right, 10)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 97, 100, 1000])
+def test_scores_do_not_depend_on_how_the_split_is_cut(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = load("cifar10")
+    model = build(read_recipe("cifar10-cnn3"), pictures.shape, pictures.classes)
+    index_N = torch.arange(100)
+    whole = score(model, pictures, index_N)
+    monkeypatch.setattr("hydrofoil.evaluate.score.BATCH", batch)
+    cut = score(model, pictures, index_N)
+    assert cut.confusion == whole.confusion
+    assert cut.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert BATCH >= 100
+
+
+def test_scoring_turns_dropout_off_and_leaves_the_mode_as_it_was() -> None:
+    pictures = load("mnist")
+    model = build(read_recipe("mnist-mlp"), pictures.shape, pictures.classes).train()
+    index_N = torch.arange(50)
+    assert score(model, pictures, index_N).loss == score(model, pictures, index_N).loss
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    model.eval()
+    score(model, pictures, index_N)
+    assert not model.training
+
+
+def test_the_worst_mistakes_are_wrong_and_the_surest_come_first() -> None:
+    pictures = load("digits")
+    model = build(read_recipe("digits"), pictures.shape, pictures.classes)
+    answers = answer(model, pictures, torch.arange(300))
+    worst = answers.worst_mistakes(20)
+    assert bool((answers.predicted_N[worst] != answers.labels_N[worst]).all())
+    losses = torch.nn.functional.cross_entropy(
+        answers.logits_NK, answers.labels_N, reduction="none"
+    )
+    wrong = answers.predicted_N != answers.labels_N
+    assert losses[worst].tolist() == sorted(losses[wrong].tolist(), reverse=True)[:20]
+    assert len(answers.worst_mistakes(10_000)) == int(wrong.sum())

@@ -1,0 +1,216 @@
+from typing import get_args
+
+import literal
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torchvision import transforms
+
+from hydrofoil import Classifier, HydrofoilError, Recipe, build, read_recipe, summarise
+from hydrofoil.models import MODELS
+from hydrofoil.models.layers import Dropout, key_dropout, output_shape
+from hydrofoil.models.summary import total_multiply_adds
+from hydrofoil.randomness import key, uniform_bits
+from tests.conftest import REAL_RECIPES
+
+CLASSES = tuple("abcdefghij")
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+
+
+def recipe_with(model: str, *overrides: str) -> Recipe:
+    return read_recipe("mnist-cnn", [f"model.name={model}", *overrides])
+
+
+def built(name: str, seed: int = 0) -> Classifier:
+    recipe = read_recipe(name, [f"train.seed={seed}"])
+    return build(recipe, SHAPES[recipe.data.source], CLASSES)
+
+
+def test_the_recipe_schema_names_the_models_that_there_are() -> None:
+    union = get_args(Recipe.model_fields["model"].annotation)
+    assert {tag for m in union for tag in get_args(m.model_fields["name"].annotation)} == set(
+        MODELS
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (2, 17, 24)])
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_forwards_and_every_weight_gets_a_gradient(
+    model: str, shape: tuple[int, int, int]
+) -> None:
+    classifier = build(recipe_with(model), shape, CLASSES[:7])
+    pictures = torch.randint(256, (5, *shape), dtype=torch.uint8)
+    logits = classifier(pictures)
+    assert logits.shape == (5, 7)
+    logits.square().sum().backward()
+    for name, parameter in classifier.network.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.any()), name
+
+
+@pytest.mark.parametrize("name", REAL_RECIPES)
+def test_state_dicts_go_both_ways_between_a_tutorials_class_and_ours(name: str) -> None:
+    theirs, ours = literal.TUTORIALS[name].network(), built(name)
+    ours.load_weights(theirs.state_dict())
+    pictures = torch.randint(256, (6, *ours.shape), dtype=torch.uint8)
+    as_float = torch.stack(
+        [
+            literal.TUTORIALS[name].transform(picture.permute(1, 2, 0).numpy())
+            for picture in pictures
+        ]
+    )
+    assert torch.equal(ours.eval()(pictures), theirs.eval()(as_float))
+    fresh = literal.TUTORIALS[name].network()
+    fresh.load_state_dict(ours.network.state_dict())
+    assert torch.equal(fresh.eval()(as_float), theirs(as_float))
+
+
+@pytest.mark.parametrize("name", REAL_RECIPES)
+def test_initial_weights_are_what_the_tutorials_class_draws(name: str) -> None:
+    ours = built(name, seed=5)
+    torch.manual_seed(key(5, "weights"))
+    theirs = literal.TUTORIALS[name].network()
+    for parameter, tensor in theirs.state_dict().items():
+        assert torch.equal(ours.network.state_dict()[parameter], tensor)
+
+
+def test_building_leaves_the_global_generator_as_it_was() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    built("mnist-cnn")
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_normalisation_is_torchvisions_to_the_last_bit() -> None:
+    classifier = built("cifar10-lenet")
+    pictures = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    theirs = transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    for picture, ours in zip(pictures, classifier.normalise(pictures), strict=True):
+        assert torch.equal(ours, theirs(transforms.ToTensor()(picture.permute(1, 2, 0).numpy())))
+
+
+@pytest.mark.parametrize("field", ["mean", "std"])
+def test_as_many_means_as_channels_or_one(field: str) -> None:
+    overrides = ["data.mean=[0.5, 0.5]", "data.std=[0.5, 0.5]"]
+    with pytest.raises(HydrofoilError, match=r"data\.mean has 2 numbers: expected 1 or 3"):
+        build(recipe_with("mlp", *overrides), (3, 8, 8), CLASSES)
+    assert build(recipe_with("mlp", "data.mean=[0.5]"), (3, 8, 8), CLASSES).mean_C11.shape == (
+        3,
+        1,
+        1,
+    )
+
+
+@pytest.mark.parametrize("model", [model for model in MODELS if model != "mlp"])
+def test_pictures_too_small_for_a_model_are_refused(model: str) -> None:
+    smallest = {"lenet": 16, "lenet-linear": 16, "cnn3": 8, "cnn": 4}[model]
+    build(recipe_with(model), (1, smallest, smallest), CLASSES)
+    with pytest.raises(HydrofoilError, match="too small"):
+        build(recipe_with(model), (1, smallest, smallest - 1), CLASSES)
+
+
+def test_weights_of_another_model_or_class_count_are_refused_by_name() -> None:
+    ours = built("cifar10-cnn3")
+    with pytest.raises(HydrofoilError, match=r"x\.pt: of another model: it lacks conv3\.bias"):
+        ours.load_weights(literal.LeNet().state_dict(), "x.pt")
+    nine = literal.Cnn3()
+    nine.fc3 = nn.Linear(60, 9)
+    with pytest.raises(HydrofoilError, match=r"fc3\.weight is 9×60, expected 10×60"):
+        ours.load_weights(nine.state_dict(), "x.pt")
+
+
+def test_the_weights_hash_sees_every_parameter() -> None:
+    model = built("mnist-cnn")
+    hashes = {model.weights_hash()}
+    for parameter in model.network.parameters():
+        with torch.no_grad():
+            parameter.view(-1)[-1] += 1
+        hashes.add(model.weights_hash())
+    assert len(hashes) == 7
+    assert built("mnist-cnn").weights_hash() in hashes
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    kernel=st.integers(1, 5), stride=st.integers(1, 3), padding=st.integers(0, 2),
+    kind=st.sampled_from(["conv", "max", "avg"]),
+)  # fmt: skip
+def test_output_sizes_are_torchs(
+    size: tuple[int, int], kernel: int, stride: int, padding: int, kind: str
+) -> None:
+    padding = min(padding, kernel // 2)  # torch's own limit for pooling
+    layer = {
+        "conv": lambda: nn.Conv2d(2, 3, kernel, stride, padding),
+        "max": lambda: nn.MaxPool2d(kernel, stride, padding),
+        "avg": lambda: nn.AvgPool2d(kernel, stride, padding),
+    }[kind]()
+    ours = output_shape(layer, (2, *size))
+    if min(ours) < 1:
+        with pytest.raises(RuntimeError):
+            layer(torch.zeros(1, 2, *size))
+    else:
+        assert tuple(layer(torch.zeros(1, 2, *size)).shape[1:]) == ours
+
+
+@pytest.mark.parametrize("name", REAL_RECIPES)
+def test_the_summary_agrees_with_what_runs(name: str) -> None:
+    model = built(name)
+    activation = torch.zeros(1, *model.shape)
+    lines = summarise(model.network, model.shape)
+    for layer, line in zip(model.network, lines, strict=True):
+        activation = layer(activation)
+        assert tuple(activation.shape[1:]) == line.output
+        assert line.parameters == sum(parameter.numel() for parameter in layer.parameters())
+        if line.parameter_arithmetic:
+            formula = line.parameter_arithmetic.replace("·", "*")
+            assert eval(formula) == line.parameters  # our own arithmetic, as shown
+        for part in line.arithmetic.split(", "):
+            left, _, right = part.replace("·", "*").partition(" = ")
+            assert not left or int(eval(left)) == int(right)  # our own arithmetic, as shown
+
+
+def test_lenets_published_sizes() -> None:
+    lines = {line.name: line for line in summarise(built("cifar10-lenet").network, (3, 32, 32))}
+    assert lines["conv1"].parameters == 456
+    assert lines["conv1"].multiply_adds == 28 * 28 * 6 * 3 * 25
+    assert lines["fc1"].output == (120,)
+    assert sum(line.parameters for line in lines.values()) == 62_006
+    assert total_multiply_adds(built("cifar10-lenet").network, (3, 32, 32)) == 651_720
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    layer = Dropout(0.25).train()
+    ones = torch.ones(400, 500)
+    layer.draw = key(0, "dropout", 1, 1, 0)
+    out = layer(ones)
+    assert out.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    share = float((out == 0).float().mean())
+    assert abs(share - 0.25) < 5 * (0.25 * 0.75 / ones.numel()) ** 0.5
+    assert torch.equal(layer.eval()(ones), ones)
+
+
+def test_masks_are_uniform_and_independent_of_their_neighbours() -> None:
+    bits = uniform_bits(key(0, "dropout", 3, 5, 1), 1 << 18, torch.device("cpu")).double() / (
+        1 << 24
+    )
+    counts = np.histogram(bits.numpy(), bins=64, range=(0, 1))[0]
+    expected = len(bits) / 64
+    chi2 = float(((counts - expected) ** 2 / expected).sum())
+    assert chi2 < 120  # 63 degrees of freedom: p = 2e-5
+    following = uniform_bits(key(0, "dropout", 3, 6, 1), 1 << 18, torch.device("cpu")).double()
+    for other in (bits.roll(1), bits.roll(512), following):
+        assert abs(float(torch.corrcoef(torch.stack([bits, other]))[0, 1])) < 0.01
+
+
+def test_the_dropout_key_depends_on_seed_epoch_step_and_layer() -> None:
+    network = built("cifar10-cnn3").network
+    draws = set()
+    for at in ((0, 1, 1), (0, 1, 2), (0, 2, 1), (1, 1, 1)):
+        key_dropout(network, *at)
+        draws |= {layer.draw for layer in network if isinstance(layer, Dropout)}
+    assert len(draws) == 12

@@ -1,0 +1,73 @@
+"""What the README and docs/ show must run as it stands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from hydrofoil import shipped_recipes
+from hydrofoil.cli import app, main
+from hydrofoil.data.sources import SOURCES
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
+
+
+def commands(page: Path) -> list[str]:
+    """Return the hydrofoil commands in a page's shell blocks, without their comments."""
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    found = [re.search(r"(?:^|&& |\$ )(hydrofoil .*)", line) for line in lines]
+    return [match.group(1).split("  #")[0].strip() for match in found if match]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_pages_python_runs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for block in blocks(page, "python"):
+        # The published sets are stood in for by small made ones, and many epochs by two.
+        exec(compile(block, page.name, "exec"), {"__name__": "__main__"})
+
+
+def test_the_readmes_commands_run(capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    Image.new("L", (30, 30)).save("my-digit.png")
+    ran = commands(ROOT / "README.md")
+    assert len(ran) >= 8
+    for command in ran:
+        arguments = shlex.split(command)[1:]
+        if arguments[0] == "train" and not any("epochs" in part for part in arguments):
+            arguments.append("train.epochs=1")
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert left.value.code == 0, (command, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_pages_name_what_there_is(page: Path) -> None:
+    verbs = {c.name or c.callback.__name__ for c in app.registered_commands}  # type: ignore[union-attr]
+    for command in commands(page):
+        verb, *rest = shlex.split(command)[1:]
+        assert verb in verbs, command
+        if verb in ("train", "import") and not rest[0].startswith((".", "/")):
+            assert rest[0] in shipped_recipes(), command
+        if verb == "show" and not rest[0].startswith("runs/"):
+            assert rest[0] in {*shipped_recipes(), *SOURCES}, command
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_in_the_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text("utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    (block,) = re.findall(r"<!-- test -->\n```sh\n(.*?)```", text, flags=re.DOTALL)
+    assert block.strip().startswith("pip install -e '.[test]' && pytest")
+    assert "<!-- test -->" in (ROOT / ".ci/run").read_text()

@@ -1,0 +1,198 @@
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from hydrofoil import HydrofoilError, Run, State, build, draw_split, load, read_recipe
+from hydrofoil import run as run_module
+from hydrofoil.run import environment, write_whole
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def run() -> Run:
+    recipe = read_recipe("digits", ["train.epochs=2"])
+    split = draw_split(load("digits"), **recipe.split_options())
+    return Run.create(None, recipe, split, environment(CPU, ["train", "digits"]))
+
+
+def saved(run: Run) -> Any:
+    pictures = load("digits")
+    model = build(run.recipe, pictures.shape, pictures.classes)
+    run.save_best(model, epoch=2)
+    return model
+
+
+def test_a_new_run_takes_the_next_free_number_and_reads_back(run: Run) -> None:
+    assert run.path == Path("runs/digits-1")
+    again = Run.open(run.path)
+    assert again.recipe == run.recipe
+    assert again.environment()["torch"] == torch.__version__
+    assert again.environment()["command"] == ["hydrofoil", "train", "digits"]
+    assert again.test() is None
+    assert again.epochs() == []
+    second = Run.create(None, run.recipe, run.split(), {})
+    assert second.path == Path("runs/digits-2")
+
+
+def test_an_earlier_run_stays_as_it_is(run: Run) -> None:
+    before = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    with pytest.raises(HydrofoilError, match="not empty"):
+        Run.create(run.path, run.recipe, run.split(), {})
+    assert {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
+
+
+def test_an_empty_folder_may_become_a_run(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert Run.create(tmp_path / "empty", run.recipe, run.split(), {}).path.is_dir()
+
+
+def test_a_file_in_the_place_of_a_run_is_refused(run: Run) -> None:
+    Path("a-file").write_text("mine")
+    with pytest.raises(HydrofoilError, match="a file, not a folder"):
+        Run.create(Path("a-file"), run.recipe, run.split(), {})
+    with pytest.raises(HydrofoilError, match="cannot be made: Not a directory"):
+        Run.create(Path("a-file/run"), run.recipe, run.split(), {})
+
+
+def test_what_is_no_run_is_refused_and_the_runs_beside_it_named(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(HydrofoilError, match=r"no such run folder(.|\n)*runs/digits-1"):
+        Run.open("runs/digits-9")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(HydrofoilError, match=r"holds no recipe\.toml"):
+        Run.open(tmp_path / "folder")
+
+
+def test_best_holds_exactly_the_networks_parameters_and_what_using_them_takes(run: Run) -> None:
+    model = saved(run)
+    tensors = load_file(run.path / "best.safetensors")
+    assert set(tensors) == set(model.network.state_dict())
+    with safe_open(run.path / "best.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["classes"]) == list("0123456789")
+    assert json.loads(metadata["model"])["name"] == run.recipe.model.name
+    assert (json.loads(metadata["mean"]), json.loads(metadata["std"])) == ([0.0], [1.0])
+    assert metadata["recipe"] == run.recipe.hash()
+    again, epoch = run.load_best(CPU)
+    assert epoch == 2
+    assert again.weights_hash() == model.weights_hash()
+
+
+def test_before_the_first_epoch_there_are_no_weights(run: Run) -> None:
+    with pytest.raises(HydrofoilError, match="hydrofoil resume"):
+        run.load_best(CPU)
+
+
+def test_weights_of_another_model_in_a_run_are_refused(run: Run) -> None:
+    saved(run)
+    recipe = read_recipe("digits", ["model.name=mlp"])
+    other = Run.create(None, recipe, run.split(), {})
+    content = (run.path / "best.safetensors").read_bytes()
+    (other.path / "best.safetensors").write_bytes(content)
+    with pytest.raises(HydrofoilError, match=r"best\.safetensors: of another model"):
+        other.load_best(CPU)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 700, -1])
+def test_cut_off_weights_are_named(run: Run, keep: int) -> None:
+    saved(run)
+    path = run.path / "best.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(HydrofoilError, match=r"best\.safetensors: not a safetensors file, or cut"):
+        run.load_best(CPU)
+
+
+def test_foreign_safetensors_are_refused(run: Run) -> None:
+    from safetensors.torch import save
+
+    (run.path / "best.safetensors").write_bytes(save({"x": torch.zeros(1)}))
+    with pytest.raises(HydrofoilError, match="not weights that hydrofoil wrote"):
+        run.load_best(CPU)
+    (run.path / "last.safetensors").write_bytes(save({"x": torch.zeros(1)}))
+    pictures = load("digits")
+    model = build(run.recipe, pictures.shape, pictures.classes)
+    with pytest.raises(HydrofoilError, match="not a checkpoint that hydrofoil wrote"):
+        run.load_last(model, State.fresh(model, run.recipe))
+
+
+def test_the_log_passes_over_an_unfinished_last_line_and_names_a_broken_one(run: Run) -> None:
+    run.log({"event": "epoch", "epoch": 1})
+    run.log({"event": "epoch", "epoch": 2})
+    with open(run.path / "log.jsonl", "a") as file:
+        file.write('{"event": "ep')
+    assert [event["epoch"] for event in run.epochs()] == [1, 2]
+    run.forget_after(1)
+    assert [event["epoch"] for event in run.events()] == [1]
+    (run.path / "log.jsonl").write_text('{"event"\n{"event": "epoch", "epoch": 1}\n')
+    with pytest.raises(HydrofoilError, match="line 1 is broken"):
+        run.events()
+
+
+def test_one_process_writes_a_run_at_a_time(run: Run) -> None:
+    with (
+        run.writing(),
+        pytest.raises(HydrofoilError, match="another process is writing"),
+        Run.open(run.path).writing(),
+    ):
+        pass
+    with run.writing():
+        pass
+
+
+def test_a_file_is_seen_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+
+    def disk_full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(HydrofoilError, match="file: cannot be written: No space left on device"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_files_have_the_rights_that_the_person_gives_new_files(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        write_whole(tmp_path / "file", b"x")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(run_module.tempfile, "mkstemp", read_only)
+    with pytest.raises(HydrofoilError, match="cannot be written: Read-only file system"):
+        write_whole(tmp_path / "file", b"x")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "\x00"])
+def test_a_broken_json_file_is_named(run: Run, content: str) -> None:
+    (run.path / "test.json").write_text(content)
+    with pytest.raises(HydrofoilError, match=r"test\.json: broken"):
+        run.test()
+
+
+def test_the_environment_names_neither_host_nor_user(run: Run) -> None:
+    import getpass
+    import socket
+
+    text = json.dumps(run.environment())
+    assert socket.gethostname() not in text
+    assert f"/{getpass.getuser()}" not in text

@@ -1,0 +1,172 @@
+import gzip
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from hydrofoil import HydrofoilError, load
+from hydrofoil.data.sources import SOURCES, data_root, read_idx
+from tests import published
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_loads_as_it_says(name: str) -> None:
+    pictures = load(name)
+    assert pictures.source == name
+    assert pictures.shape == SOURCES[name].shape
+    assert len(pictures.classes) == SOURCES[name].classes
+    assert pictures.pictures_NCHW.dtype == torch.uint8
+    assert (pictures.published_test > 0) == bool(SOURCES[name].files)
+    assert len(set(pictures.labels_N.tolist())) == SOURCES[name].classes
+
+
+def test_digits_are_scikit_learns_digits() -> None:
+    theirs, ours = load_digits(), load("digits")
+    assert ours.labels_N.tolist() == theirs.target.tolist()
+    pixels = ours.pictures_NCHW[:, 0].numpy()
+    np.testing.assert_array_equal(np.rint(pixels / 255 * 16), theirs.images)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")]
+)
+def test_idx_files_are_read_as_torchvision_reads_them(
+    name: str, theirs: str, data_root: Path
+) -> None:
+    ours = load(name)
+    parts = [getattr(torchvision.datasets, theirs)(data_root, train=part) for part in (True, False)]
+    expected = torch.cat([part.data for part in parts])
+    assert torch.equal(ours.pictures_NCHW[:, 0], expected)
+    assert torch.equal(ours.labels_N, torch.cat([part.targets for part in parts]))
+    assert ours.published_test == len(parts[1])
+    if name == "fashion-mnist":
+        assert ours.classes == tuple(parts[0].classes)
+
+
+@pytest.mark.filterwarnings("ignore:numpy.core:DeprecationWarning")  # the published pickles name it
+@pytest.mark.parametrize(("name", "theirs"), [("cifar10", "CIFAR10"), ("cifar100", "CIFAR100")])
+def test_cifar_is_read_as_torchvision_reads_it(
+    name: str, theirs: str, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    ours = load(name)
+    parts = [getattr(torchvision.datasets, theirs)(data_root, train=part) for part in (True, False)]
+    expected = np.concatenate([part.data for part in parts]).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(ours.pictures_NCHW.numpy(), expected)
+    assert ours.labels_N.tolist() == [label for part in parts for label in part.targets]
+    assert ours.classes == tuple(parts[0].classes)
+
+
+def test_gzipped_idx_files_serve_as_well(tmp_path: Path) -> None:
+    published.write_mnist(tmp_path)
+    plain = load("mnist", tmp_path)
+    for path in (tmp_path / "MNIST" / "raw").iterdir():
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert load("mnist", tmp_path).hash == plain.hash
+
+
+def test_the_data_root_is_the_one_given_or_the_environments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HYDROFOIL_DATA", "/from/environment")
+    assert data_root("/given") == Path("/given")
+    assert data_root() == Path("/from/environment")
+    monkeypatch.delenv("HYDROFOIL_DATA")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert data_root().name == "hydrofoil"
+
+
+def test_an_unknown_source_is_answered_with_the_nearest() -> None:
+    with pytest.raises(HydrofoilError, match="Did you mean 'cifar10'"):
+        load("cifar-10")
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if SOURCES[name].files])
+def test_without_network_the_error_names_folder_and_files(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    monkeypatch.setattr("socket.socket.connect", no_network)
+    with pytest.raises(HydrofoilError) as caught:
+        load(name, tmp_path)
+    message = str(caught.value)
+    assert str(tmp_path / SOURCES[name].folder) in message
+    assert all(file in message for file in SOURCES[name].files)
+    assert "--data-root" in message
+    assert len(message.splitlines()) == 3
+
+
+@pytest.mark.parametrize("keep", [0, 3, 10, 500, -1])
+@pytest.mark.parametrize(
+    "file", ["MNIST/raw/train-images-idx3-ubyte", "cifar-10-batches-py/data_batch_3"]
+)
+def test_a_truncated_file_is_named(file: str, keep: int, data_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_root, tmp_path / "copy")
+    path = tmp_path / "copy" / file
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(HydrofoilError, match=path.name) as caught:
+        load("mnist" if "MNIST" in file else "cifar10", tmp_path / "copy")
+    assert "Delete it" in str(caught.value)
+
+
+def test_an_overlong_file_is_named(tmp_path: Path) -> None:
+    published.write_mnist(tmp_path)
+    path = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(HydrofoilError, match="t10k-labels-idx1-ubyte"):
+        load("mnist", tmp_path)
+
+
+def test_labels_and_pictures_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    published.write_mnist(tmp_path)
+    raw = tmp_path / "MNIST" / "raw"
+    published.write_idx(raw / "train-labels-idx1-ubyte", np.zeros(599))
+    with pytest.raises(HydrofoilError, match="train-labels"):
+        load("mnist", tmp_path)
+    published.write_idx(raw / "train-labels-idx1-ubyte", np.full(600, 10))
+    with pytest.raises(HydrofoilError, match="expected 0 to 9"):
+        load("mnist", tmp_path)
+
+
+class Canary:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("canary"),))
+
+
+def test_a_batch_file_that_carries_code_is_refused_and_runs_nothing(
+    data_root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data_root, tmp_path / "copy")
+    batch = {b"data": Canary(), b"labels": [1]}
+    (tmp_path / "copy/cifar-10-batches-py/data_batch_1").write_bytes(
+        pickle.dumps(batch, protocol=2)
+    )
+    with pytest.raises(HydrofoilError, match="data_batch_1"):
+        load("cifar10", tmp_path / "copy")
+    assert not Path("canary").exists()
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+)
+@given(content=st.binary(max_size=64))
+def test_no_bytes_break_the_idx_reader(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "any"
+    path.write_bytes(content)
+    try:
+        array = read_idx(path)
+    except HydrofoilError as error:
+        assert str(path) in str(error)
+    else:
+        assert array.nbytes == len(content) - 4 - 4 * array.ndim

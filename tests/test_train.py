@@ -1,0 +1,216 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from hydrofoil import (
+    Classifier,
+    HydrofoilError,
+    Recipe,
+    State,
+    build,
+    draw_split,
+    fit,
+    load,
+    read_recipe,
+)
+from hydrofoil.evaluate.metrics import Scores
+from hydrofoil.recipe import Adam, Sgd
+from hydrofoil.train.optimizers import OPTIMIZERS, build_optimizer
+from tests.conftest import REAL_RECIPES
+
+
+def prepared(*overrides: str, name: str = "mnist-mlp") -> tuple[Classifier, Any, Any, Recipe]:
+    recipe = read_recipe(name, overrides)
+    pictures = load(recipe.data.source)
+    split = draw_split(pictures, **recipe.split_options())
+    return build(recipe, pictures.shape, pictures.classes), pictures, split, recipe
+
+
+def trained(*overrides: str, name: str = "mnist-mlp") -> Classifier:
+    model, pictures, split, recipe = prepared(*overrides, name=name)
+    list(fit(model, pictures, split, recipe))
+    return model
+
+
+@pytest.mark.parametrize("name", [*REAL_RECIPES, "digits"])
+def test_every_recipe_trains_and_learns(name: str) -> None:
+    epochs = 4 if name != "cifar10-lenet" else 3
+    model, pictures, split, recipe = prepared(
+        f"train.epochs={epochs}", "optimizer.lr=0.02", name=name
+    )
+    if name in ("mnist-cnn", "digits"):
+        recipe = read_recipe(name, [f"train.epochs={epochs}"])
+    before = {key: tensor.clone() for key, tensor in model.network.state_dict().items()}
+    epochs_seen = list(fit(model, pictures, split, recipe))
+    assert [epoch.number for epoch in epochs_seen] == list(range(1, epochs + 1))
+    assert epochs_seen[-1].train.loss < epochs_seen[0].train.loss
+    assert all(epoch.train.count == len(split.train) for epoch in epochs_seen)
+    assert all((epoch.valid is None) == (recipe.data.valid == 0) for epoch in epochs_seen)
+    for key, tensor in model.network.state_dict().items():
+        assert not torch.equal(tensor, before[key]), key
+
+
+@pytest.mark.parametrize("name", REAL_RECIPES)
+def test_the_same_recipe_and_seed_give_the_same_weights_twice(name: str) -> None:
+    first, second = (trained("train.epochs=1", name=name).weights_hash() for _ in range(2))
+    assert first == second
+    assert trained("train.epochs=1", "train.seed=1", name=name).weights_hash() != first
+
+
+def test_the_global_generator_plays_no_part_in_training() -> None:
+    torch.manual_seed(1)
+    first = trained("train.epochs=1", name="cifar10-cnn3")
+    torch.manual_seed(2)
+    assert trained("train.epochs=1", name="cifar10-cnn3").weights_hash() == first.weights_hash()
+
+
+@pytest.mark.parametrize("name", ["mnist-mlp", "cifar10-cnn3", "mnist-cnn"])  # SGD, momentum, Adam
+def test_going_on_from_a_saved_state_gives_the_same_bits(name: str) -> None:
+    straight, pictures, split, recipe = prepared("train.epochs=4", name=name)
+    state = State.fresh(straight, recipe)
+    saved: tuple[Any, Any] | None = None
+    for epoch in fit(straight, pictures, split, recipe, state=state):
+        if epoch.number == 2:
+            saved = copy.deepcopy((state.tensors(straight), state.numbers()))
+    assert saved is not None
+    resumed = build(read_recipe(name, ["train.seed=9"]), pictures.shape, pictures.classes)
+    again = State.fresh(resumed, recipe)
+    again.restore(resumed, *saved)
+    assert [epoch.number for epoch in fit(resumed, pictures, split, recipe, state=again)] == [3, 4]
+    assert resumed.weights_hash() == straight.weights_hash()
+    assert again.numbers() == state.numbers()
+
+
+@pytest.mark.parametrize("name", ["cifar10-cnn3", "mnist-cnn"])
+def test_a_state_without_one_of_its_tensors_goes_on_differently(name: str) -> None:
+    straight, pictures, split, recipe = prepared("train.epochs=2", name=name)
+    state = State.fresh(straight, recipe)
+    epochs = fit(straight, pictures, split, recipe, state=state)
+    next(epochs)
+    tensors, numbers = copy.deepcopy((state.tensors(straight), state.numbers()))
+    list(epochs)
+    for name_ in [name_ for name_ in tensors if name_.startswith("optimizer/")]:
+        model = build(recipe, pictures.shape, pictures.classes)
+        lame = State.fresh(model, recipe)
+        lame.restore(model, {**tensors, name_: torch.zeros_like(tensors[name_])}, numbers)
+        list(fit(model, pictures, split, recipe, state=lame))
+        assert model.weights_hash() != straight.weights_hash(), name_
+
+
+def test_a_checkpoint_of_another_model_is_refused() -> None:
+    model, *_, recipe = prepared(name="mnist-cnn")
+    other, *_, other_recipe = prepared(name="mnist-mlp")
+    state = State.fresh(model, recipe)
+    with pytest.raises(HydrofoilError, match="of another model"):
+        State.fresh(other, other_recipe).restore(other, state.tensors(model), state.numbers())
+
+
+def test_the_validation_loss_chooses_the_epoch() -> None:
+    model, *_, recipe = prepared()
+    state = State.fresh(model, recipe)
+    losses = [2.0, 1.5, 1.7, 1.5, 1.4, float("nan"), 1.3]
+    best = [state.finish(n, "valid.loss", Scores(loss, 5, 10)) for n, loss in enumerate(losses, 1)]
+    assert best == [True, True, False, False, True, False, True]
+    assert (state.best_epoch, state.best_value) == (7, 1.3)
+
+
+def test_the_validation_accuracy_chooses_the_epoch() -> None:
+    model, *_, recipe = prepared()
+    state = State.fresh(model, recipe)
+    rights = [3, 5, 5, 4, 6]
+    best = [
+        state.finish(n, "valid.accuracy", Scores(1.0, right, 10))
+        for n, right in enumerate(rights, 1)
+    ]
+    assert best == [True, True, False, False, True]
+
+
+def test_without_validation_the_last_epoch_is_kept() -> None:
+    model, pictures, split, recipe = prepared("train.epochs=3", name="mnist-cnn")
+    assert [epoch.best for epoch in fit(model, pictures, split, recipe)] == [True, True, True]
+
+
+def test_the_reported_losses_are_true_averages() -> None:
+    """Two tutorials divide sums over 80 % and 20 % of the pictures by all of them."""
+    model, pictures, split, recipe = prepared(
+        "train.epochs=1", "model.dropout=0", "optimizer.lr=1e-9"
+    )
+    (epoch,) = fit(model, pictures, split, recipe)
+    for part, scores in (("train", epoch.train), ("valid", epoch.valid)):
+        index_N = getattr(split, part)
+        with torch.no_grad():
+            logits_NK = model(pictures.pictures_NCHW[index_N])
+        expected = torch.nn.functional.cross_entropy(logits_NK, pictures.labels_N[index_N])
+        assert scores is not None
+        assert scores.loss == pytest.approx(float(expected), rel=1e-4)
+        assert scores.count == len(index_N)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_why() -> None:
+    model, pictures, split, recipe = prepared("optimizer.lr=1e12", "train.epochs=3")
+    with pytest.raises(
+        HydrofoilError, match=r"training loss is (nan|inf).*\n.*optimizer\.lr=1e\+11"
+    ):
+        list(fit(model, pictures, split, recipe))
+
+
+def test_the_caller_may_stop_at_any_epoch() -> None:
+    model, pictures, split, recipe = prepared("train.epochs=50")
+    for epoch in fit(model, pictures, split, recipe):
+        if epoch.number == 2:
+            break
+    assert epoch.number == 2
+
+
+def test_a_watcher_sees_every_step() -> None:
+    model, pictures, split, recipe = prepared("train.epochs=2", "train.batch_size=100")
+    seen: list[tuple[int, int, int, int]] = []
+    list(
+        fit(model, pictures, split, recipe,
+            watch=lambda p: seen.append((p.epoch, p.step, p.steps, p.sums.count)))
+    )  # fmt: skip
+    counts = [100, 200, 300, 400, 480]
+    assert seen == [(e, s, 5, count) for e in (1, 2) for s, count in enumerate(counts, start=1)]
+
+
+def test_training_never_touches_the_test_split() -> None:
+    model, pictures, split, recipe = prepared("train.epochs=1", name="cifar10-lenet")
+    changed = pictures.pictures_NCHW.clone()
+    changed[split.test] = 0
+    from dataclasses import replace
+
+    other = build(recipe, pictures.shape, pictures.classes)
+    list(fit(model, pictures, split, recipe))
+    list(fit(other, replace(pictures, pictures_NCHW=changed), split, recipe))
+    assert model.weights_hash() == other.weights_hash()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Sgd(name="sgd", lr=0.1),
+        Sgd(name="sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+        Adam(name="adam", weight_decay=0.1),
+        Adam(name="adamw", betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1),
+    ],
+)
+def test_optimisers_are_torchs_to_the_last_bit(spec: Sgd | Adam) -> None:
+    """`foreach` is how the update is carried out; it may not change what it computes."""
+    plain = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
+        spec.name
+    ]
+    rng = torch.Generator().manual_seed(0)
+    weights = [torch.nn.Parameter(torch.randn(50, generator=rng)) for _ in range(2)]
+    ours_weights = [torch.nn.Parameter(weight.detach().clone()) for weight in weights]
+    ours = build_optimizer(spec, ours_weights)
+    theirs = plain(weights, foreach=False, **spec.model_dump(exclude={"name"}))
+    for _ in range(5):
+        for mine, their in zip(ours_weights, weights, strict=True):
+            mine.grad = torch.randn(50, generator=rng)
+            their.grad = mine.grad.clone()
+        ours.step()
+        theirs.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours_weights, weights, strict=True))
+    assert spec.name in OPTIMIZERS
