@@ -37,7 +37,7 @@ _HOMES = {
     "summarise": "models.summary",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from hydrofoil.data.pictures import Pictures as Pictures

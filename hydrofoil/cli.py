@@ -6,7 +6,7 @@ Heavy imports stand inside the verbs: `hydrofoil --help` answers before torch wo
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,12 +95,26 @@ def _print_json(as_json: bool, content: object) -> None:
 @app.command()
 def recipes(
     name: Annotated[str | None, _argument("[RECIPE]", "Print this one.")] = None,
+    fields: Annotated[
+        bool, typer.Option("--fields", help="Explain what a recipe may say.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the shipped recipes, or print one."""
-    from hydrofoil.recipe import read_recipe, recipe_text, shipped_recipes
+    from hydrofoil.recipe import (
+        documented_fields,
+        read_recipe,
+        recipe_text,
+        shipped_recipes,
+    )
 
     say = _sayer(as_json)
+    if fields:
+        from hydrofoil.report import text
+
+        say(text.field_lines())
+        _print_json(as_json, documented_fields())
+        return
     if name is not None:
         recipe = read_recipe(name)
         say(recipe_text(name).rstrip())
@@ -318,7 +332,7 @@ def _pictures_and_split(recipe: "Recipe", data_root: str) -> "tuple[Pictures, Sp
 
 
 @contextmanager
-def _stoppable(run: "Run") -> Iterator[None]:
+def _stoppable(run: "Run") -> Generator[None]:
     """On Ctrl-C, say how to go on, and leave with 130."""
     try:
         yield

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from hydrofoil.errors import HydrofoilError, nearest, reason
@@ -359,6 +360,32 @@ def _explain(errors: Sequence[ErrorDetails], document: dict[str, Any], name: str
 def _shown(value: object) -> str:
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+def documented_fields() -> list[tuple[str, str, str, str]]:
+    """Return all that a recipe may say: section, field, default as TOML or "", and meaning."""
+    rows: list[tuple[str, str, str, str]] = []
+    for top, declared in Recipe.model_fields.items():
+        if not _members(top):
+            rows.append(("", top, _default(declared), declared.description or ""))
+        for member in _members(top):
+            tags = (
+                get_args(member.model_fields["name"].annotation) if len(_members(top)) > 1 else ()
+            )
+            section = f"[{top}] name = {' or '.join(map(_toml, tags))}" if tags else f"[{top}]"
+            rows += [
+                (section, name, _default(field), field.description or "")
+                for name, field in member.model_fields.items()
+                if field.description
+            ] or [(section, "", "", member.__doc__ or "")]
+    return rows
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if field.is_required() or value is None:
+        return ""
+    return _toml(list(value) if isinstance(value, tuple) else value)
 
 
 def _members(section: str) -> list[type[Fields]]:

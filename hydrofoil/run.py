@@ -19,7 +19,7 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -125,7 +125,7 @@ class Run:
         return cls(path, read_recipe(str(path / "recipe.toml")))
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self) -> Generator[None]:
         """Hold the run's lock, so that one process writes it at a time.
 
         The system frees it with the process.

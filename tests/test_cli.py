@@ -88,6 +88,7 @@ def test_recipes_are_listed_and_printed(cli: Cli) -> None:
     assert set(json.loads(cli("recipes", "--json")[1])) == set(shipped_recipes())
     content = json.loads(cli("recipes", "mnist-cnn", "--json")[1])
     assert content["train"]["batch_size"] == 64
+    assert "Pictures per step" in cli("recipes", "--fields")[1]
 
 
 @pytest.mark.parametrize("name", SOURCES)

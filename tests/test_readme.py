@@ -9,6 +9,7 @@ import pytest
 from hydrofoil import shipped_recipes
 from hydrofoil.cli import app, main
 from hydrofoil.data.sources import SOURCES
+from hydrofoil.report.text import field_lines
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,6 +58,11 @@ def test_commands_in_the_pages_name_what_there_is(page: Path) -> None:
             assert rest[0] in shipped_recipes(), command
         if verb == "show" and not rest[0].startswith("runs/"):
             assert rest[0] in {*shipped_recipes(), *SOURCES}, command
+
+
+def test_the_page_on_recipes_lists_the_fields_that_there_are() -> None:
+    (shown,) = blocks(ROOT / "docs" / "recipes.md", "text")
+    assert shown.rstrip() == field_lines()
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)

@@ -77,7 +77,7 @@ class Pictures:
         """Hexadecimal SHA-256 over shape, pixels, labels and class names; 0.1 s for CIFAR-10."""
         digest = hashlib.sha256(repr((tuple(self.pictures_NCHW.shape), self.classes)).encode())
         for tensor in (self.pictures_NCHW, self.labels_N):
-            digest.update(memoryview(tensor.cpu().contiguous().numpy()).cast("B"))
+            digest.update(tensor.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> "Pictures":

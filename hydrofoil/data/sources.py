@@ -222,10 +222,6 @@ class _PlainUnpickler(pickle.Unpickler):
             return np.empty(0).__reduce__()[0]
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return getattr(np, name)
-        if (module, name) == ("_codecs", "encode"):
-            return lambda text, encoding: text.encode(
-                encoding
-            )  # how Python 3 writes bytes in protocol 2
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 

@@ -68,10 +68,10 @@ def _weights(layer: nn.Module) -> tuple[int, str]:
     if isinstance(layer, nn.Conv2d):
         inputs = layer.in_channels // layer.groups
         kernel = "·".join(map(str, layer.kernel_size))
-        bias = " + 1" if layer.bias is not None else ""
+        bias = " + 1" if getattr(layer, "bias", None) is not None else ""
         return layer.weight.numel(), f"{layer.out_channels}·({inputs}·{kernel}{bias})"
     if isinstance(layer, nn.Linear):
-        bias = " + 1" if layer.bias is not None else ""
+        bias = " + 1" if getattr(layer, "bias", None) is not None else ""
         return layer.weight.numel(), f"{layer.out_features}·({layer.in_features}{bias})"
     return 0, ""
 

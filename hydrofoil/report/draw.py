@@ -5,12 +5,13 @@ Axes: N pictures, C channels, H rows, W columns, K classes.
 
 import io
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, isnan, nan
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 # Told apart by people who see red and green alike: the one is darker, and wrong titles name two
@@ -148,19 +149,19 @@ def learning_curves(epochs: Sequence[dict[str, Any]], heading: str) -> bytes:
     ):
         axes = figure.add_subplot(1, 2, panel)
         for part, colour, style in (("train", TRAIN, "--"), ("valid", VALID, "-")):
-            values = [epoch[part][field] * scale if epoch[part] else None for epoch in epochs]
-            if any(value is not None for value in values):
+            values = [epoch[part][field] * scale if epoch[part] else nan for epoch in epochs]
+            if not all(map(isnan, values)):
                 label = "training" if part == "train" else "validation"
                 axes.plot(
                     numbers, values, style, color=colour, label=label, marker="o", markersize=3
-                )  # pyright: ignore
+                )
         for epoch in kept:
             axes.axvline(
                 epoch, color="black", linewidth=0.8, linestyle=":", label=f"kept: epoch {epoch}"
             )
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"{field} ({unit})")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.legend(fontsize=9)
     return _png(figure, dpi=120)

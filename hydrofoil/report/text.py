@@ -4,12 +4,13 @@ Axes: N pictures, C channels, H rows, W columns.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import PARTS, Split
 from hydrofoil.models.summary import LayerSummary
-from hydrofoil.recipe import Recipe
+from hydrofoil.recipe import Recipe, documented_fields
 from hydrofoil.ship.predict import Prediction
 
 MERGED = (
@@ -144,6 +145,19 @@ def kept_by(recipe: Recipe) -> str:
     }.get(recipe.train.select or "last", "the last epoch")
 
 
+def field_lines() -> str:
+    """Describe every field that a recipe may have, section by section."""
+    rows = documented_fields()
+    width = max(len(field) for _, field, _, _ in rows)
+    lines: list[str] = []
+    for section, group in groupby(rows, key=lambda row: row[0]):
+        lines += ["", section] if section else []
+        for _, field, default, meaning in group:
+            given = f" Default: {default}." if default else ""
+            lines.append(f"{field:{width}}  {meaning}{given}" if field else meaning)
+    return "\n".join(lines)
+
+
 def split_line(recipe: Recipe, split: Split) -> str:
     """Say how many pictures each part has."""
     counts = ", ".join(
@@ -181,7 +195,7 @@ def test_lines(test: dict[str, Any]) -> str:
             "      looking at it, it no longer tests."
         )
     lines += [f"warning: {warning}" for warning in test["warnings"]]
-    rows: list[list[object]] = [
+    rows: list[Sequence[object]] = [
         ["class", "accuracy", "right", "count", "95 % interval", "precision", "f1"]
     ]
     rows += [
@@ -201,7 +215,9 @@ def test_lines(test: dict[str, Any]) -> str:
     lines += ["", table(rows)]
     if len(test["classes"]) <= 12:
         names = [one["class"] for one in test["classes"]]
-        confusion: list[list[object]] = [["truth ↓  predicted →", *(name[:6] for name in names)]]
+        confusion: list[Sequence[object]] = [
+            ["truth ↓  predicted →", *(name[:6] for name in names)]
+        ]
         confusion += [[name, *row] for name, row in zip(names, test["confusion"], strict=True)]
         lines += ["", table(confusion)]
     return "\n".join(lines)

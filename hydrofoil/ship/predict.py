@@ -63,8 +63,9 @@ def predict(model: Classifier, picture: str | Path | Tensor) -> Prediction:
             f"expected torch.uint8 {'×'.join(map(str, model.shape))}."
         )
     probabilities_K = logits_of(model, picture_CHW[None])[0].double().softmax(0).tolist()
-    ranked = sorted(zip(model.classes, probabilities_K, strict=True), key=lambda pair: -pair[1])
-    return Prediction(ranked[0][0], dict(ranked), done)
+    probability = dict(zip(model.classes, probabilities_K, strict=True))
+    ranked = sorted(probability, key=probability.__getitem__, reverse=True)
+    return Prediction(ranked[0], {name: probability[name] for name in ranked}, done)
 
 
 def read_picture(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, tuple[str, ...]]:

@@ -27,7 +27,7 @@ class State:
         optimizer: Bound to the model's parameters.
         epoch: Epochs that are done.
         best_epoch: The one whose weights are best; 0: none yet.
-        best_value: Its value of what the recipe selects by.
+        best_value: What the recipe selects by, there: lower is better; None where the last is kept.
     """
 
     optimizer: torch.optim.Optimizer
@@ -41,22 +41,18 @@ class State:
         return cls(build_optimizer(recipe.optimizer, model.network.parameters()))
 
     def finish(self, epoch: int, select: str | None, valid: Scores | None) -> bool:
-        """Count an epoch as done and tell whether its weights are the best so far."""
+        """Count an epoch as done, and tell whether it is the best so far; of equals the first is."""
         self.epoch = epoch
-        value = {"valid.loss": lambda s: s.loss, "valid.accuracy": lambda s: -s.accuracy}.get(
-            select or "last"
-        )
-        if value is not None and valid is not None:
-            now = float(value(valid))
-            if (
-                self.best_value is not None
-                and not now < self.best_value
-                and not isnan(self.best_value)
-            ):
-                return False
-            self.best_value = now
-        self.best_epoch = epoch
-        return True
+        value = None
+        if valid is not None and select == "valid.loss":
+            value = valid.loss
+        if valid is not None and select == "valid.accuracy":
+            value = -valid.accuracy
+        before = self.best_value
+        best = value is None or before is None or isnan(before) or value < before
+        if best:
+            self.best_epoch, self.best_value = epoch, value
+        return best
 
     def tensors(self, model: Classifier) -> dict[str, Tensor]:
         """Return all tensors for resuming: "network/…" and "optimizer/<parameter>/<name>"."""
