@@ -209,6 +209,7 @@ def train(
         summary = follower.summary(state)
         if then_test:
             summary["test"] = _test(run, place, pictures, say)
+            say(f"next: hydrofoil predict {run.path} PICTURE")
         elif len(split.test):
             say(f"next: hydrofoil test {run.path}")
     _print_json(as_json, summary)

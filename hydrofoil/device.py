@@ -54,7 +54,7 @@ def describe_device(device: torch.device) -> str:
     return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-ONE_THREAD_BELOW = 4_000_000  # multiply-adds of a step's forward pass; measured in docs/log.md
+ONE_THREAD_BELOW = 10_000_000  # multiply-adds of a step's forward pass; measured in docs/log.md
 
 
 def pick_threads(multiply_adds: int) -> None:

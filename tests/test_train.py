@@ -1,4 +1,6 @@
 import copy
+import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -175,12 +177,34 @@ def test_a_watcher_sees_every_step() -> None:
     assert seen == [(e, s, 5, count) for e in (1, 2) for s, count in enumerate(counts, start=1)]
 
 
+def test_no_picture_passes_through_python() -> None:
+    """A step of ten times as many pictures makes as many calls."""
+
+    def calls_of_an_epoch(batch_size: int) -> int:
+        overrides = (f"train.batch_size={batch_size}", "train.epochs=1", "data.valid=0")
+        model, pictures, split, recipe = prepared(*overrides, "train.select=last")
+        split = replace(split, train=split.train[: 6 * batch_size])
+        calls = 0
+
+        def count(_: object, event: str, __: object) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        sys.setprofile(count)
+        try:
+            list(fit(model, pictures, split, recipe))
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    calls_of_an_epoch(4)  # the first epoch of a process imports and caches
+    assert calls_of_an_epoch(4) == calls_of_an_epoch(40)
+
+
 def test_training_never_touches_the_test_split() -> None:
     model, pictures, split, recipe = prepared("train.epochs=1", name="cifar10-lenet")
     changed = pictures.pictures_NCHW.clone()
     changed[split.test] = 0
-    from dataclasses import replace
-
     other = build(recipe, pictures.shape, pictures.classes)
     list(fit(model, pictures, split, recipe))
     list(fit(other, replace(pictures, pictures_NCHW=changed), split, recipe))

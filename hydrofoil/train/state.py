@@ -41,7 +41,7 @@ class State:
         return cls(build_optimizer(recipe.optimizer, model.network.parameters()))
 
     def finish(self, epoch: int, select: str | None, valid: Scores | None) -> bool:
-        """Count an epoch as done, and tell whether it is the best so far; of equals the first is."""
+        """Count an epoch as done, and tell whether it is the best so far; of equals, the first."""
         self.epoch = epoch
         value = None
         if valid is not None and select == "valid.loss":
