@@ -298,7 +298,8 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise HydrofoilError(f"{name}: not TOML: {error}.") from error
-    for override in overrides:
+    # Names first: another model or optimiser leaves behind the file's fields that it does not know.
+    for override in sorted(overrides, key=lambda text: ".name=" not in text.replace(" ", "")):
         _override(document, override)
     try:
         return Recipe.model_validate(document)
@@ -321,6 +322,10 @@ def _override(document: dict[str, Any], override: str) -> None:
                 f"{dotted}: '{section}' is a field, not a section with fields in it."
             )
     table[field] = value
+    if field == "name" and sections in (["model"], ["optimizer"]):
+        known = [set(m.model_fields) for m in _members(sections[0]) if value in _tags_of(m)]
+        for stray in set(table) - known[0] if known else ():
+            del table[stray]
 
 
 def _value(text: str) -> object:
@@ -400,7 +405,12 @@ def _members(section: str) -> list[type[Fields]]:
 
 def _tags(section: str) -> list[str]:
     """Return the names that a section's `name` may take."""
-    return [tag for m in _members(section) for tag in get_args(m.model_fields["name"].annotation)]
+    return [tag for member in _members(section) for tag in _tags_of(member)]
+
+
+def _tags_of(member: type[Fields]) -> tuple[str, ...]:
+    """Return the names that choose a schema."""
+    return get_args(member.model_fields["name"].annotation)
 
 
 def _known_fields(at: Sequence[str], document: dict[str, Any]) -> list[str]:
@@ -410,5 +420,5 @@ def _known_fields(at: Sequence[str], document: dict[str, Any]) -> list[str]:
     members = _members(at[0])
     if len(members) > 1:
         tag = document[at[0]]["name"]
-        members = [m for m in members if tag in get_args(m.model_fields["name"].annotation)]
+        members = [m for m in members if tag in _tags_of(m)]
     return list(members[0].model_fields)

@@ -68,6 +68,17 @@ def test_overrides_reach_any_field_by_its_dotted_name() -> None:
     assert recipe.data.root == "/a b"
 
 
+def test_another_model_or_optimiser_leaves_the_files_other_fields_behind() -> None:
+    recipe = read_recipe("cifar10-cnn3", ["optimizer.name=adam", "model.name=lenet"])
+    assert recipe.model.model_dump() == {"name": "lenet"}
+    assert recipe.optimizer.lr == 0.01  # both have one, so the file's stands
+    assert not hasattr(recipe.optimizer, "momentum")
+    with pytest.raises(HydrofoilError, match=r"model\.dropout: no such field"):
+        read_recipe(
+            "cifar10-cnn3", ["model.dropout=0.1", "model.name=lenet"]
+        )  # asked for: an error
+
+
 def test_what_is_held_out_decides_the_default_of_select() -> None:
     assert read_recipe("mnist-cnn").train.select == "last"
     assert read_recipe("mnist-cnn", ["data.valid=0.1"]).train.select == "valid.loss"

@@ -78,7 +78,7 @@ def test_best_holds_exactly_the_networks_parameters_and_what_using_them_takes(ru
         metadata = file.metadata()
     assert json.loads(metadata["classes"]) == list("0123456789")
     assert json.loads(metadata["model"])["name"] == run.recipe.model.name
-    assert (json.loads(metadata["mean"]), json.loads(metadata["std"])) == ([0.0], [1.0])
+    assert (json.loads(metadata["mean"]), json.loads(metadata["std"])) == ([0.3], [0.38])
     assert metadata["recipe"] == run.recipe.hash()
     again, epoch = run.load_best(CPU)
     assert epoch == 2
