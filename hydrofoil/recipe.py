@@ -374,9 +374,7 @@ def documented_fields() -> list[tuple[str, str, str, str]]:
         if not _members(top):
             rows.append(("", top, _default(declared), declared.description or ""))
         for member in _members(top):
-            tags = (
-                get_args(member.model_fields["name"].annotation) if len(_members(top)) > 1 else ()
-            )
+            tags = _tags_of(member) if len(_members(top)) > 1 else ()
             section = f"[{top}] name = {' or '.join(map(_toml, tags))}" if tags else f"[{top}]"
             rows += [
                 (section, name, _default(field), field.description or "")
