@@ -5,15 +5,17 @@ Heavy imports stand inside the verbs: `hydrofoil --help` answers before torch wo
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hydrofoil.errors import HydrofoilError, nearest
+from hydrofoil.errors import HydrofoilError
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +61,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with 0, 2 for what a person can mend, or 130 for Ctrl-C."""
     usage_error: Any = typer.BadParameter.__bases__[0]  # click's; newer versions of typer carry it
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without → or – shows ? for it
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         status = app(args=given or ["--help"], standalone_mode=False, obj=given)
@@ -71,6 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("stopped.", file=sys.stderr)
         status = 130
+    except (MemoryError, RuntimeError) as error:  # torch's own OutOfMemoryError is a RuntimeError
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        print(
+            f"out of memory: {str(error).splitlines()[0][:150] if str(error) else ''}\n"
+            "Try a smaller train.batch_size or model.",
+            file=sys.stderr,
+        )
+        status = 2
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -142,32 +156,17 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a set, a recipe or a run: pictures and sizes, layers and costs, learning curves."""
-    from hydrofoil.data.sources import SOURCES
-    from hydrofoil.recipe import shipped_recipes
-    from hydrofoil.report import show as of
+    from hydrofoil.report.show import show as find
     from hydrofoil.run import write_whole
 
-    shown: list[of.Shown] = []
-    if what in SOURCES and pixels is not None:
-        shown = [of.show_pixels(what, data_root, pixels)]
-    elif what in SOURCES and not overrides:
-        shown = [of.show_set(what, data_root, class_name)]
-    elif Path(what).is_dir():
-        shown = [of.show_run(Path(what))]
-    if what in shipped_recipes() or what.endswith(".toml"):  # digits is a set and a recipe: both
-        shown += [of.show_recipe(what, overrides or [])] if pixels is None else []
-    if not shown:
-        known = [*SOURCES, *shipped_recipes()]
-        raise HydrofoilError(f"'{what}' is no set, recipe or run folder. {nearest(what, known)}")
     content: dict[str, Any] = {}
-    for one in shown:
+    for one in find(what, overrides or [], data_root, class_name, pixels):
         content |= one.content
+        _sayer(as_json)(f"{one.text}\n")
         if one.png:
             write_whole(out or one.path, one.png)
             content["drawn"] = str(out or one.path)
-    for one in shown:
-        drawn = f"\ndrawn: {out or one.path}\n" if one.png else ""
-        _sayer(as_json)(f"{one.text}\n{drawn}")
+            _sayer(as_json)(f"drawn: {out or one.path}\n")
     _print_json(as_json, content)
 
 
@@ -198,20 +197,23 @@ def train(
     seeded = [*(overrides or []), *([] if seed is None else [f"train.seed={seed}"])]
     recipe, place = read_recipe(recipe_name, seeded), pick_device(device)
     pictures, split = _pictures_and_split(recipe, data_root)
+    if then_test:
+        _check_testable(recipe, split)
     model = build(recipe, pictures.shape, pictures.classes).to(place)
     pick_threads(total_multiply_adds(model.network, pictures.shape) * recipe.train.batch_size)
     state = State.fresh(model, recipe)
     run = Run.create(run_folder, recipe, split, environment(place, context.obj))
     say(f"{text.recipe_lines(recipe)}\n{text.split_line(recipe, split)}\nrun: {run.path}\n")
-    with run.writing(), _stoppable(run), Follower(run, say) as follower:
-        for epoch in fit(model, pictures, split, recipe, state=state, watch=follower.watch):
-            follower.keep(epoch, model, state)
+    with run.writing():
+        with _stoppable(run, data_root), Follower(run, say) as follower:
+            for epoch in fit(model, pictures, split, recipe, state=state, watch=follower.watch):
+                follower.keep(epoch, model, state)
         summary = follower.summary(state)
         if then_test:
             summary["test"] = _test(run, place, pictures, say)
-            say(f"next: hydrofoil predict {run.path} PICTURE")
-        elif len(split.test):
-            say(f"next: hydrofoil test {run.path}")
+            say(f"next: {_command('predict', run)} PICTURE")
+        else:
+            say(f"next: {_command('test' if len(split.test) else 'show', run, data_root)}")
     _print_json(as_json, summary)
 
 
@@ -223,7 +225,6 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was stopped, from its last whole epoch."""
-    from hydrofoil.data.sources import load
     from hydrofoil.device import pick_device, restore_threads
     from hydrofoil.models import build
     from hydrofoil.progress import Follower
@@ -233,19 +234,25 @@ def resume(
 
     say, run = _sayer(as_json), Run.open(run_folder)
     recipe, split, place = run.recipe, run.split(), pick_device(device)
-    with run.writing(), _stoppable(run), Follower(run, say) as follower:
+    if run.imported():
+        raise HydrofoilError(
+            f"{run.path}: its weights were imported, so there is no training to go on with.\n"
+            f"Test them with: {_command('test', run)}"
+        )
+    with run.writing():
         restore_threads(run.environment().get("threads"))
-        pictures = load(recipe.data.source, data_root or recipe.data.root)
+        pictures = _load(recipe, data_root)
         split.check(pictures)
         model = build(recipe, pictures.shape, pictures.classes).to(place)
         state = State.fresh(model, recipe)
         run.load_last(model, state)
         run.forget_after(state.epoch)
         say(f"{run.path}: {state.epoch} of {recipe.train.epochs} epochs are done\n")
-        for epoch in fit(model, pictures, split, recipe, state=state, watch=follower.watch):
-            follower.keep(epoch, model, state)
+        with _stoppable(run, data_root), Follower(run, say) as follower:
+            for epoch in fit(model, pictures, split, recipe, state=state, watch=follower.watch):
+                follower.keep(epoch, model, state)
         summary = follower.summary(state)
-        say(f"next: hydrofoil test {run.path}")
+        say(f"next: {_command('test' if len(split.test) else 'show', run, data_root)}")
     _print_json(as_json, summary)
 
 
@@ -281,7 +288,7 @@ def import_weights(
         run.log({"event": "imported", "weights": model.weights_hash()})
     say(f"run: {run.path}, with the weights of {weights}")
     say("note: whether they were trained on pictures of this run's test split is not known here.")
-    say(f"next: hydrofoil test {run.path}")
+    say(f"next: {_command('test', run, data_root)}")
     _print_json(as_json, {"run": str(run.path), "weights": model.weights_hash()})
 
 
@@ -293,13 +300,12 @@ def test(
     as_json: Json = False,
 ) -> None:
     """Test a run's kept weights, and draw predictions and the worst mistakes."""
-    from hydrofoil.data.sources import load
     from hydrofoil.device import pick_device
     from hydrofoil.run import Run
 
     run, place = Run.open(run_folder), pick_device(device)
     with run.writing():
-        pictures = load(run.recipe.data.source, data_root or run.recipe.data.root)
+        pictures = _load(run.recipe, data_root)
         result = _test(run, place, pictures, _sayer(as_json))
     _print_json(as_json, result)
 
@@ -323,23 +329,45 @@ def predict(
     _print_json(as_json, [{"picture": path, **one.as_dict()} for path, one in predictions])
 
 
+def _load(recipe: "Recipe", data_root: str) -> "Pictures":
+    """Load a recipe's set from the root given here, or the recipe's, or the default."""
+    from hydrofoil.data.sources import load
+
+    return load(recipe.data.source, data_root or recipe.data.root)
+
+
+def _command(verb: str, run: "Run", data_root: str = "") -> str:
+    """Return the command to type next, which works as it stands."""
+    root = ["--data-root", data_root] if data_root else []
+    return shlex.join(["hydrofoil", verb, str(run.path), *root])
+
+
+def _check_testable(recipe: "Recipe", split: "Split") -> None:
+    """Refuse to test what has no test split."""
+    if not len(split.test):
+        raise HydrofoilError(
+            f"{recipe.name}: no test split: {recipe.data.source} publishes none, and data.test = 0."
+            "\nTrain with data.test=0.2, say."
+        )
+
+
 def _pictures_and_split(recipe: "Recipe", data_root: str) -> "tuple[Pictures, Split]":
     """Load a recipe's set and draw its split."""
-    from hydrofoil.data.sources import load
     from hydrofoil.data.split import draw_split
 
-    pictures = load(recipe.data.source, data_root or recipe.data.root)
+    pictures = _load(recipe, data_root)
     return pictures, draw_split(pictures, **recipe.split_options())
 
 
 @contextmanager
-def _stoppable(run: "Run") -> Generator[None]:
+def _stoppable(run: "Run", data_root: str) -> Generator[None]:
     """On Ctrl-C, say how to go on, and leave with 130."""
     try:
         yield
     except KeyboardInterrupt:
-        done = f"{len(run.epochs())} of {run.recipe.train.epochs} epochs"
-        print(f"\nstopped after {done}.\nGo on with: hydrofoil resume {run.path}", file=sys.stderr)
+        done = f"{run.epochs_kept()} of {run.recipe.train.epochs} epochs"
+        go_on = _command("resume", run, data_root)
+        print(f"\nstopped after {done}.\nGo on with: {go_on}", file=sys.stderr)
         raise typer.Exit(130) from None
 
 
@@ -354,11 +382,7 @@ def _test(
 
     split = run.split()
     split.check(pictures)
-    if not len(split.test):
-        raise HydrofoilError(
-            f"{run.path}: the run has no test split: {pictures.source} publishes none, and "
-            "data.test = 0.\nTrain again with data.test=0.2, say."
-        )
+    _check_testable(run.recipe, split)
     model, epoch = run.load_best(device)
     answers = answer(model, pictures, split.test).cpu()
     opened = run.times_tested() + 1

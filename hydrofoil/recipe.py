@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from hydrofoil.errors import HydrofoilError, nearest, reason
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -231,8 +231,21 @@ class Recipe(Fields):
         return "\n\n".join(["\n".join(top), *sections]) + "\n"
 
     def hash(self) -> str:
-        """Return the SHA-256 of the resolved recipe, in hexadecimal."""
-        return hashlib.sha256(self.toml().encode()).hexdigest()
+        """Return the SHA-256, in hexadecimal, of all that decides the weights after each epoch.
+
+        That is all but names, remarks, expectations, the data root and how many epochs there are.
+        """
+        plain = self.model_dump(
+            mode="json",
+            exclude={
+                "name": True,
+                "about": True,
+                "expect": True,
+                "data": {"root"},
+                "train": {"epochs", "log_every"},
+            },
+        )
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _is_table(value: object) -> bool:

@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
@@ -102,10 +103,14 @@ class Run:
         Raises:
             HydrofoilError: Something is there already, or the folder cannot be written.
         """
-        run = cls(_free_folder(path, recipe.name), recipe)
-        run.write_json("environment.json", environment)
-        run.write("split.npz", split.to_bytes())
-        run.write("recipe.toml", recipe.toml().encode())  # last: it is what makes a folder a run
+        run = cls(_claim_folder(path, recipe.name), recipe)
+        try:
+            run.write_json("environment.json", environment)
+            run.write("split.npz", split.to_bytes())
+            run.write("recipe.toml", recipe.toml().encode())  # last: it makes a folder a run
+        except BaseException:
+            shutil.rmtree(run.path, ignore_errors=True)  # it was made, or was empty, a moment ago
+            raise
         return run
 
     @classmethod
@@ -138,15 +143,24 @@ class Run:
         except OSError as error:
             raise HydrofoilError(f"{self.path}: cannot be written: {reason(error)}.") from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take(handle)
+            for leftover in self.path.glob(".*-*"):  # of a writer that was killed
+                leftover.unlink(missing_ok=True)
             yield
+        finally:
+            os.close(handle)
+
+    def _take(self, handle: int) -> None:
+        """Lock, or say who holds it."""
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise HydrofoilError(
                 f"{self.path}: another process is writing this run.\n"
                 "Wait for it to end, or stop it."
             ) from error
-        finally:
-            os.close(handle)
+        except OSError as error:
+            raise HydrofoilError(f"{self.path}: cannot be locked: {reason(error)}.") from error
 
     def write(self, name: str, content: bytes) -> Path:
         """Write one file of the run, whole or not at all, and return its path."""
@@ -160,36 +174,45 @@ class Run:
     # ── the log ──────────────────────────────────────────────────────────────────────────────────
 
     def log(self, event: Mapping[str, Any]) -> None:
-        """Append one object to log.jsonl."""
-        line = json.dumps(event) + "\n"
+        """Append one object to log.jsonl, in the place of a line that was left unfinished."""
+        path = self.path / "log.jsonl"
         try:
-            with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
-                file.write(line)
+            with open(path, "ab+") as file:
+                file.seek(0)
+                whole = file.read().rfind(b"\n") + 1
+                file.truncate(whole)
+                file.write(json.dumps(event).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
-            raise HydrofoilError(
-                f"{self.path / 'log.jsonl'}: cannot be written: {reason(error)}."
-            ) from error
+            raise HydrofoilError(f"{path}: cannot be written: {reason(error)}.") from error
 
     def events(self) -> list[dict[str, Any]]:
         """Return the log; a last line that a dying process left unfinished is passed over."""
         path = self.path / "log.jsonl"
         if not path.exists():
             return []
-        lines = path.read_text("utf-8", errors="replace").splitlines()
+        try:
+            lines = path.read_text("utf-8", errors="replace").splitlines()
+        except OSError as error:
+            raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
         events: list[dict[str, Any]] = []
         for number, line in enumerate(lines, start=1):
             try:
-                events.append(json.loads(line))
-            except json.JSONDecodeError as error:
+                events.append(dict(json.loads(line)))
+            except (TypeError, ValueError) as error:
                 if number < len(lines):
-                    raise HydrofoilError(
-                        f"{path}: line {number} is broken: {error.msg}."
-                    ) from error
+                    raise HydrofoilError(f"{path}: line {number} is broken: {error}.") from error
         return events
 
     def epochs(self) -> list[dict[str, Any]]:
         """Return the log's epochs."""
         return [event for event in self.events() if event.get("event") == "epoch"]
+
+    def epochs_kept(self) -> int:
+        """Return how many epochs a resumed run would not have to repeat."""
+        kept = self.path / "last.json"
+        return int(self._read_json("last.json").get("epoch", 0)) if kept.exists() else 0
 
     def times_tested(self) -> int:
         """Return how often this run opened the test split; the log counts, test.json repeats it."""
@@ -234,6 +257,7 @@ class Run:
                 f"Go on with: hydrofoil resume {self.path}"
             )
         metadata = _read_metadata(path)
+        self._check_recipe(path, metadata)
         try:
             shape, classes = json.loads(metadata["shape"]), json.loads(metadata["classes"])
             epoch = int(metadata["epoch"])
@@ -250,7 +274,8 @@ class Run:
         """Keep everything that going on from here needs."""
         numbers = state.numbers()
         # The numbers travel in the tensors' file too, so that the pair cannot come from two epochs.
-        tensors = save_tensors(_plain(state.tensors(model)), {"numbers": json.dumps(numbers)})
+        metadata = {"numbers": json.dumps(numbers), "recipe": self.recipe.hash()}
+        tensors = save_tensors(_plain(state.tensors(model)), metadata)
         self.write("last.safetensors", tensors)
         self.write_json("last.json", numbers)
 
@@ -259,13 +284,23 @@ class Run:
         path = self.path / "last.safetensors"
         if not path.exists():
             return
+        metadata = _read_metadata(path)
+        self._check_recipe(path, metadata)
         try:
-            numbers = json.loads(_read_metadata(path)["numbers"])
+            numbers = json.loads(metadata["numbers"])
         except (KeyError, ValueError) as error:
             raise HydrofoilError(
                 f"{path}: not a checkpoint that hydrofoil wrote: {error!r}."
             ) from error
         state.restore(model, _read_tensors(path), numbers)
+
+    def _check_recipe(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Refuse weights that were trained by another recipe than the one beside them."""
+        if metadata.get("recipe", self.recipe.hash()) != self.recipe.hash():
+            raise HydrofoilError(
+                f"{path}: trained by another recipe than the recipe.toml beside it.\n"
+                "Put the old one back, or train the new one in a run of its own."
+            )
 
     # ── other files ──────────────────────────────────────────────────────────────────────────────
 
@@ -317,31 +352,43 @@ def _read_metadata(path: Path) -> dict[str, str]:
         raise HydrofoilError(f"{path}: not a safetensors file, or cut short: {error}.") from error
 
 
-def _free_folder(path: Path | None, name: str) -> Path:
-    """Make and return a folder that was not there, or was empty."""
-    given = path is not None
+def _claim_folder(path: Path | None, name: str) -> Path:
+    """Make and return a folder that was not there, or was empty; of two that try, one gets it."""
     for number in count(1):
-        folder = path if path is not None else Path("runs") / f"{name}-{number}"
+        folder = path or Path("runs") / f"{name}-{number}"
         try:
-            folder.mkdir(parents=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if path is None:
+                folder.mkdir()
+            else:
+                _claim_given(folder)
+            return folder
         except FileExistsError as error:
-            if not given:
-                continue
-            if not folder.is_dir():
+            if path is not None or not Path("runs").is_dir():
                 raise HydrofoilError(
-                    f"{folder}: a file, not a folder. Choose another --run."
-                ) from error
-            if any(folder.iterdir()):
-                raise HydrofoilError(
-                    f"{folder}: not empty; an earlier run stays as it is.\n"
-                    f"Choose another --run, or go on with it: hydrofoil resume {folder}"
+                    f"{folder}: a file stands in its place. Choose another --run."
                 ) from error
         except OSError as error:
             raise HydrofoilError(
                 f"{folder}: the run folder cannot be made: {reason(error)}."
             ) from error
-        return folder
     raise AssertionError("count() does not end")
+
+
+def _claim_given(folder: Path) -> None:
+    """Make a folder, or take it if it is empty."""
+    folder.mkdir(exist_ok=True)
+    if any(folder.iterdir()):
+        go_on = (
+            f", or go on with it: hydrofoil resume {folder}"
+            if (folder / "recipe.toml").exists()
+            else "."
+        )
+        raise HydrofoilError(
+            f"{folder}: not empty, and what is there stays as it is.\nChoose another --run{go_on}"
+        )
+    # The lock's file, made only if it is not there, tells two processes apart that saw it empty.
+    os.close(os.open(folder / ".lock", os.O_CREAT | os.O_EXCL, 0o666))
 
 
 def _runs_beside(path: Path) -> str:
@@ -369,7 +416,7 @@ def environment(device: torch.device, arguments: Sequence[str]) -> dict[str, Any
         "device": str(device),
         "device_name": describe_device(device),
         "threads": torch.get_num_threads(),
-        "command": ["hydrofoil", *arguments],
+        "command": ["hydrofoil", *(text.replace(str(Path.home()), "~") for text in arguments)],
     }
 
 
@@ -383,16 +430,11 @@ def _cpu_name() -> str:
 
 def _git_revision() -> str | None:
     """Return the running code's revision, with "+" if it was changed since; None outside git."""
-    describe = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty=+",
-        "--abbrev=12",
-    ]
+    git = ["git", "-C", str(Path(__file__).parent)]
+    tracked = [*git, "ls-files", "--error-unmatch", Path(__file__).name]  # not a project around us
+    describe = [*git, "describe", "--always", "--dirty=+", "--abbrev=12"]
     try:
+        subprocess.run(tracked, capture_output=True, timeout=5, check=True)
         done = subprocess.run(describe, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None

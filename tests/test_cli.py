@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -274,9 +275,16 @@ def wrong_inputs() -> dict[str, tuple[tuple[str, ...], list[str]]]:
         "no run to predict": (("predict", ".", "x.png"), ["not a run folder"]),
         "nothing to show": (("show", "cifra10"), ["'cifra10'", "'cifar10'"]),
         "no weights": (("import", "digits", "none.pt"), ["none.pt", "No such file"]),
+        "class of no set": (("show", "mnist-cnn", "--class", "3"), ["'mnist-cnn' is none"]),
+        "class and pixels": (("show", "mnist", "--class", "3", "--pixels", "1"), ["one of them"]),
+        "field of a set": (("show", "cifar10", "data.valid=1"), ["'cifar10' is none"]),
+        "out of memory": (
+            ("train", "digits", "model.name=mlp", "model.hidden=[2000000000, 2000000000]"),
+            ["out of memory", "model"],
+        ),
+        "test of no split": (("train", "digits", "data.test=0", "--test"), ["no test split"]),
         "run in the way": (("train", "digits", "--run", "busy"), ["busy: not empty"]),
         "unwritable": (("train", "digits", "--run", "/proc/run"), ["/proc/run"]),
-        "unwritable figure": (("show", "digits", "--out", "/proc/x.png"), ["/proc/x.png"]),
     }
 
 
@@ -365,9 +373,10 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(cli: Cli, tmp_path: P
     assert process.returncode == 130, errors
     assert "Go on with: hydrofoil resume stopped" in errors
     assert "Traceback" not in errors
-    done = len(Run.open("stopped").epochs())
-    assert 3 <= done < 60
-    assert not [path for path in Path("stopped").iterdir() if path.name.endswith("tmp")]
+    done = Run.open("stopped").epochs_kept()
+    assert 2 <= done < 60
+    assert f"stopped after {done} of 60 epochs" in errors
+    assert {p.name for p in Path("stopped").iterdir() if p.name.startswith(".")} <= {".lock"}
     status, output, errors = cli("resume", "stopped")
     assert status == 0, errors
     assert f"{done} of 60 epochs are done" in output
@@ -382,6 +391,57 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(cli: Cli, tmp_path: P
         for path in ("stopped", "straight")
     ]
     assert logs[0] == logs[1]
+
+
+def test_imported_weights_are_not_trained_over(cli: Cli) -> None:
+    torch.save(literal.Cnn().state_dict(), "t.pt")
+    cli("import", "mnist-cnn", "t.pt", "--run", "r")
+    before = Path("r/best.safetensors").read_bytes()
+    status, _, errors = cli("resume", "r")
+    assert status == 2
+    assert "were imported" in errors
+    assert Path("r/best.safetensors").read_bytes() == before
+
+
+def test_the_next_command_works_as_it_stands(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published.write_mnist(tmp_path / "my data")
+    monkeypatch.delenv("HYDROFOIL_DATA")
+    arguments = [
+        "train",
+        "mnist-cnn",
+        "train.epochs=1",
+        "--data-root",
+        "my data",
+        "--run",
+        "my run",
+    ]
+    _, output, _ = cli(*arguments)
+    last = output.strip().splitlines()[-1]
+    assert last.startswith("next: hydrofoil test 'my run'")
+    assert cli(*shlex.split(last)[2:])[0] == 0
+
+
+def test_a_figure_that_cannot_be_written_is_named_after_the_text(cli: Cli) -> None:
+    status, output, errors = cli("show", "digits", "--out", "/proc/x.png")
+    assert status == 2
+    assert "channel means" in output
+    assert errors.startswith("/proc/x.png: cannot be written")
+
+
+def test_a_terminal_without_unicode_is_no_error() -> None:
+    environment = {
+        **os.environ,
+        "PYTHONIOENCODING": "ascii",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "hydrofoil.cli", "show", "mnist-cnn"],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "convolution 3?3" in done.stdout
 
 
 def test_output_cut_off_by_a_pipe_is_no_error() -> None:

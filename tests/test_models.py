@@ -1,3 +1,4 @@
+import math
 from typing import get_args
 
 import literal
@@ -93,6 +94,20 @@ def test_normalisation_is_torchvisions_to_the_last_bit() -> None:
         assert torch.equal(ours, theirs(transforms.ToTensor()(picture.permute(1, 2, 0).numpy())))
 
 
+def test_only_raw_pictures_are_taken() -> None:
+    with pytest.raises(TypeError, match=r"expected torch\.uint8"):
+        built("mnist-cnn")(torch.zeros(1, 1, 28, 28))
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    weights = literal.Cnn().state_dict()
+    weights["conv2.bias"][3] = float("nan")
+    with pytest.raises(
+        HydrofoilError, match=r"x\.pt: conv2\.bias holds numbers that are not finite"
+    ):
+        built("mnist-cnn").load_weights(weights, "x.pt")
+
+
 @pytest.mark.parametrize("field", ["mean", "std"])
 def test_as_many_means_as_channels_or_one(field: str) -> None:
     overrides = ["data.mean=[0.5, 0.5]", "data.std=[0.5, 0.5]"]
@@ -157,6 +172,12 @@ def test_output_sizes_are_torchs(
         assert tuple(layer(torch.zeros(1, 2, *size)).shape[1:]) == ours
 
 
+def test_arithmetic_with_a_rest_is_shown_rounded_down() -> None:
+    lines = summarise(build(recipe_with("cnn3"), (1, 28, 28), CLASSES).network, (1, 28, 28))
+    (pool,) = [line for line in lines if line.name == "pool3"]
+    assert pool.arithmetic == "⌊(7 - 2 + 2·0) / 2⌋ + 1 = 3"
+
+
 @pytest.mark.parametrize("name", REAL_RECIPES)
 def test_the_summary_agrees_with_what_runs(name: str) -> None:
     model = built(name)
@@ -171,7 +192,10 @@ def test_the_summary_agrees_with_what_runs(name: str) -> None:
             assert eval(formula) == line.parameters  # our own arithmetic, as shown
         for part in line.arithmetic.split(", "):
             left, _, right = part.replace("·", "*").partition(" = ")
-            assert not left or int(eval(left)) == int(right)  # our own arithmetic, as shown
+            left = left.replace("⌊", "math.floor(").replace("⌋", ")")
+            assert not left or eval(left, {"math": math}) == int(
+                right
+            )  # our own arithmetic, as shown
 
 
 def test_lenets_published_sizes() -> None:

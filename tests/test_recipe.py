@@ -91,6 +91,7 @@ MISTAKES = {
     "train.epochs=2.5": ["train.epochs = 2.5", "expected a valid integer"],
     "train.epochs=many": ['train.epochs = "many"', "expected a valid integer"],
     "train.batch_size=0": ["train.batch_size = 0", "expected"],
+    "train.batch_size=99999999999999999999": ["train.batch_size", "expected less than"],
     "train.batch_size=true": ["train.batch_size = true", "expected a valid integer"],
     "train.seed=-1": ["train.seed = -1", "expected"],
     "train.select=best": ['train.select = "best"', "'valid.loss'"],

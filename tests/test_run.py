@@ -56,9 +56,9 @@ def test_an_empty_folder_may_become_a_run(run: Run, tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_a_run_is_refused(run: Run) -> None:
     Path("a-file").write_text("mine")
-    with pytest.raises(HydrofoilError, match="a file, not a folder"):
+    with pytest.raises(HydrofoilError, match="a file stands in its place"):
         Run.create(Path("a-file"), run.recipe, run.split(), {})
-    with pytest.raises(HydrofoilError, match="cannot be made: Not a directory"):
+    with pytest.raises(HydrofoilError, match="a file stands in its place|Not a directory"):
         Run.create(Path("a-file/run"), run.recipe, run.split(), {})
 
 
@@ -96,8 +96,20 @@ def test_weights_of_another_model_in_a_run_are_refused(run: Run) -> None:
     other = Run.create(None, recipe, run.split(), {})
     content = (run.path / "best.safetensors").read_bytes()
     (other.path / "best.safetensors").write_bytes(content)
-    with pytest.raises(HydrofoilError, match=r"best\.safetensors: of another model"):
+    with pytest.raises(HydrofoilError, match=r"best\.safetensors: trained by another recipe"):
         other.load_best(CPU)
+
+
+def test_a_recipe_changed_under_a_run_is_refused_but_not_for_its_epochs(run: Run) -> None:
+    model = saved(run)
+    run.save_last(model, State.fresh(model, run.recipe))
+    longer = Run(run.path, read_recipe("digits", ["train.epochs=9", "about=mine"]))
+    assert longer.load_best(CPU)[0].weights_hash() == model.weights_hash()
+    changed = Run(run.path, read_recipe("digits", ["train.epochs=2", "data.mean=[0.4]"]))
+    with pytest.raises(HydrofoilError, match="trained by another recipe"):
+        changed.load_best(CPU)
+    with pytest.raises(HydrofoilError, match="trained by another recipe"):
+        changed.load_last(model, State.fresh(model, run.recipe))
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 700, -1])
@@ -133,6 +145,59 @@ def test_the_log_passes_over_an_unfinished_last_line_and_names_a_broken_one(run:
     (run.path / "log.jsonl").write_text('{"event"\n{"event": "epoch", "epoch": 1}\n')
     with pytest.raises(HydrofoilError, match="line 1 is broken"):
         run.events()
+
+
+def test_a_line_is_appended_in_the_place_of_an_unfinished_one(run: Run) -> None:
+    run.log({"event": "test", "opened": 1})
+    with open(run.path / "log.jsonl", "a") as file:
+        file.write('{"event": "loss", "ep')
+    for _ in range(2):
+        run.log({"event": "test", "opened": 2})
+    assert run.times_tested() == 3
+    assert len((run.path / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_run_that_cannot_be_made_whole_is_not_made(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole, calls = os.fsync, 0
+
+    def disk_full_at_the_second_file(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 2:  # a file and its folder
+            raise OSError(28, "No space left on device")
+        whole(handle)
+
+    monkeypatch.setattr(os, "fsync", disk_full_at_the_second_file)
+    with pytest.raises(HydrofoilError, match=r"split\.npz: cannot be written: No space left"):
+        Run.create(tmp_path / "half", run.recipe, run.split(), {})
+    assert not (tmp_path / "half").exists()
+
+
+def test_runs_that_lead_nowhere_are_named(run: Run, tmp_path: Path) -> None:
+    split = run.split()
+    (tmp_path / "runs").rename(tmp_path / "old")
+    (tmp_path / "runs").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(HydrofoilError, match="a file stands in its place"):
+        Run.create(None, run.recipe, split, {})
+
+
+def test_only_a_run_is_said_to_be_resumable(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(HydrofoilError, match="hydrofoil resume"):
+        Run.create(run.path, run.recipe, run.split(), {})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("x")
+    with pytest.raises(HydrofoilError, match="not empty") as caught:
+        Run.create(tmp_path / "mine", run.recipe, run.split(), {})
+    assert "resume" not in str(caught.value)
+
+
+def test_what_a_killed_writer_left_is_swept(run: Run) -> None:
+    leftover = run.path / ".last.safetensors-abc123"
+    leftover.write_bytes(b"half")
+    with run.writing():
+        assert not leftover.exists()
 
 
 def test_one_process_writes_a_run_at_a_time(run: Run) -> None:
@@ -193,6 +258,8 @@ def test_the_environment_names_neither_host_nor_user(run: Run) -> None:
     import getpass
     import socket
 
+    home = environment(CPU, ["train", "--data-root", str(Path.home() / "data")])
+    assert home["command"][-1] == "~/data"
     text = json.dumps(run.environment())
     assert socket.gethostname() not in text
     assert f"/{getpass.getuser()}" not in text

@@ -132,10 +132,20 @@ def test_labels_and_pictures_that_do_not_fit_are_refused(tmp_path: Path) -> None
     published.write_mnist(tmp_path)
     raw = tmp_path / "MNIST" / "raw"
     published.write_idx(raw / "train-labels-idx1-ubyte", np.zeros(599))
-    with pytest.raises(HydrofoilError, match="train-labels"):
+    with pytest.raises(HydrofoilError, match="599 labels for pictures"):
         load("mnist", tmp_path)
     published.write_idx(raw / "train-labels-idx1-ubyte", np.full(600, 10))
     with pytest.raises(HydrofoilError, match="expected 0 to 9"):
+        load("mnist", tmp_path)
+
+
+def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
+    published.write_mnist(tmp_path)
+    images = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    published.write_idx(images, np.zeros((100, 27, 27)))
+    with pytest.raises(
+        HydrofoilError, match=r"t10k-images(.|\n)*expected as many pictures of 28×28"
+    ):
         load("mnist", tmp_path)
 
 

@@ -158,6 +158,12 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_why() -> None:
         list(fit(model, pictures, split, recipe))
 
 
+def test_a_split_without_training_pictures_is_refused() -> None:
+    model, pictures, split, recipe = prepared()
+    with pytest.raises(HydrofoilError, match="no pictures to train on"):
+        list(fit(model, pictures, replace(split, train=split.train[:0]), recipe))
+
+
 def test_the_caller_may_stop_at_any_epoch() -> None:
     model, pictures, split, recipe = prepared("train.epochs=50")
     for epoch in fit(model, pictures, split, recipe):

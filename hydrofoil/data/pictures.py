@@ -102,7 +102,8 @@ class Pictures:
         deviations: list[float] = []
         for channel_NHW in self.pictures_NCHW[index_N].unbind(1):
             share = (
-                torch.bincount(channel_NHW.flatten(), minlength=256).double() / channel_NHW.numel()
+                torch.bincount(channel_NHW.flatten(), minlength=256).cpu().double()
+                / channel_NHW.numel()
             )
             mean = float(share @ value)
             means.append(mean)

@@ -25,6 +25,7 @@ import torch
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.errors import HydrofoilError, nearest, reason
+from hydrofoil.recipe import Recipe
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -104,6 +105,11 @@ def find_source(name: str) -> Source:
     return SOURCES[name]
 
 
+def merges_published_test(recipe: Recipe) -> bool:
+    """Tell whether a recipe trains on pictures that were published for testing."""
+    return recipe.data.merge and bool(find_source(recipe.data.source).files)
+
+
 def data_root(root: str | Path = "") -> Path:
     """Return the published sets' folder: the one given, HYDROFOIL_DATA, or the user's cache."""
     given = str(root) or os.environ.get("HYDROFOIL_DATA", "")
@@ -173,7 +179,7 @@ def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """
     content = _content(path)
     axes = content[3] if len(content) >= 4 else 0
-    if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * axes:
+    if content[:3] != b"\0\0\x08" or not 1 <= axes <= 4 or len(content) < 4 + 4 * axes:
         raise HydrofoilError(
             f"{path}: not an IDX file of bytes.\nDelete it, to have it downloaded again."
         )
@@ -204,13 +210,15 @@ def _content(path: Path) -> bytes:
 
 def _read_mnist(folder: Path, classes: tuple[str, ...], source: str) -> Pictures:
     arrays = [read_idx(folder / file) for file in IDX_FILES]
-    for images, labels, file in ((*arrays[:2], IDX_FILES[1]), (*arrays[2:], IDX_FILES[3])):
-        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+    for images, labels, file in ((*arrays[:2], IDX_FILES[0]), (*arrays[2:], IDX_FILES[2])):
+        if images.shape != (len(labels), 28, 28) or labels.ndim != 1 or not len(labels):
             raise HydrofoilError(
-                f"{folder / file}: {labels.shape} labels for pictures of {images.shape}."
+                f"{folder / file}: {len(labels)} labels for pictures of {images.shape}; "
+                "expected as many pictures of 28×28, and one at least."
             )
     pictures = np.concatenate([arrays[0], arrays[2]])[:, None]
-    return _checked(folder, pictures, [*arrays[1], *arrays[3]], classes, source, len(arrays[2]))
+    labels = np.concatenate([arrays[1], arrays[3]])
+    return _checked(folder, pictures, labels, classes, source, len(arrays[2]))
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -255,6 +263,7 @@ def _read_cifar(
             or rows.dtype != np.uint8
             or not isinstance(numbers, list)
             or rows.shape != (len(numbers), 3072)
+            or not numbers
         ):
             raise HydrofoilError(
                 f"{folder / file}: expected rows of 3072 bytes and as many labels; "
@@ -279,7 +288,7 @@ def _read_cifar100(folder: Path) -> Pictures:
 def _checked(
     folder: Path,
     pictures_NCHW: np.ndarray[Any, Any],
-    labels: list[int],
+    labels: Any,
     classes: tuple[str, ...],
     source: str,
     published_test: int,

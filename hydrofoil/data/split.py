@@ -58,7 +58,7 @@ class Split:
                 return Split(*parts, pictures_hash=str(file["pictures_hash"]))
         except OSError as error:
             raise HydrofoilError(f"{path}: the split cannot be read: {reason(error)}.") from error
-        except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        except (TypeError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
             raise HydrofoilError(f"{path}: the split is broken: {error}.") from error
 
     def check(self, pictures: Pictures) -> None:

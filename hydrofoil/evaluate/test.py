@@ -2,9 +2,15 @@
 
 from typing import Any
 
+from hydrofoil.data.sources import merges_published_test
 from hydrofoil.evaluate.score import Answers
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.recipe import Recipe
+
+MERGED = (
+    "the published test pictures are merged in and partly trained on: "
+    "the test accuracy cannot be compared with anybody else's."
+)
 
 
 def test_report(
@@ -20,12 +26,6 @@ def test_report(
         opened: How often this run's test split was opened, this time included.
     """
     metrics = answers.metrics()
-    warnings: list[str] = []
-    if recipe.data.merge:
-        warnings.append(
-            "the published test split was merged in and partly trained on: "
-            "this accuracy cannot be compared with anybody else's."
-        )
     return {
         **metrics.as_dict(),
         "interval": list(metrics.interval),
@@ -35,5 +35,5 @@ def test_report(
         "epoch": epoch,
         "weights": model.weights_hash(),
         "opened": opened,
-        "warnings": warnings,
+        "warnings": [MERGED] if merges_published_test(recipe) else [],
     }

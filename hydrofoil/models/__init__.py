@@ -44,10 +44,9 @@ def build(recipe: Recipe, shape: tuple[int, int, int], classes: Sequence[str]) -
     >>> list(model.network.state_dict())
     ['conv1.weight', 'conv1.bias', 'conv2.weight', 'conv2.bias', 'fc1.weight', 'fc1.bias']
     """
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # torch's layers draw from the global generator: leave it as it was
-        torch.manual_seed(key(recipe.train.seed, "weights"))
+    # torch's layers draw from the CPU's global generator: it is left as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key(recipe.train.seed, "weights"))
         layers = MODELS[recipe.model.name](recipe.model, shape, len(classes))
     network = nn.Sequential(OrderedDict(layers))
     return Classifier(network, shape, classes, recipe.data.mean, recipe.data.std)

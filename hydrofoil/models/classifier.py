@@ -64,6 +64,8 @@ class Classifier(nn.Module):
 
         They are rounded in the same order.
         """
+        if pictures_NCHW.dtype != torch.uint8:
+            raise TypeError(f"pictures: expected torch.uint8, 0 to 255, got {pictures_NCHW.dtype}")
         scaled_NCHW = pictures_NCHW.to(torch.float32).div_(255)
         return scaled_NCHW.sub_(self.mean_C11).div_(self.std_C11) if self._centred else scaled_NCHW
 
@@ -113,4 +115,6 @@ class Classifier(nn.Module):
                     "made for other pictures or another number of classes.\n"
                     f"The model here takes {taken} pictures of {len(self.classes)} classes."
                 )
+            if not bool(tensor.isfinite().all()):
+                raise HydrofoilError(f"{origin}: {name} holds numbers that are not finite.")
         self.network.load_state_dict(weights)

@@ -63,6 +63,11 @@ def total_multiply_adds(network: nn.Sequential, shape: Shape) -> int:
     return sum(line.multiply_adds for line in summarise(network, shape))
 
 
+def _divided(text: str, value: int, stride: int) -> str:
+    """Return a division as text, in the brackets of rounding down where it leaves a rest."""
+    return f"⌊{text} / {stride}⌋" if value % stride else f"{text} / {stride}"
+
+
 def _weights(layer: nn.Module) -> tuple[int, str]:
     """Return the number of multiplying weights and the arithmetic of all parameters."""
     if isinstance(layer, nn.Conv2d):
@@ -96,7 +101,8 @@ def _arithmetic(layer: nn.Module, shape: Shape, output: Shape) -> str:
     if not windows:
         return ""
     axes = [
-        f"({size} - {kernel} + 2·{padding}) / {stride} + 1 = {after}"
+        f"{_divided(f'({size} - {kernel} + 2·{padding})', size - kernel + 2 * padding, stride)}"
+        f" + 1 = {after}"
         for size, after, (kernel, stride, padding) in zip(
             shape[1:], output[1:], windows, strict=True
         )

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.data.sources import find_source, load
+from hydrofoil.data.sources import SOURCES, find_source, load
 from hydrofoil.data.split import PARTS, draw_split
 from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.models import build
 from hydrofoil.models.summary import summarise
-from hydrofoil.recipe import read_recipe
+from hydrofoil.recipe import read_recipe, shipped_recipes
 from hydrofoil.report import draw, text
 from hydrofoil.run import Run
 
@@ -34,6 +34,47 @@ class Shown:
     content: dict[str, Any] = field(default_factory=dict[str, Any])
     png: bytes = b""
     path: Path = Path()
+
+
+def show(
+    what: str,
+    overrides: Sequence[str] = (),
+    data_root: str = "",
+    class_name: str = "",
+    pixels: int | None = None,
+) -> list[Shown]:
+    """Show whatever has a name: a set, a recipe, a run folder; `digits` is a set and a recipe.
+
+    Args:
+        what: The name, or a path.
+        overrides: Of a recipe's fields.
+        data_root: Where the sets lie.
+        class_name: Show this class of a set.
+        pixels: Show this picture of a set.
+
+    Raises:
+        HydrofoilError: Nothing has that name, or it is asked for what it has not.
+    """
+    of_a_set = bool(class_name) or pixels is not None
+    is_set = what in SOURCES and not overrides
+    is_recipe = what in shipped_recipes() or what.endswith(".toml") or Path(what).is_file()
+    if of_a_set and what not in SOURCES:
+        raise HydrofoilError(f"--class and --pixels show pictures of a set, and '{what}' is none.")
+    if class_name and pixels is not None:
+        raise HydrofoilError("--class and --pixels: expected one of them.")
+    if overrides and not is_recipe:
+        raise HydrofoilError(f"'{overrides[0]}' changes a recipe's field, and '{what}' is none.")
+    if is_set and pixels is not None:
+        return [show_pixels(what, data_root, pixels)]
+    shown = [show_set(what, data_root, class_name)] if is_set else []
+    if is_recipe and not of_a_set:
+        shown.append(show_recipe(what, overrides))
+    if not shown and Path(what).is_dir():
+        shown.append(show_run(Path(what)))
+    if not shown:
+        known = {*SOURCES, *shipped_recipes()}
+        raise HydrofoilError(f"'{what}' is no set, recipe or run folder. {nearest(what, known)}")
+    return shown
 
 
 def show_set(name: str, data_root: str, class_name: str = "") -> Shown:

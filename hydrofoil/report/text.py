@@ -8,16 +8,13 @@ from itertools import groupby
 from typing import Any
 
 from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.sources import merges_published_test
 from hydrofoil.data.split import PARTS, Split
+from hydrofoil.evaluate.test import MERGED
 from hydrofoil.models.summary import LayerSummary
 from hydrofoil.recipe import Recipe, documented_fields
 from hydrofoil.ship.predict import Prediction
 
-MERGED = (
-    "warning: the published test pictures are merged in and trained on. "
-    "The test accuracy of this run\n"
-    "         cannot be compared with anybody else's."
-)
 NOTHING_HELD_OUT = (
     "note: nothing is held out for validation, so the last epoch's weights are kept, "
     "and how good they\n"
@@ -130,8 +127,8 @@ def recipe_lines(recipe: Recipe) -> str:
         f"{plural(train.epochs, 'epoch')} in batches of {train.batch_size}; "
         f"kept: {kept_by(recipe)}; seed {train.seed}",
     ]
-    if recipe.data.merge:
-        lines.append(MERGED)
+    if merges_published_test(recipe):
+        lines.append(f"warning: {MERGED}")
     if not recipe.data.valid:
         lines.append(NOTHING_HELD_OUT)
     return "\n".join(lines)

@@ -62,7 +62,7 @@ def predict(model: Classifier, picture: str | Path | Tensor) -> Prediction:
             f"a picture of {picture_CHW.dtype} {'×'.join(map(str, picture_CHW.shape))}: "
             f"expected torch.uint8 {'×'.join(map(str, model.shape))}."
         )
-    probabilities_K = logits_of(model, picture_CHW[None])[0].double().softmax(0).tolist()
+    probabilities_K = logits_of(model, picture_CHW[None])[0].cpu().double().softmax(0).tolist()
     probability = dict(zip(model.classes, probabilities_K, strict=True))
     ranked = sorted(probability, key=probability.__getitem__, reverse=True)
     return Prediction(ranked[0], {name: probability[name] for name in ranked}, done)

@@ -95,6 +95,8 @@ def fit(
         HydrofoilError: The loss is no longer a finite number.
     """
     spec = recipe.train
+    if not len(split.train):
+        raise HydrofoilError("the split has no pictures to train on: expected one at least.")
     state = state or State.fresh(model, recipe)
     pictures = pictures.to(model.device)
     steps = ceil(len(split.train) / spec.batch_size)
@@ -114,12 +116,18 @@ def fit(
             if watch:
                 watch(Progress(number, step, steps, sums))
         train, train_seconds = sums.read(), clock.seconds()
-        if not isfinite(train.loss):
-            raise HydrofoilError(
-                f"epoch {number}: the training loss is {train.loss}: expected a finite number.\n"
-                f"The steps are too large: try optimizer.lr={recipe.optimizer.lr / 10:g}."
-            )
         clock = Stopwatch(model.device)
         valid = score(model, pictures, split.valid) if len(split.valid) else None
+        _check_finite(number, train, valid, recipe)
         best = state.finish(number, spec.select, valid)
         yield Epoch(number, train, valid, best, train_seconds, clock.seconds())
+
+
+def _check_finite(number: int, train: Scores, valid: Scores | None, recipe: Recipe) -> None:
+    """Stop a run that has diverged, before its weights are kept."""
+    for part, scores in (("training", train), ("validation", valid)):
+        if scores is not None and not isfinite(scores.loss):
+            raise HydrofoilError(
+                f"epoch {number}: the {part} loss is {scores.loss}: expected a finite number.\n"
+                f"The steps are too large: try optimizer.lr={recipe.optimizer.lr / 10:g}."
+            )
