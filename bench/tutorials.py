@@ -131,20 +131,29 @@ def compare(name: str, arguments: argparse.Namespace, gflops: float) -> dict[str
     }
 
 
+GROUPS = f"{'':21} {'whole job, s':>17} {'literal ÷ ours':>18} {'ratio':>8}"
+GROUPS += f" {'milliseconds a step':>25} {'peak MB':>15} {'accuracy, %':>15}"
+COLUMNS = f"{'recipe':21} {'literal':>8} {'ours':>8} {'ratio':>6} {'range':>11} {'training':>8}"
+COLUMNS += f" {'literal':>8} {'ours':>8} {'floor':>7}" + 2 * f" {'literal':>8} {'ours':>6}"
+
+
 def line(one: dict[str, Any]) -> str:
-    """Return one recipe's row."""
+    """Return one recipe's row: medians of both sides, under COLUMNS."""
 
-    def median(side: str, field: str) -> float:
-        return statistics.median(job[field] for job in one[side])
+    def both(field: str) -> list[float]:
+        sides = (one["literal"], one["hydrofoil"])
+        return [statistics.median(job[field] for job in jobs) for jobs in sides]
 
-    low, high = one["ratio_range"]
-    return (
-        f"{one['recipe']:21} {median('literal', 'seconds'):8.1f} {median('hydrofoil', 'seconds'):8.1f}"
-        f"  {one['ratio']:5.1f} ({low:.1f}–{high:.1f})  {one['training_ratio']:8.1f}"
-        f"  {1e3 * one['literal_seconds_a_step']:7.2f} {1e3 * one['hydrofoil_seconds_a_step']:7.2f}"
-        f" {1e3 * one['floor_seconds_a_step']:7.3f}"
-        f"  {median('literal', 'peak_megabytes'):6.0f} {median('hydrofoil', 'peak_megabytes'):6.0f}"
-        f"  {100 * median('literal', 'accuracy'):6.2f} {100 * median('hydrofoil', 'accuracy'):6.2f}"
+    seconds, memory, accuracy = both("seconds"), both("peak_megabytes"), both("accuracy")
+    spread = "–".join(f"{ratio:.1f}" for ratio in one["ratio_range"])
+    step = [1e3 * one[f"{side}_seconds_a_step"] for side in ("literal", "hydrofoil", "floor")]
+    return " ".join(
+        [
+            f"{one['recipe']:21} {seconds[0]:8.1f} {seconds[1]:8.1f}",
+            f"{one['ratio']:6.1f} {spread:>11} {one['training_ratio']:8.1f}",
+            f"{step[0]:8.2f} {step[1]:8.2f} {step[2]:7.3f}",
+            f"{memory[0]:8.0f} {memory[1]:6.0f} {100 * accuracy[0]:8.2f} {100 * accuracy[1]:6.2f}",
+        ]
     )
 
 
@@ -160,20 +169,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     gflops = peak_gflops()
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {gflops:.0f} GFLOP/s at best"
-    )
+    threads = torch.get_num_threads()
+    print(f"torch {torch.__version__}, {threads} threads, {gflops:.0f} GFLOP/s at best")
     if arguments.fraction != 1:
-        print(
-            f"QUICK LOOK: {arguments.fraction:g} of the epochs; start-up weighs more than it should"
-        )
-    print(
-        f"{'':21} {'whole job, s':>17}  {'ratio (range)':>15}  {'training':>8}  "
-        f"{'ms a step, floor':>23}  {'peak MB':>13}  {'accuracy %':>13}"
-    )
-    print(
-        f"{'recipe':21} {'literal':>8} {'ours':>8}  {'':15}  {'ratio':>8}  {'literal':>7} {'ours':>7}"
-    )
+        print(f"QUICK LOOK: {arguments.fraction:g} of the epochs; start-up weighs too much")
+    print(f"{GROUPS}\n{COLUMNS}")
     results: list[dict[str, Any]] = []
     for name in arguments.recipes:
         results.append(compare(name, arguments, gflops))

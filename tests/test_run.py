@@ -58,7 +58,7 @@ def test_a_file_in_the_place_of_a_run_is_refused(run: Run) -> None:
     Path("a-file").write_text("mine")
     with pytest.raises(HydrofoilError, match="a file stands in its place"):
         Run.create(Path("a-file"), run.recipe, run.split(), {})
-    with pytest.raises(HydrofoilError, match="a file stands in its place|Not a directory"):
+    with pytest.raises(HydrofoilError, match=r"a file stands in its place|Not a directory"):
         Run.create(Path("a-file/run"), run.recipe, run.split(), {})
 
 
