@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hydrofoil import Run, build, draw_split, fit, load, read_recipe, score
+from hydrofoil import Run, State, build, draw_split, fit, load, read_recipe, score
 from hydrofoil.cli import main
+from hydrofoil.evaluate.metrics import Sums
+from hydrofoil.models.layers import key_dropout
 from hydrofoil.randomness import uniform_bits
 from hydrofoil.timing import Stopwatch
+from hydrofoil.train.step import train_step
 from tests.conftest import REAL_RECIPES
 
 pytestmark = [
@@ -54,6 +57,23 @@ def test_the_command_line_trains_tests_and_predicts_on_the_gpu() -> None:
         assert left.value.code == 0
     assert json.loads(Path("r/test.json").read_text())["opened"] == 3
     assert Run.open("r").environment()["device_name"] == torch.cuda.get_device_name()
+
+
+def test_a_step_never_waits_for_the_device() -> None:
+    recipe = read_recipe("cifar10-cnn3", ["train.epochs=1"])
+    pictures = load("cifar10").to(CUDA)
+    model = build(recipe, pictures.shape, pictures.classes).to(CUDA).train()
+    optimizer, sums = State.fresh(model, recipe).optimizer, Sums(CUDA)
+    index_N = torch.arange(20, device=CUDA)
+    for step in (1, 2, 3):  # the first prepares what later ones reuse
+        torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
+        try:
+            key_dropout(model.network, 0, 1, step)
+            batch = pictures.pictures_NCHW[index_N], pictures.labels_N[index_N]
+            train_step(model, optimizer, *batch, sums)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert sums.read().count == 60
 
 
 def test_seconds_are_the_devices_own() -> None:
