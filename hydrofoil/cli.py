@@ -159,6 +159,8 @@ def show(
     from hydrofoil.report.show import show as find
     from hydrofoil.run import write_whole
 
+    if out is not None and out.suffix.lower() != ".png":
+        raise HydrofoilError(f"--out {out}: figures are PNG: expected a name that ends in .png.")
     content: dict[str, Any] = {}
     for one in find(what, overrides or [], data_root, class_name, pixels):
         content |= one.content
@@ -315,6 +317,9 @@ def predict(
     run_folder: RunFolder,
     pictures: Annotated[list[Path], _argument("PICTURE...", "Picture files, of any size.")],
     device: Device = "auto",
+    invert: Annotated[
+        bool, typer.Option("--invert", help="Dark on bright pictures for a bright on dark set.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say what a run's model sees in pictures of any format and size."""
@@ -324,7 +329,7 @@ def predict(
     from hydrofoil.ship.predict import predict as classify
 
     model, _ = Run.open(run_folder).load_best(pick_device(device))
-    predictions = [(str(path), classify(model, path)) for path in pictures]
+    predictions = [(str(path), classify(model, path, invert=invert)) for path in pictures]
     _sayer(as_json)("\n".join(text.prediction_lines(path, one) for path, one in predictions))
     _print_json(as_json, [{"picture": path, **one.as_dict()} for path, one in predictions])
 

@@ -64,7 +64,7 @@ class Follower:
         if epoch.best:
             self.run.save_best(model, epoch.number)
         self.run.save_last(model, state)
-        self.say(text.epoch_line(epoch.as_dict(), self.run.recipe.train.epochs))
+        self.say(text.epoch_line(epoch.as_dict(), self.run.recipe))
 
     def summary(self, state: State) -> dict[str, Any]:
         """Tell which epoch was kept, and return what a program wants to know of the training."""

@@ -22,8 +22,8 @@ from hydrofoil.errors import HydrofoilError, nearest, reason
 
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
+Above = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -360,8 +360,12 @@ def _explain(errors: Sequence[ErrorDetails], document: dict[str, Any], name: str
     field, kind, given = ".".join(at), first["type"], first["input"]
     context = first.get("ctx", {})
     if kind == "extra_forbidden":
+        inside = [
+            top for top in Recipe.model_fields for m in _members(top) if field in m.model_fields
+        ]
+        hint = f"Did you mean {inside[0]}.{field}? " if inside else ""
         known = _known_fields(at, document)
-        return f"{field}: no such field in a recipe. {nearest(at[-1], known)}{more}"
+        return f"{field}: no such field in a recipe. {hint or nearest(at[-1], known)}{more}"
     if kind == "missing":
         return f"{field}: missing in recipe {name}; expected a value, such as {field}=…{more}"
     if kind == "union_tag_not_found":
@@ -371,6 +375,14 @@ def _explain(errors: Sequence[ErrorDetails], document: dict[str, Any], name: str
         return f"{field}.name = {tag!r}: no such {at[0]}. {nearest(tag, _tags(at[0]))}{more}"
     if kind == "value_error":
         return f"{context['error']}.{more}"
+    if kind in ("model_type", "model_attributes_type"):
+        return (
+            f"{field} = {_shown(given)}: expected a section of fields, such as {field}.…=….{more}"
+        )
+    if kind == "tuple_type":
+        return f"{field} = {_shown(given)}: expected a list, such as [0.5].{more}"
+    if kind == "string_pattern_mismatch":
+        return f"{field} = {_shown(given)}: expected letters, digits, '.', '_' and '-' alone.{more}"
     expected = re.sub(r"^(Input|String) should (be )?", "expected ", first["msg"])
     return f"{field} = {_shown(given)}: {expected}.{more}"
 

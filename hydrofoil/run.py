@@ -121,6 +121,10 @@ class Run:
             HydrofoilError: There is no such folder, or it is not a run's, or its recipe is broken.
         """
         path = Path(path)
+        if path.is_file():
+            raise HydrofoilError(
+                f"{path}: a file, where a run folder was expected.{_runs_beside(path)}"
+            )
         if not path.is_dir():
             raise HydrofoilError(f"{path}: there is no such run folder.{_runs_beside(path)}")
         if not (path / "recipe.toml").is_file():
@@ -206,8 +210,19 @@ class Run:
         return events
 
     def epochs(self) -> list[dict[str, Any]]:
-        """Return the log's epochs."""
-        return [event for event in self.events() if event.get("event") == "epoch"]
+        """Return the log's epochs.
+
+        Raises:
+            HydrofoilError: One lacks what every epoch has.
+        """
+        epochs = [event for event in self.events() if event.get("event") == "epoch"]
+        fields = {"epoch", "train", "valid", "best", "train_seconds", "valid_seconds"}
+        for epoch in epochs:
+            if not fields <= epoch.keys() or not isinstance(epoch["train"], dict):
+                raise HydrofoilError(
+                    f"{self.path / 'log.jsonl'}: an epoch in it is broken: {epoch}"
+                )
+        return epochs
 
     def epochs_kept(self) -> int:
         """Return how many epochs a resumed run would not have to repeat."""
@@ -251,6 +266,8 @@ class Run:
             HydrofoilError: There are none yet, or they are broken or another model's.
         """
         path = self.path / "best.safetensors"
+        if not path.exists() and self.epochs_kept():
+            raise HydrofoilError(f"{path}: missing, so there are no weights.{self._anew()}")
         if not path.exists():
             raise HydrofoilError(
                 f"{self.path}: no epoch is finished yet, so there are no weights.\n"
@@ -283,6 +300,10 @@ class Run:
         """Put the last whole epoch back into a fresh model and state, if one was finished."""
         path = self.path / "last.safetensors"
         if not path.exists():
+            if len(self.epochs()) > 1:  # one may have been logged just before the process died
+                raise HydrofoilError(
+                    f"{path}: missing, so there is nothing to go on from.{self._anew()}"
+                )
             return
         metadata = _read_metadata(path)
         self._check_recipe(path, metadata)
@@ -293,6 +314,9 @@ class Run:
                 f"{path}: not a checkpoint that hydrofoil wrote: {error!r}."
             ) from error
         state.restore(model, _read_tensors(path), numbers)
+
+    def _anew(self) -> str:
+        return f"\nTrain anew with: hydrofoil train {self.path / 'recipe.toml'}"
 
     def _check_recipe(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Refuse weights that were trained by another recipe than the one beside them."""
@@ -309,8 +333,9 @@ class Run:
         return Split.read(self.path / "split.npz")
 
     def environment(self) -> dict[str, Any]:
-        """Return what the run was started on."""
-        return self._read_json("environment.json")
+        """Return what the run was started on; nothing if that was lost: no verb depends on it."""
+        known = (self.path / "environment.json").exists()
+        return self._read_json("environment.json") if known else {}
 
     def test(self) -> dict[str, Any] | None:
         """Return what `test` found, or None if it has not been run."""
@@ -323,7 +348,9 @@ class Run:
         except OSError as error:
             raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
         except ValueError as error:
-            raise HydrofoilError(f"{path}: broken: {error}.") from error
+            raise HydrofoilError(
+                f"{path}: broken: {error}.\nDelete it; hydrofoil test writes test.json again."
+            ) from error
         if not isinstance(content, dict):
             raise HydrofoilError(f"{path}: broken: it holds no object.")
         return content
@@ -393,7 +420,7 @@ def _claim_given(folder: Path) -> None:
 
 def _runs_beside(path: Path) -> str:
     """Name the latest runs where a mistyped one was looked for."""
-    folder = path.parent if path.parent.is_dir() else Path("runs")
+    folder = next((at for at in (path, path.parent) if any(at.glob("*/recipe.toml"))), Path("runs"))
     with contextlib.suppress(OSError):
         runs = sorted(folder.glob("*/recipe.toml"), key=lambda file: -file.stat().st_mtime)
         if runs:

@@ -101,7 +101,8 @@ def test_a_set_is_shown_with_counts_statistics_and_a_picture(name: str, cli: Cli
     assert size(f"{name}.png")[0] > 400
     content = json.loads(cli("show", name, "--json")[1])
     assert content["shape"] == list(SOURCES[name].shape)
-    assert len(content["counts"]["train"]) == SOURCES[name].classes
+    part = "train" if SOURCES[name].files else "all"
+    assert len(content["counts"][part]) == SOURCES[name].classes
 
 
 def test_counts_are_shown_per_class_and_split(cli: Cli) -> None:
@@ -274,6 +275,11 @@ def wrong_inputs() -> dict[str, tuple[tuple[str, ...], list[str]]]:
         "no run to resume": (("resume", "."), ["not a run folder"]),
         "no run to predict": (("predict", ".", "x.png"), ["not a run folder"]),
         "nothing to show": (("show", "cifra10"), ["'cifra10'", "'cifar10'"]),
+        "figure of no kind": (("show", "digits", "--out", "x.jpg"), ["x.jpg", ".png"]),
+        "a file for a run": (
+            ("test", "busy/mine.txt"),
+            ["busy/mine.txt", "a run folder was expected"],
+        ),
         "no weights": (("import", "digits", "none.pt"), ["none.pt", "No such file"]),
         "class of no set": (("show", "mnist-cnn", "--class", "3"), ["'mnist-cnn' is none"]),
         "class and pixels": (("show", "mnist", "--class", "3", "--pixels", "1"), ["one of them"]),

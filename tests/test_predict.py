@@ -89,6 +89,30 @@ def test_sixteen_bits_are_scaled_and_not_cut() -> None:
     assert done == ("16 bit → 8 bit",)
 
 
+def test_a_tiff_without_a_turn_is_not_said_to_be_turned() -> None:
+    picture_CHW, done = read_picture(saved(Image.fromarray(noise(28, 28)), "p.tiff"), GREY)
+    assert (picture_CHW.shape, done) == (GREY, ())
+
+
+def test_float_pictures_span_their_own_values() -> None:
+    values = np.linspace(-1, 3, 28 * 28).reshape(28, 28).astype(np.float32)
+    picture_CHW, done = read_picture(saved(Image.fromarray(values), "p.tiff"), GREY)
+    np.testing.assert_allclose(picture_CHW[0].numpy(), (values + 1) * 63.75, atol=0.51)
+    assert done == ("values -1 to 3 → 8 bit",)
+    values[3, 3] = np.nan
+    with pytest.raises(HydrofoilError, match="pixels that are no numbers"):
+        read_picture(saved(Image.fromarray(values), "q.tiff"), GREY)
+
+
+def test_ink_on_paper_is_inverted_on_request(model: Classifier) -> None:
+    pixels = noise(32, 32, 3)
+    path = saved(Image.fromarray(pixels), "p.png")
+    inverted = saved(Image.fromarray(255 - pixels), "q.png")
+    asked = predict(model, path, invert=True)
+    assert asked.probabilities == predict(model, inverted).probabilities
+    assert asked.done == ("inverted",)
+
+
 def test_a_picture_is_turned_as_its_exif_tag_says() -> None:
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[:16] = 255
@@ -187,7 +211,8 @@ def test_broken_weights_are_named(content: bytes | None, suffix: str) -> None:
 
 
 def test_a_whole_model_is_no_state_dict() -> None:
-    torch.save([torch.zeros(1)], "list.pt")
-    with pytest.raises(HydrofoilError, match="expected a state dict"):
-        read_weights(Path("list.pt"))
+    for content in ([torch.zeros(1)], {1: torch.zeros(1)}, {"x": 3}):
+        torch.save(content, "list.pt")
+        with pytest.raises(HydrofoilError, match="expected a state dict"):
+            read_weights(Path("list.pt"))
     assert load("digits")  # and reading goes on

@@ -135,14 +135,15 @@ def test_foreign_safetensors_are_refused(run: Run) -> None:
 
 
 def test_the_log_passes_over_an_unfinished_last_line_and_names_a_broken_one(run: Run) -> None:
-    run.log({"event": "epoch", "epoch": 1})
-    run.log({"event": "epoch", "epoch": 2})
+    fields = {"train": {}, "valid": None, "best": True, "train_seconds": 1.0, "valid_seconds": 0.0}
+    run.log({"event": "epoch", "epoch": 1, **fields})
+    run.log({"event": "epoch", "epoch": 2, **fields})
     with open(run.path / "log.jsonl", "a") as file:
         file.write('{"event": "ep')
     assert [event["epoch"] for event in run.epochs()] == [1, 2]
     run.forget_after(1)
     assert [event["epoch"] for event in run.events()] == [1]
-    (run.path / "log.jsonl").write_text('{"event"\n{"event": "epoch", "epoch": 1}\n')
+    (run.path / "log.jsonl").write_text('{"event"\n{"event": "test"}\n')
     with pytest.raises(HydrofoilError, match="line 1 is broken"):
         run.events()
 
@@ -181,6 +182,31 @@ def test_runs_that_lead_nowhere_are_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "runs").symlink_to(tmp_path / "unmounted")
     with pytest.raises(HydrofoilError, match="a file stands in its place"):
         Run.create(None, run.recipe, split, {})
+
+
+def test_a_lost_checkpoint_is_not_trained_over(run: Run) -> None:
+    model = saved(run)
+    state = State.fresh(model, run.recipe)
+    state.epoch = 2
+    run.save_last(model, state)
+    fields = dict.fromkeys(["valid", "best", "train_seconds", "valid_seconds"])
+    for epoch in (1, 2):
+        run.log({"event": "epoch", "epoch": epoch, "train": {}, **fields})
+    (run.path / "best.safetensors").unlink()
+    with pytest.raises(HydrofoilError, match=r"best\.safetensors: missing(.|\n)*Train anew"):
+        run.load_best(CPU)
+    (run.path / "last.safetensors").unlink()
+    with pytest.raises(HydrofoilError, match=r"last\.safetensors: missing(.|\n)*Train anew"):
+        run.load_last(model, state)
+
+
+@pytest.mark.parametrize(
+    "line", ['{"event": "epoch"}', '{"event": "epoch", "train": 3}', '"x"', "5"]
+)
+def test_a_log_of_something_else_is_named(run: Run, line: str) -> None:
+    (run.path / "log.jsonl").write_text(f"{line}\n{line}\n")
+    with pytest.raises(HydrofoilError, match=r"log\.jsonl"):
+        run.epochs()
 
 
 def test_only_a_run_is_said_to_be_resumable(run: Run, tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ class Split:
         except OSError as error:
             raise HydrofoilError(f"{path}: the split cannot be read: {reason(error)}.") from error
         except (TypeError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-            raise HydrofoilError(f"{path}: the split is broken: {error}.") from error
+            raise HydrofoilError(
+                f"{path}: the split is broken: not what hydrofoil wrote."
+            ) from error
 
     def check(self, pictures: Pictures) -> None:
         """Make sure that the split was drawn from this very set.

@@ -115,6 +115,10 @@ class Classifier(nn.Module):
                     "made for other pictures or another number of classes.\n"
                     f"The model here takes {taken} pictures of {len(self.classes)} classes."
                 )
+            if not tensor.is_floating_point():
+                raise HydrofoilError(
+                    f"{origin}: {name} is {tensor.dtype}, expected {own[name].dtype}."
+                )
             if not bool(tensor.isfinite().all()):
                 raise HydrofoilError(f"{origin}: {name} holds numbers that are not finite.")
         self.network.load_state_dict(weights)

@@ -85,11 +85,12 @@ def class_rows(
     All rows are one image in one panel, so that 100 classes stay quick.
     """
     _, C, H, W = pictures_NCHW.shape
+    gap = max(1, H // 16)
     shown = [k for k in range(len(classes)) if bool((labels_N == k).any())]
-    sheet_HWC = np.full((len(shown) * (H + 2), columns * (W + 2), C), 255, dtype=np.uint8)
+    sheet_HWC = np.full((len(shown) * (H + gap), columns * (W + gap), C), 255, dtype=np.uint8)
     for row, k in enumerate(shown):
         for column, picture_CHW in enumerate(pictures_NCHW[labels_N == k][:columns]):
-            top, left = row * (H + 2), column * (W + 2)
+            top, left = row * (H + gap), column * (W + gap)
             sheet_HWC[top : top + H, left : left + W] = picture_CHW.permute(1, 2, 0).numpy()
     width = 9.0
     figure = Figure(
@@ -102,7 +103,7 @@ def class_rows(
     axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks(
-        [row * (H + 2) + H / 2 for row in range(len(shown))], [classes[k] for k in shown]
+        [row * (H + gap) + H / 2 for row in range(len(shown))], [classes[k] for k in shown]
     )
     axes.tick_params(length=0, labelsize=11 if len(shown) <= 20 else 8)
     for spine in axes.spines.values():
@@ -159,6 +160,7 @@ def learning_curves(epochs: Sequence[dict[str, Any]], heading: str) -> bytes:
             axes.axvline(
                 epoch, color="black", linewidth=0.8, linestyle=":", label=f"kept: epoch {epoch}"
             )
+        axes.set_xlim(0.5, max(numbers) + 0.5)
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"{field} ({unit})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -179,19 +181,20 @@ def confusion_matrix(
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_title(heading, fontsize=12)
     small = 9 if K <= 20 else 4
+    short = max(map(len, classes)) <= 3
     axes.set_xticks(
         range(K),
         classes,
-        rotation=45 if K <= 20 else 90,
-        ha="right" if K <= 20 else "center",
+        rotation=0 if short else 45 if K <= 20 else 90,
+        ha="right" if K <= 20 and not short else "center",
         fontsize=small,
     )
     axes.set_yticks(range(K), classes, fontsize=small)
-    axes.set_xlabel("predicted")
+    axes.set_xlabel("predicted (shade: share of the row)")
     axes.set_ylabel("truth")
     if K <= 20:
         for i, row in enumerate(confusion):
             for k, cell in enumerate(row):
-                ink = "white" if shares[i][k] > 0.5 else "black"
+                ink = "white" if shares[i][k] > 0.5 else "black" if cell else "#b8bec5"
                 axes.text(k, i, str(cell), ha="center", va="center", fontsize=9, color=ink)
     return _png(figure, dpi=120)

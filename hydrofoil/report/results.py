@@ -1,6 +1,6 @@
 """The figures of a tested run.
 
-Axes: N pictures, C channels, H rows, W columns.
+Axes: N pictures, C channels, H rows, W columns, K classes.
 """
 
 from typing import Any
@@ -35,22 +35,33 @@ def result_figures(
     worst = answers.worst_mistakes(GRID)
     if len(worst):
         figures["mistakes"] = _grid(
-            pictures, answers, worst, "the worst mistakes: predicted (truth), surest first"
+            pictures,
+            answers,
+            worst,
+            "the worst mistakes: predicted (truth), and how sure",
+            sure=True,
         )
     accuracy = f"{100 * test['accuracy']:.2f} % of {test['count']:,} test pictures right"
     figures["confusion"] = draw.confusion_matrix(test["confusion"], pictures.classes, accuracy)
     return figures
 
 
-def _grid(pictures: Pictures, answers: Answers, positions: torch.Tensor, heading: str) -> bytes:
-    predicted = answers.predicted_N[positions].tolist()
-    truth = answers.labels_N[positions].tolist()
-    return draw.picture_grid(
-        pictures.pictures_NCHW[answers.index_N[positions]].cpu(),
-        [
-            f"{pictures.classes[p]} ({pictures.classes[t]})"
-            for p, t in zip(predicted, truth, strict=True)
-        ],
-        [draw.RIGHT if p == t else draw.WRONG for p, t in zip(predicted, truth, strict=True)],
-        heading,
-    )
+def _grid(
+    pictures: Pictures,
+    answers: Answers,
+    positions: torch.Tensor,
+    heading: str,
+    *,
+    sure: bool = False,
+) -> bytes:
+    """Draw answers, titled predicted (truth), the right ones green and the others red."""
+    chosen = [tensor[positions].tolist() for tensor in (answers.predicted_N, answers.labels_N)]
+    shares = answers.logits_NK[positions].softmax(1).amax(1).tolist()
+    titles: list[str] = []
+    colours: list[str] = []
+    for predicted, truth, share in zip(*chosen, shares, strict=True):
+        how_sure = f" {100 * share:.0f} %" if sure else ""
+        titles.append(f"{pictures.classes[predicted]} ({pictures.classes[truth]}){how_sure}")
+        colours.append(draw.RIGHT if predicted == truth else draw.WRONG)
+    shown_NCHW = pictures.pictures_NCHW[answers.index_N[positions]].cpu()
+    return draw.picture_grid(shown_NCHW, titles, colours, heading)

@@ -87,6 +87,8 @@ def show_set(name: str, data_root: str, class_name: str = "") -> Shown:
     split = draw_split(pictures)
     means, deviations = pictures.channel_statistics(split.train)
     parts = {part: getattr(split, part) for part in PARTS if len(getattr(split, part))}
+    if not pictures.published_test:  # a recipe draws its test split from these
+        parts = {"all": split.train}
     counts = {
         part: dict(zip(pictures.classes, pictures.counts(at), strict=True))
         for part, at in parts.items()
@@ -113,7 +115,7 @@ def show_set(name: str, data_root: str, class_name: str = "") -> Shown:
             pictures.pictures_NCHW[first_N],
             labels_N,
             pictures.classes,
-            f"{name}: training pictures",
+            f"{name}: {'training pictures' if pictures.published_test else 'pictures'}",
         )
     return Shown(text.set_lines(pictures, counts, means, deviations), content, png, path)
 
@@ -142,7 +144,7 @@ def show_pixels(name: str, data_root: str, number: int) -> Shown:
     if number >= len(pictures):
         raise HydrofoilError(f"--pixels {number}: {name} has pictures 0 to {len(pictures) - 1}.")
     label = pictures.classes[int(pictures.labels_N[number])]
-    title = f"{name}, picture {number}: {label}"
+    title = f"{name}, picture {number}: class {label}"
     png = draw.pixel_values(pictures.pictures_NCHW[number], title)
     content = {"source": name, "picture": number, "class": label}
     return Shown(title, content, png, Path(f"{name}-pixels-{number}.png"))
@@ -175,11 +177,14 @@ def show_run(path: Path) -> Shown:
     run = Run.open(path)
     epochs, test, recipe = run.epochs(), run.test(), run.recipe
     lines = [text.recipe_lines(recipe), text.split_line(recipe, run.split()), ""]
-    lines += [text.epoch_line(epoch, recipe.train.epochs) for epoch in epochs]
+    lines += [text.epoch_line(epoch, recipe) for epoch in epochs]
     left = recipe.train.epochs - len(epochs)
     if left > 0 and not run.imported():
         lines.append(f"{text.plural(left, 'epoch')} to go: hydrofoil resume {path}")
-    lines += ["", text.test_lines(test) if test else f"not tested yet: hydrofoil test {path}"]
+    if test:
+        lines += ["", text.test_lines(test)]
+    elif (path / "best.safetensors").exists():
+        lines += ["", f"not tested yet: hydrofoil test {path}"]
     content = {
         "run": str(path),
         "recipe": recipe.model_dump(mode="json"),

@@ -163,8 +163,13 @@ def split_line(recipe: Recipe, split: Split) -> str:
     return f"{recipe.data.source}: {counts}"
 
 
-def epoch_line(epoch: dict[str, Any], epochs: int) -> str:
-    """Return one epoch of the log as a line; the star marks weights that were kept."""
+def epoch_line(epoch: dict[str, Any], recipe: Recipe) -> str:
+    """Return one epoch of the log as a line; the star marks weights that were kept.
+
+    Where simply the last epoch is kept, only that one has the star.
+    """
+    epochs = recipe.train.epochs
+    kept = epoch["best"] and (recipe.train.select != "last" or epoch["epoch"] == epochs)
     width = len(str(epochs))
     parts = [f"epoch {epoch['epoch']:{width}d}/{epochs}"]
     for part in ("train", "valid"):
@@ -173,7 +178,7 @@ def epoch_line(epoch: dict[str, Any], epochs: int) -> str:
                 f"{part} loss {epoch[part]['loss']:.4f}  {percent(epoch[part]['accuracy']):>8}"
             )
     parts.append(f"{epoch['train_seconds'] + epoch['valid_seconds']:.2f} s")
-    return "   ".join(parts) + ("  * kept" if epoch["best"] else "")
+    return "   ".join(parts) + ("  * kept" if kept else "")
 
 
 def test_lines(test: dict[str, Any]) -> str:

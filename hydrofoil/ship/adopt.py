@@ -31,7 +31,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise HydrofoilError(f"{path}: broken, or not weights: {why}") from error
     if not isinstance(weights, dict) or not all(
-        isinstance(value, Tensor) for value in weights.values()
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):
         raise HydrofoilError(
             f"{path}: expected a state dict, names to tensors; it holds something else.\n"

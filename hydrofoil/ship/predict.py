@@ -17,6 +17,8 @@ from hydrofoil.errors import HydrofoilError, reason
 from hydrofoil.evaluate.score import logits_of
 from hydrofoil.models.classifier import Classifier
 
+ORIENTATION = 0x0112  # the EXIF tag
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -46,8 +48,13 @@ class Prediction:
         return self.probabilities[self.label]
 
 
-def predict(model: Classifier, picture: str | Path | Tensor) -> Prediction:
+def predict(model: Classifier, picture: str | Path | Tensor, *, invert: bool = False) -> Prediction:
     """Classify one picture: a file, or a uint8 tensor of the model's own shape.
+
+    Args:
+        model: The classifier.
+        picture: A path, or uint8 picture_CHW.
+        invert: Exchange dark and bright: MNIST's digits are white on black, and ink is not.
 
     Raises:
         HydrofoilError: The file is missing or no picture; the tensor is of another type or shape.
@@ -62,6 +69,8 @@ def predict(model: Classifier, picture: str | Path | Tensor) -> Prediction:
             f"a picture of {picture_CHW.dtype} {'×'.join(map(str, picture_CHW.shape))}: "
             f"expected torch.uint8 {'×'.join(map(str, model.shape))}."
         )
+    if invert:
+        picture_CHW, done = 255 - picture_CHW, (*done, "inverted")
     probabilities_K = logits_of(model, picture_CHW[None])[0].cpu().double().softmax(0).tolist()
     probability = dict(zip(model.classes, probabilities_K, strict=True))
     ranked = sorted(probability, key=probability.__getitem__, reverse=True)
@@ -104,7 +113,7 @@ def _fitted(image: Image.Image, shape: tuple[int, int, int]) -> tuple[Tensor, tu
     channels, height, width = shape
     done: list[str] = []
     turned = ImageOps.exif_transpose(image)
-    if turned.size != image.size or turned.getexif() != image.getexif():
+    if image.getexif().get(ORIENTATION, 1) != 1:
         done.append("turned as its EXIF tag says")
     image = _eight_bit(turned, done)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -135,6 +144,10 @@ def _eight_bit(image: Image.Image, done: list[str]) -> Image.Image:
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image, dtype=np.float64)
-    top = 65535.0 if image.mode.startswith("I") else max(float(values.max()), 1e-12)
-    done.append("16 bit → 8 bit" if image.mode.startswith("I") else "float → 8 bit")
-    return Image.fromarray(np.clip(values * (255 / top), 0, 255).round().astype(np.uint8))
+    if not np.isfinite(values).all():
+        raise ValueError("it holds pixels that are no numbers")
+    whole = image.mode.startswith("I")
+    low, top = (0.0, 65535.0) if whole else (min(0.0, float(values.min())), float(values.max()))
+    done.append("16 bit → 8 bit" if whole else f"values {low:g} to {top:g} → 8 bit")
+    scaled = (values - low) * (255 / max(top - low, 1e-12))
+    return Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8))
