@@ -1,14 +1,20 @@
 """Fixtures that several files share."""
 
+import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from tests import published
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))  # literal.py is an oracle here
+
+# No deadline: shared machines stall. In CI the same examples each time, elsewhere new ones.
+hypothesis.settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("house")
 
 REAL_RECIPES = ["cifar10-lenet", "cifar10-cnn3", "mnist-mlp", "cifar10-lenet-linear", "mnist-cnn"]
 

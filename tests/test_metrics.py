@@ -48,7 +48,7 @@ def check_against_oracles(logits: torch.Tensor, labels: torch.Tensor) -> None:
     assert ours.accuracy == pytest.approx(float(micro))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 80), classes=st.integers(2, 12))
 def test_metrics_are_scikit_learns_and_torchmetrics(seed: int, count: int, classes: int) -> None:
     rng = torch.Generator().manual_seed(seed)
@@ -87,7 +87,6 @@ def test_no_pictures_are_refused() -> None:
         measure(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
 
 
-@settings(deadline=None)
 @given(count=st.integers(1, 20_000), share=st.floats(0, 1))
 def test_wilsons_interval_solves_its_equation(count: int, share: float) -> None:
     right = round(share * count)

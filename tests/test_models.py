@@ -149,7 +149,7 @@ def test_the_weights_hash_sees_every_parameter() -> None:
     assert built("mnist-cnn").weights_hash() in hashes
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     kernel=st.integers(1, 5), stride=st.integers(1, 3), padding=st.integers(0, 2),

@@ -17,7 +17,7 @@ def some_pictures(labels: list[int], published_test: int = 0, classes: int = 4) 
     return Pictures(pictures, torch.tensor(labels), names, "made", published_test)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     labels=st.lists(st.integers(0, 3), min_size=30, max_size=300),
     valid=st.sampled_from([0.0, 0.1, 0.2, 1 / 3]),
