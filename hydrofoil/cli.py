@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hydrofoil import __version__
 from hydrofoil.errors import HydrofoilError
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="From small pictures to a tested model. Try: hydrofoil train digits --test",
 )
 
 
@@ -104,6 +104,24 @@ def _sayer(as_json: bool) -> Callable[[object], None]:
 def _print_json(as_json: bool, content: object) -> None:
     if as_json:
         _print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        _print(f"hydrofoil {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """From small pictures to a tested model. Try: hydrofoil train digits --test."""
 
 
 @app.command()

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hydrofoil import Run, read_recipe, shipped_recipes
+from hydrofoil import Run, __version__, read_recipe, shipped_recipes
 from hydrofoil.cli import app, main
 from hydrofoil.data.sources import SOURCES
 from tests import published
@@ -79,6 +79,10 @@ def test_every_verb_explains_itself(cli: Cli) -> None:
         assert status == 0
         assert "--json" in output
     assert cli()[0] == 0
+
+
+def test_the_version_is_the_packages(cli: Cli) -> None:
+    assert cli("--version")[:2] == (0, f"hydrofoil {__version__}\n")
 
 
 def test_recipes_are_listed_and_printed(cli: Cli) -> None:
