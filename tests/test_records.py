@@ -52,12 +52,13 @@ def test_the_readme_quotes_the_record(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL_DATA, reason="needs the real sets under HYDROFOIL_DATA")
 @pytest.mark.parametrize("name", ["cifar10-lenet", "cifar10-lenet-linear", "mnist-cnn"])
-def test_a_short_recipe_reaches_its_expected_accuracy(name: str) -> None:
-    recipe = read_recipe(name)
-    pictures = load(recipe.data.source, REAL_DATA)
-    split = draw_split(pictures, **recipe.split_options())
-    model = build(recipe, pictures.shape, pictures.classes)
-    list(fit(model, pictures, split, recipe))
-    reached = score(model, pictures, split.test)
-    # One seed of the three that the record's mean is of: half a point of spread is expected.
-    assert reached.accuracy > (recipe.expect.test_accuracy or 0) - 0.015
+def test_the_mean_of_three_seeds_of_a_short_recipe_reaches_what_it_expects(name: str) -> None:
+    accuracies: list[float] = []
+    for seed in range(3):
+        recipe = read_recipe(name, [f"train.seed={seed}"])
+        pictures = load(recipe.data.source, REAL_DATA)
+        split = draw_split(pictures, **recipe.split_options())
+        model = build(recipe, pictures.shape, pictures.classes)
+        list(fit(model, pictures, split, recipe))
+        accuracies.append(score(model, pictures, split.test).accuracy)
+    assert sum(accuracies) / 3 >= BARS[name], accuracies
