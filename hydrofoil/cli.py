@@ -5,7 +5,6 @@ Heavy imports stand inside the verbs: `hydrofoil --help` answers before torch wo
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -209,7 +208,7 @@ def train(
     from hydrofoil.progress import Follower
     from hydrofoil.recipe import read_recipe
     from hydrofoil.report import text
-    from hydrofoil.run import Run, environment
+    from hydrofoil.run import Run, command, environment
     from hydrofoil.train.loop import fit
     from hydrofoil.train.state import State
 
@@ -231,9 +230,9 @@ def train(
         summary = follower.summary(state)
         if then_test:
             summary["test"] = _test(run, place, pictures, say)
-            say(f"next: {_command('predict', run)} PICTURE")
+            say(f"next: {command('predict', run.path)} PICTURE")
         else:
-            say(f"next: {_command('test' if len(split.test) else 'show', run, data_root)}")
+            say(f"next: {command('test' if len(split.test) else 'show', run.path, data_root)}")
     _print_json(as_json, summary)
 
 
@@ -248,7 +247,7 @@ def resume(
     from hydrofoil.device import pick_device, restore_threads
     from hydrofoil.models import build
     from hydrofoil.progress import Follower
-    from hydrofoil.run import Run
+    from hydrofoil.run import Run, command
     from hydrofoil.train.loop import fit
     from hydrofoil.train.state import State
 
@@ -257,7 +256,7 @@ def resume(
     if run.imported():
         raise HydrofoilError(
             f"{run.path}: its weights were imported, so there is no training to go on with.\n"
-            f"Test them with: {_command('test', run)}"
+            f"Test them with: {command('test', run.path)}"
         )
     with run.writing():
         restore_threads(run.environment().get("threads"))
@@ -272,7 +271,7 @@ def resume(
             for epoch in fit(model, pictures, split, recipe, state=state, watch=follower.watch):
                 follower.keep(epoch, model, state)
         summary = follower.summary(state)
-        say(f"next: {_command('test' if len(split.test) else 'show', run, data_root)}")
+        say(f"next: {command('test' if len(split.test) else 'show', run.path, data_root)}")
     _print_json(as_json, summary)
 
 
@@ -291,14 +290,11 @@ def import_weights(
 
     from hydrofoil.models import build
     from hydrofoil.recipe import read_recipe
-    from hydrofoil.run import Run, environment
+    from hydrofoil.run import Run, command, environment
     from hydrofoil.ship.adopt import read_weights
 
-    say, recipe, found = (
-        _sayer(as_json),
-        read_recipe(recipe_name, overrides or []),
-        read_weights(weights),
-    )
+    say, recipe = _sayer(as_json), read_recipe(recipe_name, overrides or [])
+    found = read_weights(weights)
     pictures, split = _pictures_and_split(recipe, data_root)
     model = build(recipe, pictures.shape, pictures.classes)
     model.load_weights(found, str(weights))
@@ -308,7 +304,7 @@ def import_weights(
         run.log({"event": "imported", "weights": model.weights_hash()})
     say(f"run: {run.path}, with the weights of {weights}")
     say("note: whether they were trained on pictures of this run's test split is not known here.")
-    say(f"next: {_command('test', run, data_root)}")
+    say(f"next: {command('test', run.path, data_root)}")
     _print_json(as_json, {"run": str(run.path), "weights": model.weights_hash()})
 
 
@@ -359,12 +355,6 @@ def _load(recipe: "Recipe", data_root: str) -> "Pictures":
     return load(recipe.data.source, data_root or recipe.data.root)
 
 
-def _command(verb: str, run: "Run", data_root: str = "") -> str:
-    """Return the command to type next, which works as it stands."""
-    root = ["--data-root", data_root] if data_root else []
-    return shlex.join(["hydrofoil", verb, str(run.path), *root])
-
-
 def _check_testable(recipe: "Recipe", split: "Split") -> None:
     """Refuse to test what has no test split."""
     if not len(split.test):
@@ -385,11 +375,13 @@ def _pictures_and_split(recipe: "Recipe", data_root: str) -> "tuple[Pictures, Sp
 @contextmanager
 def _stoppable(run: "Run", data_root: str) -> Generator[None]:
     """On Ctrl-C, say how to go on, and leave with 130."""
+    from hydrofoil.run import command
+
     try:
         yield
     except KeyboardInterrupt:
         done = f"{run.epochs_kept()} of {run.recipe.train.epochs} epochs"
-        go_on = _command("resume", run, data_root)
+        go_on = command("resume", run.path, data_root)
         print(f"\nstopped after {done}.\nGo on with: {go_on}", file=sys.stderr)
         raise typer.Exit(130) from None
 

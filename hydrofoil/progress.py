@@ -49,9 +49,8 @@ class Follower:
             self.began, self.seen = time.perf_counter(), (0.0, 0)
         if self.every and progress.step % self.every == 0:
             self._tell_running_loss(progress)
-        if (
-            self.terminal
-        ):  # the sums are read, and the device waited for, ten times a second at most
+        # The sums are read, and the device waited for, ten times a second at most.
+        if self.terminal:
             now = time.perf_counter()
             if now - self.drawn > 0.1 and now - self.began > 1:
                 self.drawn = now

@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -41,6 +42,12 @@ from hydrofoil.recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:  # a reader of runs, such as the report, needs no training code
     from hydrofoil.train.state import State
+
+
+def command(verb: str, path: Path, data_root: str = "") -> str:
+    """Return a command to type, which works as it stands, also where a path has spaces."""
+    root = ["--data-root", data_root] if data_root else []
+    return shlex.join(["hydrofoil", verb, str(path), *root])
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -271,7 +278,7 @@ class Run:
         if not path.exists():
             raise HydrofoilError(
                 f"{self.path}: no epoch is finished yet, so there are no weights.\n"
-                f"Go on with: hydrofoil resume {self.path}"
+                f"Go on with: {command('resume', self.path)}"
             )
         metadata = _read_metadata(path)
         self._check_recipe(path, metadata)
@@ -316,7 +323,7 @@ class Run:
         state.restore(model, _read_tensors(path), numbers)
 
     def _anew(self) -> str:
-        return f"\nTrain anew with: hydrofoil train {self.path / 'recipe.toml'}"
+        return f"\nTrain anew with: {command('train', self.path / 'recipe.toml')}"
 
     def _check_recipe(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Refuse weights that were trained by another recipe than the one beside them."""
@@ -407,7 +414,7 @@ def _claim_given(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     if any(folder.iterdir()):
         go_on = (
-            f", or go on with it: hydrofoil resume {folder}"
+            f", or go on with it: {command('resume', folder)}"
             if (folder / "recipe.toml").exists()
             else "."
         )

@@ -430,6 +430,7 @@ def test_the_next_command_works_as_it_stands(
     _, output, _ = cli(*arguments)
     last = output.strip().splitlines()[-1]
     assert last.startswith("next: hydrofoil test 'my run'")
+    assert "not tested yet: hydrofoil test 'my run'" in cli("show", "my run")[1]
     assert cli(*shlex.split(last)[2:])[0] == 0
 
 

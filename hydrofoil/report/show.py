@@ -16,7 +16,7 @@ from hydrofoil.models import build
 from hydrofoil.models.summary import summarise
 from hydrofoil.recipe import read_recipe, shipped_recipes
 from hydrofoil.report import draw, text
-from hydrofoil.run import Run
+from hydrofoil.run import Run, command
 
 
 @dataclass(frozen=True)
@@ -180,11 +180,11 @@ def show_run(path: Path) -> Shown:
     lines += [text.epoch_line(epoch, recipe) for epoch in epochs]
     left = recipe.train.epochs - len(epochs)
     if left > 0 and not run.imported():
-        lines.append(f"{text.plural(left, 'epoch')} to go: hydrofoil resume {path}")
+        lines.append(f"{text.plural(left, 'epoch')} to go: {command('resume', path)}")
     if test:
         lines += ["", text.test_lines(test)]
     elif (path / "best.safetensors").exists():
-        lines += ["", f"not tested yet: hydrofoil test {path}"]
+        lines += ["", f"not tested yet: {command('test', path)}"]
     content = {
         "run": str(path),
         "recipe": recipe.model_dump(mode="json"),
