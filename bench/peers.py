@@ -3,9 +3,10 @@
     python bench/peers.py [PEER …] --root DATA [--repeats 3] [--fraction 0.2] [--json FILE]
 
 A job is everything a person waits for: from the command to the tested model, imports and reading
-the data included. In each round every side runs once, in a process of its own. Printed for each:
-seconds (median and range), their ratio to hydrofoil's (median of the rounds' ratios, with its
-range), peak memory, accuracy on the test set, version; then the fastest of the others.
+the data included. In each round every side runs once, in a process of its own, and each round begins
+with another side. Printed for each: seconds (median and range), their ratio to hydrofoil's (median
+of the rounds' ratios, with its range), peak memory, accuracy on the test set, version; then the
+fastest of the others.
 
 Each library is used as its own documentation shows it (the page stands in each function), with its
 default data loading, workers, progress bar, logger and checkpoints. All train the same network on
@@ -340,8 +341,14 @@ def fastest(rows: Sequence[dict[str, Any]]) -> str:
     spread = "–".join(f"{value:.2f}" for value in best["ratio_range"])
     return (
         f"fastest of the others: {best['side']}, {best['ratio']:.2f} times hydrofoil's seconds "
-        f"({spread}, n = {best['n']} rounds)"
+        f"({spread}, n = {best['n']})"
     )
+
+
+def turned(sides: Sequence[str], number: int) -> list[str]:
+    """Return the order of a round: no side is always the one that finds the files uncached."""
+    start = number % len(sides)
+    return [*sides[start:], *sides[:start]]
 
 
 def problem(peers: Sequence[str], root: str) -> str | None:
@@ -368,21 +375,22 @@ def compare(arguments: argparse.Namespace) -> None:
     epochs = max(1, round(EPOCHS * arguments.fraction))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = torch.get_num_threads()
-    print(f"mnist-cnn, {epochs} epochs; torch {torch.__version__}, {device}, {threads} threads")
+    print(f"mnist-cnn, epochs: {epochs}; torch {torch.__version__}, {device}, {threads} threads")
     if arguments.fraction != 1:
         print(f"QUICK LOOK: {arguments.fraction:g} of the epochs; start-up weighs too much")
-    rounds: list[dict[str, Job]] = []
-    for number in range(1, arguments.repeats + 1):
-        rounds.append({})
-        for name in ["hydrofoil", *arguments.peers]:
-            rounds[-1][name] = job(name, arguments.root, epochs)
-            print(f"round {number}: {name} {rounds[-1][name].seconds:.1f} s", flush=True)
+    sides, rounds = ["hydrofoil", *arguments.peers], []
+    for number in range(arguments.repeats):
+        done: dict[str, Job] = {}
+        for name in turned(sides, number):
+            done[name] = job(name, arguments.root, epochs)
+            print(f"round {number + 1}: {name} {done[name].seconds:.1f} s", flush=True)
+        rounds.append(done)
     rows = summarise(rounds)
     print(COLUMNS, *map(line, rows), fastest(rows), sep="\n")
     if arguments.json:
         settings = {"epochs": epochs, "fraction": arguments.fraction, "device": device}
         settings |= {"threads": threads, "torch": torch.__version__}
-        jobs = [{name: asdict(one) for name, one in sides.items()} for sides in rounds]
+        jobs = [{name: asdict(one) for name, one in done.items()} for done in rounds]
         arguments.json.write_text(
             json.dumps({**settings, "summary": rows, "rounds": jobs}, indent=2)
         )
