@@ -3,10 +3,10 @@
     python bench/peers.py [PEER …] --root DATA [--repeats 3] [--fraction 0.2] [--json FILE]
 
 A job is everything a person waits for: from the command to the tested model, imports and reading
-the data included. In each round every side runs once, in a process of its own, and each round begins
-with another side. Printed for each: seconds (median and range), their ratio to hydrofoil's (median
-of the rounds' ratios, with its range), peak memory, accuracy on the test set, version; then the
-fastest of the others.
+the data included. In each round every side runs once, in a process of its own, and each round
+begins with another side. Printed for each: seconds (median and range), their ratio to hydrofoil's
+(median of the rounds' ratios, with its range), peak memory, accuracy on the test set, version; then
+the fastest of the others.
 
 Each library is used as its own documentation shows it (the page stands in each function), with its
 default data loading, workers, progress bar, logger and checkpoints. All train the same network on
@@ -14,9 +14,10 @@ all 60 000 pictures with Adam at 0.001, batches of 64 in a new order each epoch,
 and read the test set once, after the last epoch. What differs is what a library chooses by itself:
 Keras draws other first weights and keeps channels last, as its documentation does.
 
-`literal` is the tutorial's plain torch loop (bench/literal.py). The other peers come with
-`pip install -e '.[bench]'`: Lightning 2.6.6, Keras 3.15.1, fastai 2.8.12 and skorch 1.4.0 share one
-environment with torch 2.15.0 and torchvision 0.29.2 on Python 3.11 (tried on 2026-11-21).
+`literal` is the tutorial's plain torch loop (bench/literal.py); it stays on the CPU, while the
+others take a CUDA device where there is one. The other peers come with `pip install -e '.[bench]'`:
+Lightning 2.6.6, Keras 3.15.1, fastai 2.8.12 and skorch 1.4.0 share one environment with torch
+2.15.0 and torchvision 0.29.2 on Python 3.11 (tried on 2026-11-21).
 
 `--fraction` scales the epochs down for a quick look; the output says so.
 """
