@@ -42,13 +42,19 @@ def run(
         report, output, errors = (Path(beside, name) for name in ("report", "output", "errors"))
         launch = [sys.executable, "-I", "-S", str(HERE / "launch.py"), str(report)]
         with output.open("wb") as out, errors.open("wb") as err:
-            launched = subprocess.run(
+            launched = subprocess.Popen(
                 [*launch, ",".join(map(str, cores)), *command],
                 stdout=out,
                 stderr=err,
                 env=variables or environment(root, cores),
                 cwd=folder,
             )
+            try:
+                launched.wait()
+            finally:
+                if launched.poll() is None:  # this process was told to stop: so is the side
+                    launched.terminate()
+                    launched.wait()
         said = errors.read_text("utf-8", "replace").strip().splitlines()
         found = json.loads(report.read_text()) if report.exists() else {}
         status = found.get("status", launched.returncode or "no report")

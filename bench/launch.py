@@ -12,6 +12,7 @@ awaited descendants (loader workers, a compiler) had by itself. It is a maximum 
 
 import json
 import os
+import signal
 import sys
 import time
 
@@ -23,6 +24,7 @@ def main() -> None:
         os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
     began = time.perf_counter()
     child = os.posix_spawnp(command[0], command, os.environ)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
     while True:
         try:
             _, status, usage = os.wait4(child, 0)

@@ -27,12 +27,14 @@ logs. A job that fails is reported, and costs its round's ratios alone; the exit
 import argparse
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from math import ceil, prod
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ from children import (
 )
 
 import hydrofoil
-from hydrofoil import build, read_recipe
+from hydrofoil import HydrofoilError, build, load, read_recipe
 from hydrofoil.data.sources import data_root, find_source
 from hydrofoil.models.summary import total_multiply_adds
 from hydrofoil.run import environment as versions
@@ -352,16 +354,14 @@ def tail(means: dict[str, float | None], results: Sequence[dict[str, Any]], repe
     warm, cold, training = (cell(mean, 0, 1) for mean in means.values())
     quick = "" if all(one["fraction"] == 1 for one in results) else " QUICK LOOK, no result."
     return (
-        f"geometric means over {len(results)} recipes, n = {repeats} rounds each: literal ÷ "
-        f"hydrofoil {warm} warm, {cold} cold; training alone {training}.{quick}"
+        f"geometric means (recipes: {len(results)}, rounds of each: n = {repeats}): literal ÷ "
+        f"hydrofoil {warm} warm, {cold} cold, training alone {training}.{quick}"
     )
 
 
 def describe(settings: Settings) -> dict[str, Any]:
     """Return what the figures depend on: date, machine, versions; names no host, path or user."""
     known = versions(torch.device("cpu"), [])
-    import torchvision  # in a child it costs seconds; here it only gives its version
-
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     covered = "no generated code, compiled kernels, list of fonts"
     return {
@@ -374,7 +374,7 @@ def describe(settings: Settings) -> dict[str, Any]:
             "memory_gigabytes": memory_gigabytes(),
         },
         "versions": {name: known[name] for name in ("hydrofoil", "git", "python", "torch", "numpy")}
-        | {"torchvision": torchvision.__version__},
+        | {"torchvision": version("torchvision")},
         "load_average": os.getloadavg(),
         "n": settings.repeats,
         "fraction": settings.fraction,
@@ -438,6 +438,8 @@ def bench(settings: Settings) -> dict[str, Any]:
     def complain(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    for source in {read_recipe(name).data.source for name in settings.recipes}:
+        load(source, settings.root)  # downloads it if need be: no side is to wait for that
     about = describe(settings)
     say(head(settings, about))
     results: list[dict[str, Any]] = []
@@ -462,9 +464,10 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the running side ends too
     try:
         document = bench(parse())
-    except ValueError as error:
+    except (HydrofoilError, ValueError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
