@@ -247,6 +247,7 @@ def main() -> None:
         start, total, right, count = time.perf_counter(), 0.0, 0, 0
         for loss, correct, size in train_steps(network, optimizer, loader["train"]):
             total, right, count = total + loss * size, right + correct, count + size
+        train_seconds = time.perf_counter() - start
         valid = check(network, loader["valid"]) if "valid" in loader else None
         if one.held_out and valid is not None and valid["loss"] < best:
             best, kept = (
@@ -260,6 +261,7 @@ def main() -> None:
                 "loss": total / count,
                 "accuracy": right / count,
                 "valid": valid,
+                "train_seconds": train_seconds,
                 "seconds": seconds,
             }
         )

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from hydrofoil.recipe import Recipe
     from hydrofoil.run import Run
 
+REPOSITORY = Path(__file__).parents[1]  # in a clone or an editable install
+
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
@@ -346,6 +348,39 @@ def predict(
     predictions = [(str(path), classify(model, path, invert=invert)) for path in pictures]
     _sayer(as_json)("\n".join(text.prediction_lines(path, one) for path, one in predictions))
     _print_json(as_json, [{"picture": path, **one.as_dict()} for path, one in predictions])
+
+
+@app.command()
+def bench(
+    names: Annotated[
+        list[str] | None, _argument("[RECIPE]...", "Default: the five tutorials.")
+    ] = None,
+    fraction: Annotated[
+        float | None, _option("--fraction", "F", "Of the epochs, for a quick look; default: 1.")
+    ] = None,
+    repeats: Annotated[int | None, _option("--repeats", "N", "Rounds; default: 3.", min=1)] = None,
+    cores: Annotated[int | None, _option("--cores", "N", "Default: all.", min=1)] = None,
+    data_root: DataRoot = "",
+    as_json: Json = False,
+) -> None:
+    """Time whole jobs of the tutorials as they stand and of hydrofoil, in turn. Takes hours."""
+    import subprocess
+
+    script = REPOSITORY / "bench" / "tutorials.py"
+    if not script.is_file():
+        raise HydrofoilError(
+            "bench: bench/tutorials.py lies in hydrofoil's repository, and not in this install.\n"
+            "Clone the repository, and run there: pip install -e . && hydrofoil bench"
+        )
+    given = {"--fraction": fraction, "--repeats": repeats, "--cores": cores}
+    command = [sys.executable, str(script), *(names or []), *(["--json", "-"] if as_json else [])]
+    for flag, value in [*given.items(), ("--root", data_root or None)]:
+        command += [] if value is None else [flag, str(value)]
+    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    status = subprocess.run(command, env=environment).returncode
+    if status:
+        raise typer.Exit(status if status > 0 else 1)
 
 
 def _load(recipe: "Recipe", data_root: str) -> "Pictures":
