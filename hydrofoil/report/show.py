@@ -174,6 +174,8 @@ def show_run(path: Path) -> Shown:
     Raises:
         HydrofoilError: It is not a run folder, or a broken one.
     """
+    from hydrofoil.report.curves import learning_curves  # brings matplotlib: about 0.5 s
+
     run = Run.open(path)
     epochs, test, recipe = run.epochs(), run.test(), run.recipe
     lines = [text.recipe_lines(recipe), text.split_line(recipe, run.split()), ""]
@@ -191,5 +193,5 @@ def show_run(path: Path) -> Shown:
         "epochs": epochs,
         "test": test,
     }
-    png = draw.learning_curves(epochs, f"{path.name}: learning curves") if epochs else b""
+    png = learning_curves(epochs, f"{path.name}: learning curves") if epochs else b""
     return Shown("\n".join(lines), content, png, run.path / "figures" / "curves.png")
