@@ -31,6 +31,7 @@ _HOMES = {
     "measure": "evaluate.metrics",
     "pick_device": "device",
     "predict": "ship.predict",
+    "prepare": "train.executors",
     "read_recipe": "recipe",
     "score": "evaluate.score",
     "shipped_recipes": "recipe",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from hydrofoil.run import Run as Run
     from hydrofoil.ship.predict import Prediction as Prediction
     from hydrofoil.ship.predict import predict as predict
+    from hydrofoil.train.executors import prepare as prepare
     from hydrofoil.train.loop import Epoch as Epoch
     from hydrofoil.train.loop import Progress as Progress
     from hydrofoil.train.loop import fit as fit

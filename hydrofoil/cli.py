@@ -171,6 +171,10 @@ def show(
     out: Annotated[
         Path | None, _option("--out", "FILE", "Where to draw; default: here, or in the run.")
     ] = None,
+    code: Annotated[
+        bool, typer.Option("--code", help="Print the C that native steps of a recipe run.")
+    ] = False,
+    device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
 ) -> None:
@@ -180,6 +184,9 @@ def show(
 
     if out is not None and out.suffix.lower() != ".png":
         raise HydrofoilError(f"--out {out}: figures are PNG: expected a name that ends in .png.")
+    if code:
+        _print(_expected(what, overrides or [], device)[1])
+        return
     content: dict[str, Any] = {}
     for one in find(what, overrides or [], data_root, class_name, pixels):
         content |= one.content
@@ -188,7 +195,20 @@ def show(
             write_whole(out or one.path, one.png)
             content["drawn"] = str(out or one.path)
             _sayer(as_json)(f"drawn: {out or one.path}\n")
+        if "layers" in one.content:
+            content["executor"] = _expected(what, overrides or [], device)[0]
+            _sayer(as_json)(content["executor"])
     _print_json(as_json, content)
+
+
+def _expected(name: str, overrides: Sequence[str], device: str) -> tuple[str, str]:
+    """Return the line on what would run a recipe's steps, and its C."""
+    from hydrofoil.device import pick_device
+    from hydrofoil.recipe import read_recipe
+    from hydrofoil.train.executors import expected
+
+    choice, code = expected(read_recipe(name, overrides), pick_device(device))
+    return choice.line, code.rstrip() or f"/* no native code */ {choice.line}"
 
 
 @app.command()
@@ -211,6 +231,7 @@ def train(
     from hydrofoil.recipe import read_recipe
     from hydrofoil.report import text
     from hydrofoil.run import Run, command, environment
+    from hydrofoil.train.executors import prepare
     from hydrofoil.train.loop import fit
     from hydrofoil.train.state import State
 
@@ -224,10 +245,14 @@ def train(
     pick_threads(total_multiply_adds(model.network, pictures.shape) * recipe.train.batch_size)
     state = State.fresh(model, recipe)
     run = Run.create(run_folder, recipe, split, environment(place, context.obj))
-    say(f"{text.recipe_lines(recipe)}\n{text.split_line(recipe, split)}\nrun: {run.path}\n")
+    say(f"{text.recipe_lines(recipe)}\n{text.split_line(recipe, split)}\nrun: {run.path}")
     with run.writing():
         with _stoppable(run, data_root), Follower(run, say) as follower:
-            for epoch in fit(model, pictures, split, recipe, state=state, watch=follower.watch):
+            executor = follower.prepared(prepare(model, pictures, split, recipe, state))
+            for epoch in fit(
+                model, pictures, split, recipe,
+                state=state, executor=executor, watch=follower.watch,
+            ):  # fmt: skip
                 follower.keep(epoch, model, state)
         summary = follower.summary(state)
         if then_test:
@@ -241,6 +266,12 @@ def train(
 @app.command()
 def resume(
     run_folder: RunFolder,
+    execute: Annotated[
+        str | None,
+        _option(
+            "--execute", "NAME", "Go on with eager, compile, graph or native; default: as begun."
+        ),
+    ] = None,
     device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
@@ -250,6 +281,7 @@ def resume(
     from hydrofoil.models import build
     from hydrofoil.progress import Follower
     from hydrofoil.run import Run, command
+    from hydrofoil.train.executors import prepare
     from hydrofoil.train.loop import fit
     from hydrofoil.train.state import State
 
@@ -268,9 +300,15 @@ def resume(
         state = State.fresh(model, recipe)
         run.load_last(model, state)
         run.forget_after(state.epoch)
-        say(f"{run.path}: {state.epoch} of {recipe.train.epochs} epochs are done\n")
+        say(f"{run.path}: {state.epoch} of {recipe.train.epochs} epochs are done")
         with _stoppable(run, data_root), Follower(run, say) as follower:
-            for epoch in fit(model, pictures, split, recipe, state=state, watch=follower.watch):
+            executor = follower.prepared(
+                prepare(model, pictures, split, recipe, state, execute=execute)
+            )
+            for epoch in fit(
+                model, pictures, split, recipe,
+                state=state, executor=executor, watch=follower.watch,
+            ):  # fmt: skip
                 follower.keep(epoch, model, state)
         summary = follower.summary(state)
         say(f"next: {command('test' if len(split.test) else 'show', run.path, data_root)}")

@@ -54,6 +54,16 @@ def describe_device(device: torch.device) -> str:
     return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
 
 
+def available_threads() -> int:
+    """Return how many CPU threads this process may use: OMP_NUM_THREADS, or the cores it has."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given) > 0:
+        return int(given)
+    if hasattr(os, "sched_getaffinity"):  # Linux: what taskset and containers leave
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 ONE_THREAD_BELOW = 10_000_000  # multiply-adds of a step's forward pass; measured in docs/log.md
 
 

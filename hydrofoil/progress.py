@@ -9,8 +9,13 @@ from typing import Any, Self
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.report import text
 from hydrofoil.run import Run
+from hydrofoil.train.executors import Executor, Prepared
 from hydrofoil.train.loop import Epoch, Progress
 from hydrofoil.train.state import State
+
+# Saving syncs the disk, some 20 ms: longer than the epochs of a small set. A run that is killed
+# repeats what it did since it was last saved; one that stops in any other way saves before it ends.
+SAVE_SECONDS = 1.0
 
 
 class Follower:
@@ -30,6 +35,9 @@ class Follower:
         self.terminal = sys.stderr.isatty()
         self.bar: Any = None
         self.start = self.began = self.drawn = time.perf_counter()
+        self.unsaved: dict[str, bytes] = {}
+        self.saved = -SAVE_SECONDS
+        self.epoch = self.first = 0  # the epoch that is watched, and its steps at the first look
         self.seen = (0.0, 0)  # loss and pictures of this epoch at the last line
 
     def __enter__(self) -> Self:
@@ -42,10 +50,19 @@ class Follower:
         trace: TracebackType | None,
     ) -> None:
         self._clear()
+        self._save()
+
+    def prepared(self, prepared: Prepared) -> Executor:
+        """Tell and log which executor runs the steps, and return it."""
+        executor = prepared.executor
+        self.run.log({"event": "executor", "name": executor.name, "threads": executor.threads})
+        self.say(f"{prepared.line}\n")
+        return executor
 
     def watch(self, progress: Progress) -> None:
-        """Follow one step."""
-        if progress.step == 1:
+        """Follow the steps."""
+        if progress.epoch != self.epoch:
+            self.epoch, self.first = progress.epoch, progress.step
             self.began, self.seen = time.perf_counter(), (0.0, 0)
         if self.every and progress.step % self.every == 0:
             self._tell_running_loss(progress)
@@ -54,16 +71,26 @@ class Follower:
             now = time.perf_counter()
             if now - self.drawn > 0.1 and now - self.began > 1:
                 self.drawn = now
-                self._draw(progress, progress.step / (now - self.began))
+                self._draw(progress, (progress.step - self.first) / (now - self.began))
 
     def keep(self, epoch: Epoch, model: Classifier, state: State) -> None:
         """Log an epoch, keep its weights, and tell of it."""
         self._clear()
         self.run.log(epoch.as_dict())
         if epoch.best:
-            self.run.save_best(model, epoch.number)
-        self.run.save_last(model, state)
+            self.unsaved |= self.run.best_files(model, epoch.number)
+        self.unsaved |= self.run.last_files(model, state)
+        if time.perf_counter() - self.saved > SAVE_SECONDS:
+            self._save()
         self.say(text.epoch_line(epoch.as_dict(), self.run.recipe))
+
+    def _save(self) -> None:
+        """Write what the run can go on from: the best weights first, as the last tell of them."""
+        for name in ("best.safetensors", "last.safetensors", "last.json"):
+            if name in self.unsaved:
+                self.run.write(name, self.unsaved[name])
+        self.unsaved.clear()
+        self.saved = time.perf_counter()
 
     def summary(self, state: State) -> dict[str, Any]:
         """Tell which epoch was kept, and return what a program wants to know of the training."""

@@ -27,7 +27,17 @@ def generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
     return torch.Generator().manual_seed(key(seed, purpose, *counters))
 
 
-def uniform_bits(draw: int, count: int, device: torch.device) -> Tensor:
+def halves(draw: int) -> tuple[int, int]:
+    """Return a key's low and high 32 bits as int32 has them.
+
+    >>> halves(2**63 - 1)
+    (-1, 2147483647)
+    """
+    low, high = draw & 0xFFFFFFFF, draw >> 32
+    return (low - (1 << 32) if low >= 1 << 31 else low), high
+
+
+def uniform_bits(draw: int | Tensor, count: int, device: torch.device) -> Tensor:
     """Return ``count`` random integers in [0, 2**24), int32, the same ones on every device.
 
     Counter-based: the i-th number is a hash of (key, i) alone, so a mask needs no generator state
@@ -36,13 +46,14 @@ def uniform_bits(draw: int, count: int, device: torch.device) -> Tensor:
     in int32 arithmetic that wraps: about 25 elementwise kernels on ``count`` integers.
 
     Args:
-        draw: The key of this draw, from `key`.
+        draw: The key of this draw, from `key`; or its `halves` as an int32 tensor on the device,
+            where a captured step reads another key each time it is replayed.
         count: How many numbers.
         device: Where they are made.
     """
     bits = torch.arange(count, dtype=torch.int32, device=device)
-    for half in (draw & 0xFFFFFFFF, draw >> 32):
-        bits ^= half - (1 << 32) if half >= 1 << 31 else half
+    for half in draw.unbind() if isinstance(draw, Tensor) else halves(draw):
+        bits ^= half
         bits ^= (bits >> 16) & 0xFFFF  # int32 shifts keep the sign: mask it off
         bits *= 0x7FEB352D
         bits ^= (bits >> 15) & 0x1FFFF

@@ -126,6 +126,10 @@ class Train(Fields):
     """Which epoch's weights are kept as best; default: valid.loss, or last if none is held out."""
     seed: Annotated[int, Field(ge=0)] = 0
     """What initialisation, split, order and dropout are drawn from."""
+    label_smoothing: Fraction = 0.0
+    """The share of each label that is spread over all classes in the training loss."""
+    execute: Literal["auto", "eager", "compile", "graph", "native"] = "auto"
+    """What runs the steps: auto takes what saves more than its preparing costs."""
     log_every: Annotated[int, Field(ge=0)] = 0
     """Print and log the mean loss of every so many steps; 0: only once an epoch."""
 
@@ -233,7 +237,8 @@ class Recipe(Fields):
     def hash(self) -> str:
         """Return the SHA-256, in hexadecimal, of all that decides the weights after each epoch.
 
-        That is all but names, remarks, expectations, the data root and how many epochs there are.
+        That is all but names, remarks, expectations, the data root, how many epochs there are and
+        what runs the steps.
         """
         plain = self.model_dump(
             mode="json",
@@ -242,9 +247,11 @@ class Recipe(Fields):
                 "about": True,
                 "expect": True,
                 "data": {"root"},
-                "train": {"epochs", "log_every"},
+                "train": {"epochs", "log_every", "execute"},
             },
         )
+        if not self.train.label_smoothing:  # runs from before there was any keep their hash
+            del plain["train"]["label_smoothing"]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

@@ -180,7 +180,7 @@ class Run:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
         """Write one file of the run as JSON."""
-        return self.write(name, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        return self.write(name, _json(content))
 
     # ── the log ──────────────────────────────────────────────────────────────────────────────────
 
@@ -253,6 +253,11 @@ class Run:
 
     def save_best(self, model: Classifier, epoch: int) -> None:
         """Keep the network's parameters, and nothing else, as best.safetensors."""
+        for name, content in self.best_files(model, epoch).items():
+            self.write(name, content)
+
+    def best_files(self, model: Classifier, epoch: int) -> dict[str, bytes]:
+        """Return what `save_best` writes."""
         metadata = {
             "format": "hydrofoil 1",
             "model": json.dumps(self.recipe.model.model_dump(mode="json")),
@@ -264,7 +269,8 @@ class Run:
             "epoch": str(epoch),
             "recipe": self.recipe.hash(),
         }
-        self.write("best.safetensors", save_tensors(_plain(model.network.state_dict()), metadata))
+        tensors = _plain(model.network.state_dict())
+        return {"best.safetensors": save_tensors(tensors, metadata)}
 
     def load_best(self, device: torch.device) -> tuple[Classifier, int]:
         """Return the model with the run's best weights, and their epoch.
@@ -296,12 +302,16 @@ class Run:
 
     def save_last(self, model: Classifier, state: "State") -> None:
         """Keep everything that going on from here needs."""
+        for name, content in self.last_files(model, state).items():
+            self.write(name, content)
+
+    def last_files(self, model: Classifier, state: "State") -> dict[str, bytes]:
+        """Return what `save_last` writes."""
         numbers = state.numbers()
         # The numbers travel in the tensors' file too, so that the pair cannot come from two epochs.
         metadata = {"numbers": json.dumps(numbers), "recipe": self.recipe.hash()}
         tensors = save_tensors(_plain(state.tensors(model)), metadata)
-        self.write("last.safetensors", tensors)
-        self.write_json("last.json", numbers)
+        return {"last.safetensors": tensors, "last.json": _json(numbers)}
 
     def load_last(self, model: Classifier, state: "State") -> None:
         """Put the last whole epoch back into a fresh model and state, if one was finished."""
@@ -361,6 +371,10 @@ class Run:
         if not isinstance(content, dict):
             raise HydrofoilError(f"{path}: broken: it holds no object.")
         return content
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

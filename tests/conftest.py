@@ -36,8 +36,17 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's cache folder for what the tests build."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def only_made_data(data_root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def only_made_data(
+    data_root: Path, caches: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """No test sees this machine's data or leaves runs behind."""
     monkeypatch.setenv("HYDROFOIL_DATA", str(data_root))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(caches))
     monkeypatch.chdir(tmp_path)

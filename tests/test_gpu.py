@@ -2,17 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from hydrofoil import Run, State, build, draw_split, fit, load, read_recipe, score
 from hydrofoil.cli import main
+from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
-from hydrofoil.models.layers import key_dropout
 from hydrofoil.randomness import uniform_bits
 from hydrofoil.timing import Stopwatch
-from hydrofoil.train.step import train_step
+from hydrofoil.train.graph import Graph
+from hydrofoil.train.step import Eager
 from tests.conftest import REAL_RECIPES
 
 pytestmark = [
@@ -59,21 +61,43 @@ def test_the_command_line_trains_tests_and_predicts_on_the_gpu() -> None:
     assert Run.open("r").environment()["device_name"] == torch.cuda.get_device_name()
 
 
-def test_a_step_never_waits_for_the_device() -> None:
-    recipe = read_recipe("cifar10-cnn3", ["train.epochs=1"])
-    pictures = load("cifar10").to(CUDA)
+@pytest.mark.parametrize("kind", [Eager, Graph])
+@pytest.mark.parametrize("name", ["cifar10-cnn3", "mnist-cnn"])  # dropout; Adam
+def test_a_step_never_waits_for_the_device(name: str, kind: Any) -> None:
+    recipe = read_recipe(name, ["train.epochs=1"])
+    pictures = load(recipe.data.source).to(CUDA)
     model = build(recipe, pictures.shape, pictures.classes).to(CUDA).train()
     optimizer, sums = State.fresh(model, recipe).optimizer, Sums(CUDA)
+    executor = kind(model, optimizer, pictures, batch_size=20)
     index_N = torch.arange(20, device=CUDA)
     for step in (1, 2, 3):  # the first prepares what later ones reuse
         torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
         try:
-            key_dropout(model.network, 0, 1, step)
-            batch = pictures.pictures_NCHW[index_N], pictures.labels_N[index_N]
-            train_step(model, optimizer, *batch, sums)
+            executor.train_steps(index_N, 1, step, sums)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert sums.read().count == 60
+
+
+@pytest.mark.parametrize("name", [*REAL_RECIPES, "digits"])
+def test_graphs_take_eagers_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    recipe = read_recipe(name)
+    pictures = load(recipe.data.source).to(CUDA)
+    split = draw_split(pictures, **recipe.split_options())
+    batch = recipe.train.batch_size
+    losses: list[float] = []
+    for kind in (Eager, Graph):
+        model = build(recipe, pictures.shape, pictures.classes).to(CUDA).train()
+        optimizer = State.fresh(model, recipe).optimizer
+        executor = kind(model, optimizer, pictures, batch_size=batch, label_smoothing=0.1)
+        sums = Sums(CUDA)
+        for epoch in (1, 2):
+            order_N = epoch_order(split.train, 0, epoch)[: 9 * batch - 1].to(CUDA)
+            executor.train_steps(order_N, epoch, 1, sums)
+        losses.append(sums.read().loss)
+        assert sums.count == 2 * (9 * batch - 1)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_seconds_are_the_devices_own() -> None:

@@ -52,6 +52,7 @@ def hydrofoil_losses(recipe: Any, pictures: Any, split: Any, model: Any) -> list
     seen = [0.0, 0]
 
     def watch(progress: Any) -> None:
+        assert progress.step == len(losses) % progress.steps + 1  # log_every: after every step
         total, count = float(progress.sums.loss), progress.sums.count
         if progress.step == 1:
             seen[:] = [0.0, 0]
@@ -92,8 +93,24 @@ def literal_losses(
     return losses
 
 
-def compare(name: str, root: str) -> None:
-    recipe = read_recipe(name, ["train.epochs=1000"])
+# Rounding grows in these two: near ties in pooling fall the other way, and Adam divides by small
+# gradients. torch without oneDNN differs from torch with it by up to 2e-7 in the first 20 steps,
+# 3e-5 in 50 and 5e-4 in 200, and native by as much.
+CHAOTIC = ("cifar10-cnn3", "mnist-cnn")
+
+
+def check_losses(ours: list[float], theirs: list[float], chaotic: bool) -> None:
+    if chaotic:
+        np.testing.assert_allclose(ours[:20], theirs[:20], rtol=2e-6)
+        np.testing.assert_allclose(ours[20:50], theirs[20:50], rtol=2e-4)
+        np.testing.assert_allclose(ours[50:], theirs[50:], rtol=3e-3)
+    else:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def compare(name: str, root: str, execute: str) -> None:
+    overrides = ["train.epochs=1000", f"train.execute={execute}", "train.log_every=1"]
+    recipe = read_recipe(name, overrides)
     pictures = load(recipe.data.source, root)
     data = recipe.data
     split = draw_split(pictures, valid=data.valid, test=data.test, merge=data.merge)
@@ -109,8 +126,8 @@ def compare(name: str, root: str) -> None:
     ours = hydrofoil_losses(recipe, pictures, split, model)
     theirs = literal_losses(name, root, recipe, split, network)
     assert len(ours) == len(theirs) == STEPS
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    if not hasattr(network, "dropout"):
+    check_losses(ours, theirs, chaotic=execute == "native" and name in CHAOTIC)
+    if not hasattr(network, "dropout") and execute == "eager":
         for key_, tensor in network.state_dict().items():
             torch.testing.assert_close(
                 model.network.state_dict()[key_], tensor, rtol=1e-4, atol=1e-6
@@ -123,19 +140,23 @@ def torchvision_reads_made_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
 
 
+@pytest.mark.parametrize("execute", ["eager", "native"])
 @pytest.mark.parametrize("name", REAL_RECIPES)
 @pytest.mark.usefixtures("torchvision_reads_made_sets")
 @pytest.mark.filterwarnings("ignore:numpy.core:DeprecationWarning")  # the published pickles name it
-def test_two_hundred_steps_have_the_literal_loops_losses(name: str, tmp_path: Path) -> None:
+def test_two_hundred_steps_have_the_literal_loops_losses(
+    name: str, execute: str, tmp_path: Path
+) -> None:
     # Every epoch ends with a smaller batch, and 200 steps reach a second epoch at least.
     published.write_mnist(tmp_path, train=2410, test=50)
     published.write_cifar10(tmp_path, train=398, test=60)
-    compare(name, str(tmp_path))
+    compare(name, str(tmp_path), execute)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL_DATA, reason="needs the real sets under HYDROFOIL_DATA")
+@pytest.mark.parametrize("execute", ["eager", "native"])
 @pytest.mark.parametrize("name", REAL_RECIPES)
 @pytest.mark.filterwarnings("ignore:numpy.core:DeprecationWarning")
-def test_two_hundred_steps_on_the_real_sets(name: str) -> None:
-    compare(name, REAL_DATA)
+def test_two_hundred_steps_on_the_real_sets(name: str, execute: str) -> None:
+    compare(name, REAL_DATA, execute)

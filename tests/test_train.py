@@ -22,9 +22,12 @@ from hydrofoil.recipe import Adam, Sgd
 from hydrofoil.train.optimizers import OPTIMIZERS, build_optimizer
 from tests.conftest import REAL_RECIPES
 
+EXECUTORS = ["eager", "native"]
+
 
 def prepared(*overrides: str, name: str = "mnist-mlp") -> tuple[Classifier, Any, Any, Recipe]:
-    recipe = read_recipe(name, overrides)
+    # What auto chooses depends on the machine; tests/test_executors.py is about that.
+    recipe = read_recipe(name, ["train.execute=eager", *overrides])
     pictures = load(recipe.data.source)
     split = draw_split(pictures, **recipe.split_options())
     return build(recipe, pictures.shape, pictures.classes), pictures, split, recipe
@@ -54,11 +57,20 @@ def test_every_recipe_trains_and_learns(name: str) -> None:
         assert not torch.equal(tensor, before[key]), key
 
 
+@pytest.mark.parametrize("execute", EXECUTORS)
 @pytest.mark.parametrize("name", REAL_RECIPES)
-def test_the_same_recipe_and_seed_give_the_same_weights_twice(name: str) -> None:
-    first, second = (trained("train.epochs=1", name=name).weights_hash() for _ in range(2))
+def test_the_same_recipe_and_seed_give_the_same_weights_twice(name: str, execute: str) -> None:
+    first, second = (
+        trained("train.epochs=1", f"train.execute={execute}", name=name).weights_hash()
+        for _ in range(2)
+    )
     assert first == second
-    assert trained("train.epochs=1", "train.seed=1", name=name).weights_hash() != first
+    assert (
+        trained(
+            "train.epochs=1", "train.seed=1", f"train.execute={execute}", name=name
+        ).weights_hash()
+        != first
+    )
 
 
 def test_the_global_generator_plays_no_part_in_training() -> None:
@@ -68,9 +80,11 @@ def test_the_global_generator_plays_no_part_in_training() -> None:
     assert trained("train.epochs=1", name="cifar10-cnn3").weights_hash() == first.weights_hash()
 
 
+@pytest.mark.parametrize("execute", EXECUTORS)
 @pytest.mark.parametrize("name", ["mnist-mlp", "cifar10-cnn3", "mnist-cnn"])  # SGD, momentum, Adam
-def test_going_on_from_a_saved_state_gives_the_same_bits(name: str) -> None:
-    straight, pictures, split, recipe = prepared("train.epochs=4", name=name)
+def test_going_on_from_a_saved_state_gives_the_same_bits(name: str, execute: str) -> None:
+    overrides = ("train.epochs=4", f"train.execute={execute}")
+    straight, pictures, split, recipe = prepared(*overrides, name=name)
     state = State.fresh(straight, recipe)
     saved: tuple[Any, Any] | None = None
     for epoch in fit(straight, pictures, split, recipe, state=state):

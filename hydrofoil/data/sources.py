@@ -63,11 +63,13 @@ class Source:
         torchvision: The class in torchvision.datasets that downloads them.
         shape: Channels, height and width of its pictures.
         classes: How many classes it has.
+        counts: Published training and test pictures; digits publish no test split.
     """
 
     read: Callable[[Path], Pictures]
     shape: tuple[int, int, int]
     classes: int
+    counts: tuple[int, int]
     folder: str = ""
     files: tuple[str, ...] = ()
     torchvision: str = ""
@@ -210,15 +212,32 @@ def _content(path: Path) -> bytes:
 
 def _read_mnist(folder: Path, classes: tuple[str, ...], source: str) -> Pictures:
     arrays = [read_idx(folder / file) for file in IDX_FILES]
-    for images, labels, file in ((*arrays[:2], IDX_FILES[0]), (*arrays[2:], IDX_FILES[2])):
-        if images.shape != (len(labels), 28, 28) or labels.ndim != 1 or not len(labels):
+    for at in (0, 2):
+        shape, labels, file = arrays[at].shape, arrays[at + 1], IDX_FILES[at]
+        if shape != (len(labels), 28, 28) or labels.ndim != 1 or not len(labels):
             raise HydrofoilError(
-                f"{folder / file}: {len(labels)} labels for pictures of {images.shape}; "
+                f"{folder / file}: {len(labels)} labels for pictures of {shape}; "
                 "expected as many pictures of 28×28, and one at least."
             )
-    pictures = np.concatenate([arrays[0], arrays[2]])[:, None]
-    labels = np.concatenate([arrays[1], arrays[3]])
-    return _checked(folder, pictures, labels, classes, source, len(arrays[2]))
+    labels, published_test = np.concatenate([arrays[1], arrays[3]]), len(arrays[2])
+    images = arrays[::2]
+    arrays.clear()
+    return _checked(folder, _joined(images)[:, None], labels, classes, source, published_test)
+
+
+def _joined(parts: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """Return the parts as one array; empties the list, so that memory never holds the set twice.
+
+    From the last to the first, as the heap gives memory back from its end.
+    """
+    whole = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.uint8)
+    end = len(whole)
+    while parts:
+        part = parts.pop()
+        whole[end - len(part) : end] = part
+        end -= len(part)
+        del part
+    return whole
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -272,7 +291,9 @@ def _read_cifar(
             )
         pictures.append(rows.reshape(-1, 3, 32, 32))
         labels.extend(numbers)
-    return _checked(folder, np.concatenate(pictures), labels, classes, source, len(pictures[-1]))
+        del batch, rows
+    published_test = len(pictures[-1])
+    return _checked(folder, _joined(pictures), labels, classes, source, published_test)
 
 
 def _read_cifar100(folder: Path) -> Pictures:
@@ -302,21 +323,21 @@ def _checked(
 
 
 SOURCES = {
-    "digits": Source(_read_digits, (1, 8, 8), 10),
+    "digits": Source(_read_digits, (1, 8, 8), 10, (1797, 0)),
     "mnist": Source(
         lambda at: _read_mnist(at, DIGIT_CLASSES, "mnist"),
-        (1, 28, 28), 10, "MNIST/raw", IDX_FILES, "MNIST",
+        (1, 28, 28), 10, (60_000, 10_000), "MNIST/raw", IDX_FILES, "MNIST",
     ),
     "fashion-mnist": Source(
         lambda at: _read_mnist(at, FASHION_CLASSES, "fashion-mnist"),
-        (1, 28, 28), 10, "FashionMNIST/raw", IDX_FILES, "FashionMNIST",
+        (1, 28, 28), 10, (60_000, 10_000), "FashionMNIST/raw", IDX_FILES, "FashionMNIST",
     ),
     "cifar10": Source(
         lambda at: _read_cifar(at, CIFAR10_FILES, b"labels", CIFAR10_CLASSES, "cifar10"),
-        (3, 32, 32), 10, "cifar-10-batches-py", CIFAR10_FILES, "CIFAR10",
+        (3, 32, 32), 10, (50_000, 10_000), "cifar-10-batches-py", CIFAR10_FILES, "CIFAR10",
     ),
     "cifar100": Source(
         _read_cifar100,
-        (3, 32, 32), 100, "cifar-100-python", CIFAR100_FILES, "CIFAR100",
+        (3, 32, 32), 100, (50_000, 10_000), "cifar-100-python", CIFAR100_FILES, "CIFAR100",
     ),
 }  # fmt: skip

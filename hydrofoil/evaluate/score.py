@@ -12,7 +12,7 @@ from hydrofoil.data.pictures import Pictures
 from hydrofoil.evaluate.metrics import Metrics, measure, picture_losses
 from hydrofoil.models.classifier import Classifier
 
-BATCH = 500  # pictures a forward pass; how the split is cut changes no score
+BATCH = 250  # pictures a forward pass: as fast as 500, in half the memory; changes no score
 
 
 @torch.no_grad()

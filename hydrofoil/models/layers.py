@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.randomness import key, uniform_bits
+from hydrofoil.randomness import halves, key, uniform_bits
 
 Shape = tuple[int, ...]
 
@@ -19,7 +19,7 @@ class Dropout(nn.Dropout):
     never given a key draws from torch's global generator, as nn.Dropout does.
     """
 
-    draw: int | None = None
+    draw: int | Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the input, thinned out while training."""
@@ -30,11 +30,31 @@ class Dropout(nn.Dropout):
         return input * kept * (1 / (1 - self.p))
 
 
+def dropouts(network: nn.Module) -> list[Dropout]:
+    """Return a network's dropout layers, in the order that their draws are numbered by."""
+    return [layer for layer in network.modules() if isinstance(layer, Dropout)]
+
+
+def dropout_key(seed: int, epoch: int, step: int, number: int) -> int:
+    """Return the key of one dropout layer's draw in a step; layers count from 0."""
+    return key(seed, "dropout", epoch, step, number)
+
+
 def key_dropout(network: nn.Module, seed: int, epoch: int, step: int) -> None:
     """Give every dropout layer of a network the key of this step's draw."""
-    layers = (layer for layer in network.modules() if isinstance(layer, Dropout))
-    for number, layer in enumerate(layers):
-        layer.draw = key(seed, "dropout", epoch, step, number)
+    for number, layer in enumerate(dropouts(network)):
+        layer.draw = dropout_key(seed, epoch, step, number)
+
+
+def dropout_table(network: nn.Module, seed: int, epoch: int, first: int, steps: int) -> Tensor:
+    """Return the `halves` of the keys of some steps: int32, step × layer × 2, on the CPU."""
+    count = len(dropouts(network))
+    keys = [
+        halves(dropout_key(seed, epoch, step, number))
+        for step in range(first, first + steps)
+        for number in range(count)
+    ]
+    return torch.tensor(keys, dtype=torch.int32).view(steps, count, 2)
 
 
 def sizes(layer: nn.Module) -> list[tuple[int, int, int]]:

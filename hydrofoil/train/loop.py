@@ -13,13 +13,11 @@ from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Scores, Sums
-from hydrofoil.evaluate.score import score
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.models.layers import key_dropout
 from hydrofoil.recipe import Recipe
 from hydrofoil.timing import Stopwatch
+from hydrofoil.train.executors import Executor, prepare
 from hydrofoil.train.state import State
-from hydrofoil.train.step import train_step
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,7 @@ def fit(
     recipe: Recipe,
     *,
     state: State | None = None,
+    executor: Executor | None = None,
     watch: Callable[[Progress], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train a model in place, and yield after each epoch; the caller owns the loop and may stop it.
@@ -89,7 +88,8 @@ def fit(
         split: Which pictures train and validate. The test split is not touched.
         recipe: Says how.
         state: Where to go on from; default: the beginning.
-        watch: Called after every step.
+        executor: What runs the steps; default: what `prepare` chooses.
+        watch: Called between steps a few times a second at least, and at every train.log_every.
 
     Raises:
         HydrofoilError: The loss is no longer a finite number.
@@ -98,29 +98,30 @@ def fit(
     if not len(split.train):
         raise HydrofoilError("the split has no pictures to train on: expected one at least.")
     state = state or State.fresh(model, recipe)
-    pictures = pictures.to(model.device)
+    executor = executor or prepare(model, pictures, split, recipe, state).executor
     steps = ceil(len(split.train) / spec.batch_size)
     for number in range(state.epoch + 1, spec.epochs + 1):
-        clock, sums = Stopwatch(model.device), Sums(model.device)
+        clock, sums, done = Stopwatch(model.device), Sums(model.device), 0
         model.train()
         order_N = epoch_order(split.train, spec.seed, number).to(model.device)
-        for step, index_N in enumerate(order_N.split(spec.batch_size), start=1):
-            key_dropout(model.network, spec.seed, number, step)
-            train_step(
-                model,
-                state.optimizer,
-                pictures.pictures_NCHW[index_N],
-                pictures.labels_N[index_N],
-                sums,
-            )
+        while done < steps:
+            stop = _next_stop(done, executor.stride, spec.log_every)
+            part_N = order_N[done * spec.batch_size : stop * spec.batch_size]
+            executor.train_steps(part_N, number, done + 1, sums)
+            done = min(stop, steps)
             if watch:
-                watch(Progress(number, step, steps, sums))
+                watch(Progress(number, done, steps, sums))
         train, train_seconds = sums.read(), clock.seconds()
         clock = Stopwatch(model.device)
-        valid = score(model, pictures, split.valid) if len(split.valid) else None
+        valid = executor.score(split.valid) if len(split.valid) else None
         _check_finite(number, train, valid, recipe)
         best = state.finish(number, spec.select, valid)
         yield Epoch(number, train, valid, best, train_seconds, clock.seconds())
+
+
+def _next_stop(done: int, stride: int, every: int) -> int:
+    """Return the step after which to come back: at a multiple of `every`, if there is one."""
+    return min(done + stride, (done // every + 1) * every) if every else done + stride
 
 
 def _check_finite(number: int, train: Scores, valid: Scores | None, recipe: Recipe) -> None:

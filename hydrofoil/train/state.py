@@ -4,7 +4,8 @@ Order and dropout are functions of (seed, epoch, step), so the rest is the optim
 three numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isnan
 from typing import Any
@@ -28,12 +29,14 @@ class State:
         epoch: Epochs that are done.
         best_epoch: The one whose weights are best; 0: none yet.
         best_value: What the recipe selects by, there: lower is better; None where the last is kept.
+        executor: What ran the steps; going on with another would end in other bits.
     """
 
     optimizer: torch.optim.Optimizer
     epoch: int = 0
     best_epoch: int = 0
     best_value: float | None = None
+    executor: str | None = None
 
     @classmethod
     def fresh(cls, model: Classifier, recipe: Recipe) -> "State":
@@ -65,7 +68,8 @@ class State:
 
     def numbers(self) -> dict[str, Any]:
         """Return what resuming needs beside the tensors, as last.json holds it."""
-        return {"epoch": self.epoch, "best_epoch": self.best_epoch, "best_value": self.best_value}
+        names = ("epoch", "best_epoch", "best_value", "executor")
+        return {name: getattr(self, name) for name in names}
 
     def restore(
         self, model: Classifier, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]
@@ -90,5 +94,29 @@ class State:
             self.epoch, self.best_epoch = int(numbers["epoch"]), int(numbers["best_epoch"])
             best = numbers["best_value"]
             self.best_value = None if best is None else float(best)
+            self.executor = str(numbers.get("executor", "eager"))  # older runs knew no other
         except (KeyError, ValueError, TypeError) as error:
             raise HydrofoilError(f"the last checkpoint is broken: {error!r}.") from error
+
+
+@contextmanager
+def unchanged(model: Classifier, optimizer: torch.optim.Optimizer) -> Generator[None]:
+    """Put weights and optimiser back afterwards, in place: steps inside were a trial.
+
+    State that the trial's first step made stays, as zeros: torch would begin with the same.
+    """
+    tensors = [*model.network.parameters(), *model.network.buffers()]
+    before = [tensor.detach().clone() for tensor in tensors]
+    states = [optimizer.state[parameter] for parameter in model.network.parameters()]
+    known = [{k: v.clone() for k, v in s.items() if isinstance(v, Tensor)} for s in states]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, before, strict=True):
+                tensor.copy_(value)
+            for state, values in zip(states, known, strict=True):
+                for name, tensor in state.items():
+                    if isinstance(tensor, Tensor):
+                        tensor.copy_(values[name]) if name in values else tensor.zero_()
+        optimizer.zero_grad()

@@ -1,0 +1,67 @@
+"""What preparing an executor cost on this machine, and what its steps took: a note for next time.
+
+Kept in the user's cache folder, one small JSON file for each network, batch size, optimiser and
+torch. A note that is missing, unreadable or cannot be written is a note that is not there.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hydrofoil.device import available_threads
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.native.build import cache_folder
+
+
+class Costs:
+    """Seconds by name: "native" for a step, "native build" for preparing, and so on.
+
+    Args:
+        model: Whose step is meant.
+        optimizer: That updates it.
+        batch_size: Of the step.
+    """
+
+    def __init__(
+        self, model: Classifier, optimizer: torch.optim.Optimizer, batch_size: int
+    ) -> None:
+        machine = f"{model.device} {available_threads()} {torch.__version__}"
+        group = {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", "lr")}
+        text = f"{machine} {model.shape} {model.network} {batch_size} {optimizer.__class__} {group}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+        self.path = cache_folder().parent / "costs" / f"{digest}.json"
+        self.seconds = _read(self.path)
+
+    def get(self, name: str) -> float | None:
+        """Return the noted seconds."""
+        return self.seconds.get(name)
+
+    def note(self, name: str, seconds: float) -> float:
+        """Keep some seconds, and return them."""
+        self.seconds = {**_read(self.path), name: seconds}
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle, beside = tempfile.mkstemp(dir=self.path.parent)
+            with os.fdopen(handle, "w") as file:
+                json.dump(self.seconds, file)
+            os.replace(beside, self.path)
+        return seconds
+
+
+def _read(path: Path) -> dict[str, float]:
+    try:
+        content: Any = json.loads(path.read_text("utf-8"))
+        return {
+            str(name): float(seconds)
+            for name, seconds in content.items()
+            if isfinite(float(seconds)) and float(seconds) >= 0
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,275 @@
+"""Which executor runs the step: the one a recipe names, or the one whose preparing pays.
+
+Axes: N pictures, C channels, H rows, W columns.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from time import perf_counter
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.sources import find_source
+from hydrofoil.data.split import Split
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.evaluate.metrics import Metrics, Sums
+from hydrofoil.models import build
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.layers import key_dropout
+from hydrofoil.native import Native, Unsupported, source
+from hydrofoil.native.build import compiler, is_built
+from hydrofoil.recipe import Recipe
+from hydrofoil.timing import Stopwatch
+from hydrofoil.train.compiled import Compiled
+from hydrofoil.train.costs import Costs
+from hydrofoil.train.graph import Graph
+from hydrofoil.train.optimizers import build_optimizer
+from hydrofoil.train.state import State
+from hydrofoil.train.step import Eager
+
+EXECUTORS: dict[str, Callable[..., "Executor"]] = {
+    "eager": Eager,
+    "compile": Compiled,
+    "graph": Graph,
+    "native": Native,
+}
+# Where one cannot run, the next takes over.
+AFTER = {
+    "graph": ("graph", "native", "eager"),
+    "native": ("native", "eager"),
+    "compile": ("compile", "eager"),
+    "eager": ("eager",),
+}
+# What preparing is taken to cost before it was measured here, and the share of eager's step that
+# is taken to be saved: the most and the least that were measured (docs/log.md).
+PREPARING = {"native": 3.0, "graph": 3.0}
+SAVED = {"native": 0.6, "graph": 0.5}
+LEAST = 1e-4  # seconds that an eager step takes for each layer with weights, at the very least
+LOADING = 0.3  # of native code that was built before, and the trial of threads
+
+
+class Executor(Protocol):
+    """What runs a model's steps; the bits of `Eager` are the reference."""
+
+    @property
+    def name(self) -> str:
+        """As in train.execute."""
+        ...
+
+    @property
+    def stride(self) -> int:
+        """How many steps to ask for in a call, so that Python is back a few times a second."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that work at a step."""
+        ...
+
+    def train_steps(self, index_N: Tensor, epoch: int, step: int, sums: Sums) -> None:
+        """Train on the indexed pictures, in order, a batch a step, and add to the sums."""
+        ...
+
+    def score(self, index_N: Tensor) -> Metrics:
+        """Return loss, accuracy and confusion on the indexed pictures, in evaluation mode."""
+        ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which executors to try, in order, and why.
+
+    Args:
+        names: The first that can be prepared is taken.
+        why: The arithmetic, or who asked.
+        refused: Executors that cannot run this, with the reason.
+    """
+
+    names: tuple[str, ...]
+    why: str
+    refused: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def line(self) -> str:
+        """The choice in one line."""
+        refused = "".join(f"; {name}: {reason}" for name, reason in self.refused.items())
+        return f"executor: {self.names[0]}, {self.why}{refused}"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An executor that is ready, and the line that says which and why."""
+
+    executor: Executor
+    line: str
+
+
+def prepare(
+    model: Classifier,
+    pictures: Pictures,
+    split: Split,
+    recipe: Recipe,
+    state: State,
+    *,
+    execute: str | None = None,
+) -> Prepared:
+    """Return the executor for a training: the one that is named, or the one that pays.
+
+    Args:
+        model: To be trained where it lies.
+        pictures: The set; copied to the model's device.
+        split: Its training part says how many steps there are.
+        recipe: Says train.execute.
+        state: How far training is; keeps the executor's name, to go on with the same.
+        execute: Asked for instead of what the state was trained by until now, and of train.execute.
+    """
+    steps = ceil(len(split.train) / recipe.train.batch_size) * (recipe.train.epochs - state.epoch)
+    choice = choose(model, state.optimizer, recipe, steps, execute or state.executor)
+    costs = Costs(model, state.optimizer, recipe.train.batch_size)
+    refused = dict(choice.refused)
+    for name in choice.names:
+        began = perf_counter()
+        try:
+            executor = EXECUTORS[name](
+                model,
+                state.optimizer,
+                pictures.to(model.device),
+                batch_size=recipe.train.batch_size,
+                seed=recipe.train.seed,
+                label_smoothing=recipe.train.label_smoothing,
+            )
+        except (Unsupported, RuntimeError) as error:
+            if name == "eager":
+                raise
+            refused[name] = str(error).strip().splitlines()[0][:160]
+            continue
+        if name != "eager":
+            costs.note(f"preparing {name}", perf_counter() - began)
+        if isinstance(executor, Native):
+            costs.note(name, executor.step_seconds)
+        state.executor = name
+        return Prepared(executor, Choice((name,), choice.why, refused).line)
+    raise AssertionError("eager refuses nothing")
+
+
+def expected(recipe: Recipe, device: torch.device) -> tuple[Choice, str]:
+    """Return what `prepare` would choose for a recipe, and the C that native would run.
+
+    Needs no data: the published counts say how many steps there are. The C is empty where native
+    cannot run the recipe.
+    """
+    found, data = find_source(recipe.data.source), recipe.data
+    pictures = found.counts[0] + (found.counts[1] if data.merge else 0)
+    steps = ceil(pictures * (1 - data.valid - data.test) / recipe.train.batch_size)
+    model = build(recipe, found.shape, [""] * found.classes).to(device)
+    optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
+    choice = choose(model, optimizer, recipe, steps * recipe.train.epochs)
+    try:
+        return choice, source(model, optimizer, recipe.train.batch_size)
+    except Unsupported:
+        return choice, ""
+
+
+def choose(
+    model: Classifier,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    steps: int,
+    execute: str | None = None,
+) -> Choice:
+    """Return which executors to try for so many steps, and why; prepares nothing.
+
+    With "auto" the steps times what each would save are held against what preparing costs: both as
+    measured here before, or else an eager step is timed now and the rest taken from docs/log.md.
+    """
+    asked = execute or recipe.train.execute
+    batch_size = recipe.train.batch_size
+    if asked not in ("auto", *AFTER):
+        raise HydrofoilError(f"executor '{asked}': expected auto, {', '.join(AFTER)}.")
+    if asked != "auto":
+        wanted = AFTER[asked]
+        refused = _refusals(model, optimizer, batch_size, wanted)
+        names = tuple(name for name in wanted if name not in refused)
+        refused = {name: why for name, why in refused.items() if name == asked}
+        return Choice(names, "as asked for" if names[0] == asked else "takes over", refused)
+    kind = model.device.type
+    # torch.compile is never chosen: on a CPU it was measured to save nothing of these steps.
+    wanted = {"cuda": ("graph",), "cpu": ("native",)}.get(kind, ())
+    refused = _refusals(model, optimizer, batch_size, wanted)
+    candidates = [name for name in wanted if name not in refused]
+    if not candidates:
+        return Choice(("eager",), f"all that runs on {kind}", refused)
+    pays, why = _weigh(candidates[0], model, optimizer, batch_size, steps)
+    return Choice((candidates[0], "eager") if pays else ("eager",), why, refused)
+
+
+def _weigh(
+    name: str, model: Classifier, optimizer: torch.optim.Optimizer, batch_size: int, steps: int
+) -> tuple[bool, str]:
+    """Tell whether preparing an executor pays, with the arithmetic in words."""
+    costs = Costs(model, optimizer, batch_size)
+    cost = costs.get(f"preparing {name}") or PREPARING[name]
+    if name == "native":
+        built = is_built(source(model, optimizer, batch_size))
+        cost = LOADING if built else PREPARING[name]
+    eager, measured = costs.get("eager"), ""
+    least = LEAST * len({id(p) for p in model.network.parameters()}) / 2
+    if eager is None and steps * least * SAVED[name] > cost:
+        eager, measured = least, " at least"
+    if eager is None:
+        eager = costs.note("eager", time_eager(model, batch_size))
+    step = min(eager, costs.get(name) or eager * (1 - SAVED[name]))
+    saved = steps * (eager - step)
+    return saved > cost, (
+        f"{steps:,} steps of {1e3 * eager:.3g} ms{measured} by eager, {1e3 * step:.3g} by {name}: "
+        f"{saved:.3g} s to save for {cost:.2g} s of preparing"
+    )
+
+
+def _refusals(
+    model: Classifier, optimizer: torch.optim.Optimizer, batch_size: int, names: Sequence[str]
+) -> dict[str, str]:
+    """Return why some of the executors cannot run here, as far as that can be known beforehand."""
+    refused: dict[str, str] = {}
+    if "graph" in names and model.device.type != "cuda":
+        refused["graph"] = "needs a CUDA device"
+    if "native" in names:
+        try:
+            source(model, optimizer, batch_size)
+            compiler()
+        except Unsupported as error:
+            refused["native"] = str(error)
+    return refused
+
+
+def time_eager(model: Classifier, batch_size: int) -> float:
+    """Return the seconds of an eager step but for its update, on blank pictures.
+
+    The update is left out because torch's optimisers import its compiler with their first, which
+    takes longer than all of this. Leaves the model as it is; costs a first step and some more,
+    a twentieth of a second's at least.
+    """
+    pictures_NCHW = torch.zeros((batch_size, *model.shape), dtype=torch.uint8, device=model.device)
+    labels_N = torch.zeros(batch_size, dtype=torch.int64, device=model.device)
+    parameters = list(model.network.parameters())
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    training, best, spent = model.training, float("inf"), 0.0
+    model.train()
+    key_dropout(model.network, 0, 0, 0)
+    while spent < 0.05 or best == float("inf"):
+        clock = Stopwatch(model.device)
+        for _ in range(3):
+            torch.autograd.grad(cross_entropy(model(pictures_NCHW), labels_N), parameters)
+        seconds = clock.seconds()
+        if spent:  # the first three choose kernels and make workspaces
+            best = min(best, seconds / 3)
+        spent += seconds
+    model.train(training)
+    for buffer, before in buffers:
+        buffer.copy_(before)
+    return best

@@ -1,0 +1,116 @@
+"""The step captured as a CUDA graph and replayed: no launch from Python, no wait for the device.
+
+Axes: N pictures, S steps, L dropout layers, B pictures of a batch.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hydrofoil.evaluate.metrics import Sums
+from hydrofoil.models.layers import dropout_table, dropouts
+from hydrofoil.train.state import unchanged
+from hydrofoil.train.step import Eager
+
+WARM_UP = 3  # steps before capturing: libraries choose kernels and make their workspaces in them
+
+
+class Graph(Eager):
+    """The executor that replays one captured step.
+
+    What changes from step to step lies on the device: the order and dropout's keys of some steps,
+    and the number of the step, which the graph itself counts up. So an epoch is replayed without a
+    host sync. A smaller last batch goes through torch as it is.
+
+    Raises:
+        RuntimeError: There is no CUDA device, or an operation cannot be captured.
+    """
+
+    name = "graph"
+    stride = 256  # steps a call: some tenths of a second are queued at most
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+        device, network = self.model.device, self.model.network
+        _make_capturable(self.optimizer, device)
+        layers = len(dropouts(network))
+        self._order_N = torch.zeros(self.stride * self.batch_size, dtype=torch.int64, device=device)
+        self._keys_SL2 = torch.zeros(self.stride, layers, 2, dtype=torch.int32, device=device)
+        self._step = torch.zeros(1, dtype=torch.int64, device=device)
+        self._within_B = torch.arange(self.batch_size, device=device)
+        self._sums = Sums(device)
+        self.model.train()
+        self._in_graph = True
+        with unchanged(self.model, self.optimizer):
+            self._replay = self._capture(self._one_step)
+        self._in_graph = False
+
+    def train_steps(self, index_N: Tensor, epoch: int, step: int, sums: Sums) -> None:
+        """Train on the indexed pictures: see `Eager.train_steps`."""
+        for part_N in index_N.split(self.stride * self.batch_size):
+            whole = len(part_N) // self.batch_size
+            pictures = whole * self.batch_size
+            if whole:
+                self._replay_steps(part_N[:pictures], epoch, step, whole)
+                sums.loss += self._sums.loss
+                sums.right += self._sums.right
+                sums.count += pictures
+            if pictures < len(part_N):
+                super().train_steps(part_N[pictures:], epoch, step + whole, sums)
+            step += whole
+
+    def _replay_steps(self, index_N: Tensor, epoch: int, step: int, steps: int) -> None:
+        """Put some steps' order and keys where the graph reads them, and replay it for each."""
+        self._order_N[: len(index_N)].copy_(index_N, non_blocking=True)
+        if self._keys_SL2.numel():
+            table = dropout_table(self.model.network, self.seed, epoch, step, steps)
+            if self._keys_SL2.is_cuda:
+                table = table.pin_memory()
+            self._keys_SL2[:steps].copy_(table, non_blocking=True)
+        for running in (self._step, self._sums.loss, self._sums.right):
+            running.zero_()
+        self._in_graph = True  # where replaying is calling
+        for _ in range(steps):
+            self._replay()
+        self._in_graph = False
+
+    def _one_step(self) -> None:
+        """Train on the batch whose number stands on the device, and count it up."""
+        index_B = self._order_N[self._step * self.batch_size + self._within_B]
+        super().train_steps(index_B, 0, 0, self._sums)
+        self._step += 1
+
+    def key_dropout(self, epoch: int, step: int) -> None:
+        """Point the layers at the keys that the graph reads; outside it, at this step's own."""
+        if not self._in_graph:
+            super().key_dropout(epoch, step)
+            return
+        draws = self._keys_SL2[self._step][0].unbind()
+        for layer, draw in zip(dropouts(self.model.network), draws, strict=True):
+            layer.draw = draw
+
+    def _capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Return what replays the work."""
+        if self.model.device.type != "cuda":
+            raise RuntimeError("a CUDA graph needs a CUDA device")
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(WARM_UP):
+                work()
+        torch.cuda.current_stream().wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            work()
+        return graph.replay
+
+
+def _make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Let Adam count its steps on the device; SGD counts none."""
+    for group in optimizer.param_groups:
+        if "capturable" in group and device.type == "cuda":
+            group["capturable"] = True
+    for state in optimizer.state.values():
+        if "step" in state:
+            state["step"] = state["step"].to(device)
