@@ -81,6 +81,8 @@ def environment(
     variables = dict(os.environ)
     if cores:
         variables = {name: value for name, value in variables.items() if name not in THREADS}
+    # Installing compiles every package but one that is installed to be edited, as hydrofoil is.
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     variables["HYDROFOIL_DATA"] = str(Path(root).expanduser().resolve())
     others = filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))
     paths = [str(REPOSITORY), *map(os.path.abspath, others)]  # the hydrofoil beside this file
@@ -91,7 +93,6 @@ def environment(
         variables["TORCHINDUCTOR_CACHE_DIR"] = str(caches / "inductor")
         variables["TRITON_CACHE_DIR"] = str(caches / "triton")
         if bytecode:
-            variables.pop("PYTHONDONTWRITEBYTECODE", None)  # what is written lies in our folder
             variables["PYTHONPYCACHEPREFIX"] = str(caches / "bytecode")
     return variables
 

@@ -30,7 +30,7 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Setting:
         overrides: Of its fields.
         pictures: Size of the set.
         batch: Pictures a step.
+        execute: What runs the steps.
     """
 
     label: str
@@ -62,10 +63,12 @@ class Setting:
     overrides: tuple[str, ...] = ()
     pictures: int = MADE
     batch: int = 64
+    execute: str = "native"
 
     def read(self) -> hf.Recipe:
         """Return the recipe with what a measurement needs: one epoch, nothing held out."""
         fixed = ["train.epochs=1", "train.select=last", "data.valid=0"]
+        fixed.append(f"train.execute={self.execute}")
         return hf.read_recipe(
             self.recipe, [*fixed, f"train.batch_size={self.batch}", *self.overrides]
         )
@@ -235,17 +238,23 @@ def main() -> None:
     parser.add_argument("axes", nargs="*", metavar="AXIS", help=", ".join(axes))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=150, help="a round; a smaller set gives fewer")
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--threads", type=int, default=1, help="at a step, at most")
+    parser.add_argument("--execute", default="native", help="what runs the steps")
     parser.add_argument("--largest", type=int, default=1_000_000, help="set to make, in pictures")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if set(given.axes) - set(axes) or given.rounds < 1 or given.steps < 1:
         parser.error(f"expected axes of {', '.join(axes)}, and at least one round and one step")
     torch.set_num_threads(given.threads)
-    document: dict[str, Any] = {**machine(given.threads), "n": given.rounds, "tables": []}
-    print(f"torch {document['torch']}, {given.threads} threads, n = {given.rounds} rounds")
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)  # what native code asks, too
+    document: dict[str, Any] = {**machine(given.threads), "execute": given.execute}
+    document |= {"n": given.rounds, "tables": []}
+    print(
+        f"torch {document['torch']}, {given.execute}, {given.threads} threads, "
+        f"n = {given.rounds} rounds"
+    )
     for axis in given.axes or axes:
-        rows = settings(axis, given.largest)
+        rows = [replace(row, execute=given.execute) for row in settings(axis, given.largest)]
         found = result(axis, rows, measure(rows, given.steps, given.rounds))
         document["tables"].append(found)
         print("", *lines(found), sep="\n", flush=True)

@@ -7,10 +7,11 @@ A job is everything a person waits for: from the command to the tested model, wi
 the data, preparing, training, validation and testing. It runs in a process of its own, on the CPU.
 A round is three jobs with one seed, in an order that changes from round to round:
 
-* literal: `bench/literal.py`, with Python's bytecode as it lies on this machine.
-* cold: hydrofoil with empty caches: no generated code, no compiled kernels, no list of fonts
-  (matplotlib keeps one) and no Python bytecode of any package; `--keep-bytecode` leaves it the
-  bytecode that the literal loop has too. The system's cache of the disk is not emptied.
+* literal: `bench/literal.py`.
+* cold: hydrofoil with empty caches: no generated code, no compiled kernels and no list of fonts
+  (matplotlib keeps one). Python's bytecode, which pip writes when it installs, is there for both
+  sides; `--no-bytecode` takes it away from the cold job. The system's cache of the disk is not
+  emptied.
 * warm: hydrofoil again, later in the round, with the caches that the cold job has filled.
 
 Printed for each recipe: median seconds of the three; literal ÷ warm with its range, literal ÷ cold,
@@ -75,7 +76,7 @@ class Settings:
         cores: The cores that both sides may use; empty: all.
         repeats: Rounds of each recipe.
         fraction: Of the recipe's epochs.
-        keep_bytecode: The cold job finds Python's bytecode.
+        bytecode: The cold job finds Python's bytecode.
         json: Where the result goes; "-": to standard output, and the table nowhere.
         out: Where the logs go.
     """
@@ -85,7 +86,7 @@ class Settings:
     cores: list[int]
     repeats: int
     fraction: float
-    keep_bytecode: bool
+    bytecode: bool
     json: str
     out: Path | None
 
@@ -131,9 +132,7 @@ def ours(
     name: str, epochs: int, seed: int, settings: Settings, caches: Path, folder: Path | None
 ) -> Job:
     """Run hydrofoil's recipe with these caches, and keep its run's log in the folder."""
-    variables = environment(
-        settings.root, settings.cores, caches, bytecode=not settings.keep_bytecode
-    )
+    variables = environment(settings.root, settings.cores, caches, bytecode=not settings.bytecode)
     with tempfile.TemporaryDirectory() as beside:  # it runs there: no path stands in its log
         command = [sys.executable, "-m", "hydrofoil.cli", "train", name, f"train.epochs={epochs}"]
         command += ["--seed", str(seed), "--device", "cpu", "--run", "run", "--test", "--json"]
@@ -337,7 +336,7 @@ def head(settings: Settings, about: dict[str, Any]) -> str:
         f"load {about['load_average'][0]:.1f} at the start",
         f"cold: {about['cold']}; not emptied: the system's cache of the disk",
     ]
-    if not settings.keep_bytecode:
+    if not settings.bytecode:
         lines.append(
             f"      (without bytecode `import torch` alone takes {measured['bytecode_seconds']:.1f}"
             " s longer; the literal loop always has it)"
@@ -378,7 +377,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "load_average": os.getloadavg(),
         "n": settings.repeats,
         "fraction": settings.fraction,
-        "cold": covered if settings.keep_bytecode else f"{covered}, Python bytecode",
+        "cold": covered if settings.bytecode else f"{covered}, Python bytecode",
         "peak_memory": "the largest of a process and its descendants, each by itself",
         "measured": probe(settings.root, settings.cores),
     }
@@ -401,7 +400,12 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--cores", type=int, help="run both sides on so many cores")
     parser.add_argument("--repeats", type=int, default=3, help="rounds of each recipe")
     parser.add_argument("--fraction", type=float, default=1.0, help="of the recipe's epochs")
-    parser.add_argument("--keep-bytecode", action="store_true", help="also for the cold job")
+    parser.add_argument(
+        "--no-bytecode",
+        action="store_false",
+        dest="bytecode",
+        help="of any package for the cold job",
+    )
     parser.add_argument("--json", default="", metavar="FILE", help="-: print JSON and no table")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="keeps logs and summary.json")
     given = vars(parser.parse_args(arguments))
