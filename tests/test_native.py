@@ -437,12 +437,20 @@ def test_a_single_number_has_no_variance() -> None:
     assert len(native.logits(index_N)) == 5
 
 
+class Doubled(nn.BatchNorm2d):
+    """A layer of somebody's own, which is no batch normalisation any more."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
 @pytest.mark.parametrize(
     ("layer", "text"),
     [
         (nn.BatchNorm2d(4, momentum=None), "BatchNorm2d without running means"),
         (nn.BatchNorm2d(4, track_running_stats=False), "BatchNorm2d without running means"),
-        (nn.BatchNorm1d(4), "BatchNorm1d on 4×8×8"),
+        (nn.BatchNorm1d(4), "BatchNorm1d before Flatten"),
+        (Doubled(4), "no native code for Doubled"),
         (nn.Conv2d(4, 4, 3, groups=2), "groups=2"),
         (nn.Conv2d(4, 4, 3, dilation=2), "dilation"),
         (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "padding_mode"),
@@ -461,6 +469,23 @@ def test_what_has_no_code_is_named(layer: nn.Module, text: str) -> None:
     model = Classifier(network, (4, 8, 8), list("abcd"))
     with pytest.raises(Unsupported, match=text):
         Native(model, sgd(model, 0.1), made_pictures((4, 8, 8), 4), batch_size=4)
+
+
+def test_what_runs_more_than_its_layers_is_refused() -> None:
+    class Own(Classifier):
+        pass
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(256, 4))
+    pictures = made_pictures((4, 8, 8), 4)
+    model = Own(network, (4, 8, 8), list("abcd"))
+    with pytest.raises(Unsupported, match="another class"):
+        Native(model, sgd(model, 0.1), pictures, batch_size=4)
+    model = Classifier(network, (4, 8, 8), list("abcd"))
+    handle = network[1].register_forward_hook(lambda *_: None)
+    with pytest.raises(Unsupported, match="Linear with hooks"):
+        Native(model, sgd(model, 0.1), pictures, batch_size=4)
+    handle.remove()
+    Native(model, sgd(model, 0.1), pictures, batch_size=4, flags=("-O1",))
 
 
 @pytest.mark.parametrize(

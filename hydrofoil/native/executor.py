@@ -113,6 +113,8 @@ class Native:
         flags: tuple[str, ...] = (),
     ) -> None:
         _check_parameters(model, optimizer)
+        if pictures.pictures_NCHW.device.type != "cpu":
+            raise ValueError(f"pictures on {pictures.pictures_NCHW.device}: expected the CPU")
         if pictures.shape != model.shape or pictures.K > len(model.classes):
             raise ValueError("pictures of another shape or more classes than the model's")
         self.model, self.optimizer, self.pictures = model, optimizer, pictures
@@ -176,7 +178,7 @@ class Native:
         index_N = self._checked(index_N)
         self._load()
         logits_NK = torch.empty(len(index_N), self.plan.logits.channels)
-        part = 10_000  # some tenths of a second: Ctrl-C is heard between
+        part = self.stride * self.plan.batch  # a forward pass takes less than a step
         for part_N, out_NK in zip(index_N.split(part), logits_NK.split(part), strict=True):
             job = self._job(part_N, torch.zeros(0), 0)
             job.logits = out_NK.data_ptr()

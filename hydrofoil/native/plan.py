@@ -19,6 +19,7 @@ ROWS_FROM_BYTES = 300_000  # a larger weight matrix is split over threads by row
 # A batch is cut into so many groups of pictures, however many threads there are, and a gradient of
 # a convolution is summed by groups: no bit depends on the threads, and no more of them are of use.
 MOST_GROUPS = 8
+MOST_NORM_CHANNELS = 16_384  # their sums lie on a thread's stack, which may be 512 KB
 
 
 class Unsupported(Exception):  # noqa: N818 - it tells, and the next executor takes over
@@ -216,6 +217,7 @@ def make_plan(model: Classifier, batch: int) -> Plan:
         Unsupported: A layer, or one of its options, has no emitter.
     """
     network = model.network
+    _check_plain(model)
     operations = tuple(_bordered(_fused(list(_walk(network, model.shape)))))
     if not any(isinstance(operation, WEIGHTED) for operation in operations):
         raise Unsupported("the network has no layer with weights")
@@ -226,6 +228,16 @@ def make_plan(model: Classifier, batch: int) -> Plan:
     return Plan(operations[0].source, operations, batch, dropouts)
 
 
+def _check_plain(model: Classifier) -> None:
+    """Refuse what would run more than its layers: another forward, or hooks."""
+    if type(model) is not Classifier or type(model.network) is not nn.Sequential:
+        raise Unsupported("a Classifier or Sequential of another class")
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    for module in model.modules():
+        if any(getattr(module, name, None) for name in hooks):
+            raise Unsupported(f"{type(module).__name__} with hooks")
+
+
 def _walk(network: nn.Sequential, shape: tuple[int, ...]) -> Iterator[Operation]:
     """Yield an operation for each layer but Flatten, unfused and without borders."""
     source, flat, dropouts = Buffer("pictures", shape[0], shape[1], shape[2]), False, 0
@@ -233,12 +245,12 @@ def _walk(network: nn.Sequential, shape: tuple[int, ...]) -> Iterator[Operation]
     if len(children) != len(network):
         raise Unsupported("a layer stands twice in the network")
     for name, layer in children:
-        if isinstance(layer, nn.Flatten):
+        if type(layer) is nn.Flatten:
             if (layer.start_dim, layer.end_dim) != (1, -1):
                 raise Unsupported(f"{name}: Flatten of other axes than all")
             flat, shape = True, output_shape(layer, shape)
             continue
-        if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) and flat:
+        if flat and isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
             raise Unsupported(f"{name}: {type(layer).__name__} after Flatten")
         operation = _operation(name, layer, source, flat, dropouts)
         dropouts += isinstance(operation, Drop)
@@ -253,17 +265,17 @@ def _operation(name: str, layer: nn.Module, source: Buffer, flat: bool, number: 
     kind = type(layer)
     if kind in POINTWISE:
         return Pointwise(c_name, POINTWISE[kind], source, same)
-    if isinstance(layer, Dropout):
+    if type(layer) is Dropout:
         return Drop(c_name, number, layer.p, source, same)
     if kind is nn.Linear:
         linear = cast("nn.Linear", layer)
-        if not flat and source.height * source.width > 1:
+        if not flat:
             raise Unsupported(f"{name}: Linear on pictures that were not flattened")
         rows = linear.weight.numel() * 4 >= ROWS_FROM_BYTES
         result = Buffer(f"{c_name}_out", linear.out_features)
         return Linear(c_name, linear, source, result, rows)
-    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-        return _norm(name, layer, source, same, flat)
+    if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d):
+        return _norm(name, cast("nn.BatchNorm1d | nn.BatchNorm2d", layer), source, same, flat)
     if kind not in (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d):
         raise Unsupported(f"{name}: no native code for {kind.__name__}")
     _check_window(name, layer)
@@ -282,12 +294,15 @@ def _norm(
     name: str, layer: nn.BatchNorm1d | nn.BatchNorm2d, source: Buffer, result: Buffer, flat: bool
 ) -> Norm:
     """Return batch normalisation's operation."""
-    vector = flat or source.height * source.width == 1
-    if isinstance(layer, nn.BatchNorm1d) != vector:
-        raise Unsupported(f"{name}: {type(layer).__name__} on {source.shape}")
+    if isinstance(layer, nn.BatchNorm1d) != flat:
+        where = "after" if flat else "before"
+        raise Unsupported(f"{name}: {type(layer).__name__} {where} Flatten")
     if not layer.track_running_stats or layer.momentum is None:
         raise Unsupported(f"{name}: {type(layer).__name__} without running means of fixed momentum")
-    return Norm(_identifier(name), layer, source, result, vector)
+    norm = Norm(_identifier(name), layer, source, result, flat)
+    if norm.channels > MOST_NORM_CHANNELS:
+        raise Unsupported(f"{name}: {type(layer).__name__} of {norm.channels:,} features")
+    return norm
 
 
 def _identifier(name: str) -> str:
