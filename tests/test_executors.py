@@ -85,6 +85,19 @@ def test_native_that_is_built_already_pays_sooner() -> None:
 
 
 @pytest.mark.usefixtures("own_caches")
+def test_building_is_taken_to_last_as_it_last_did_here() -> None:
+    model, _, _, recipe, state = parts("mnist-cnn")
+    costs = Costs(model, state.optimizer, 64)
+    costs.note("eager", 0.010)
+    costs.note("native", 0.001)
+    Costs.of_machine().note("building native", 60.0)
+    assert executors.choose(model, state.optimizer, recipe, 6_000).names[0] == "eager"
+    assert executors.choose(model, state.optimizer, recipe, 7_000).names[0] == "native"
+    prepare(*parts("digits", "train.execute=native"))
+    assert 0 < (Costs.of_machine().get("building native") or 0) < 60
+
+
+@pytest.mark.usefixtures("own_caches")
 def test_what_was_never_measured_is_measured_without_a_trace() -> None:
     model, _, _, recipe, state = parts("cifar10-cnn3")
     before = model.weights_hash()

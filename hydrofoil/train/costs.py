@@ -35,8 +35,17 @@ class Costs:
         machine = f"{model.device} {available_threads()} {torch.__version__}"
         group = {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", "lr")}
         text = f"{machine} {model.shape} {model.network} {batch_size} {optimizer.__class__} {group}"
-        digest = hashlib.sha256(text.encode()).hexdigest()[:32]
-        self.path = cache_folder().parent / "costs" / f"{digest}.json"
+        self._open(hashlib.sha256(text.encode()).hexdigest()[:32])
+
+    @classmethod
+    def of_machine(cls) -> "Costs":
+        """Return the notes that hold for any network here."""
+        costs = cls.__new__(cls)
+        costs._open("machine")
+        return costs
+
+    def _open(self, name: str) -> None:
+        self.path = cache_folder().parent / "costs" / f"{name}.json"
         self.seconds = _read(self.path)
 
     def get(self, name: str) -> float | None:

@@ -47,7 +47,7 @@ AFTER = {
 }
 # What preparing is taken to cost before it was measured here, and the share of eager's step that
 # is taken to be saved: the most and the least that were measured (docs/log.md).
-PREPARING = {"native": 3.0, "graph": 3.0}
+PREPARING = {"native": 2.7, "graph": 3.0}
 SAVED = {"native": 0.6, "graph": 0.5}
 LEAST = 1e-4  # seconds that an eager step takes for each layer with weights, at the very least
 LOADING = 0.3  # of native code that was built before, and the trial of threads
@@ -146,12 +146,14 @@ def prepare(
         except (Unsupported, RuntimeError) as error:
             if name == "eager":
                 raise
-            refused[name] = str(error).strip().splitlines()[0][:160]
+            refused[name] = [*str(error).strip().splitlines(), type(error).__name__][0][:160]
             continue
         if name != "eager":
             costs.note(f"preparing {name}", perf_counter() - began)
         if isinstance(executor, Native):
             costs.note(name, executor.step_seconds)
+            if executor.build_seconds:
+                Costs.of_machine().note("building native", executor.build_seconds)
         state.executor = name
         return Prepared(executor, Choice((name,), choice.why, refused).line)
     raise AssertionError("eager refuses nothing")
@@ -214,9 +216,10 @@ def _weigh(
     """Tell whether preparing an executor pays, with the arithmetic in words."""
     costs = Costs(model, optimizer, batch_size)
     cost = costs.get(f"preparing {name}") or PREPARING[name]
-    if name == "native":
-        built = is_built(source(model, optimizer, batch_size))
-        cost = LOADING if built else PREPARING[name]
+    if name == "native":  # what was built is only loaded; anything else is built like the last
+        cost = LOADING
+        if not is_built(source(model, optimizer, batch_size)):
+            cost += Costs.of_machine().get("building native") or PREPARING[name]
     eager, measured = costs.get("eager"), ""
     least = LEAST * len({id(p) for p in model.network.parameters()}) / 2
     if eager is None and steps * least * SAVED[name] > cost:
