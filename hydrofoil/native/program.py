@@ -342,13 +342,13 @@ class _Step:
     def _barrier(self) -> None:
         self.lines.append("barrier(&net->barrier, threads);")
 
-    def _flush(self, groups: bool = False) -> None:
-        """Write the loop of what waits."""
+    def _flush(self) -> None:
+        """Write the loop of what waits; by groups where a group's gradient is added to."""
         if not self.waiting:
             return
         if self.holder:
             self.lines.append("for (int n = 0; n < count; n++) {")
-        elif groups:
+        elif any("_gradient[k]" in line for line in self.waiting):
             self.lines += [
                 "for (int k = k0; k < k1; k++)",
                 "for (int n = cut(count, k, GROUPS); n < cut(count, k + 1, GROUPS); n++) {",
@@ -358,10 +358,10 @@ class _Step:
         self.lines += [*(f"    {line}" for line in self.waiting), "}"]
         self.waiting = []
 
-    def _hold(self, holder: str, groups: bool = False) -> None:
+    def _hold(self, holder: str) -> None:
         """Go over to another holder."""
         if holder != self.holder:
-            self._flush(groups)
+            self._flush()
             self._barrier()
             self.holder = holder
 
@@ -476,15 +476,15 @@ class _Step:
             elif isinstance(operation, Norm):
                 self._norm_back(operation)
             else:
-                self._hold(held[operation.name], groups=True)
+                self._hold(held[operation.name])
                 self.waiting += self._one_back(operation)
             if isinstance(operation, WEIGHTED) and operation.first:
                 break
-        self._flush(groups=True)
+        self._flush()
 
     def _linear_back(self, operation: Linear, holder: str) -> None:
         """Write the gradient of a linear layer's input, for whoever holds it."""
-        self._flush(groups=True)
+        self._flush()
         if operation.first:
             return
         if self.holder or holder:
@@ -501,7 +501,7 @@ class _Step:
     def _norm_back(self, operation: Norm) -> None:
         name, source = operation.name, operation.source.name
         dsource = "NULL" if operation.first else f"net->d_{source}"
-        self._flush(groups=True)
+        self._flush()
         self._barrier()
         self.lines.append(
             f"{name}_back(&r, {self._weights(operation)}{self._slots(operation)}, net->{source}, "
