@@ -98,6 +98,21 @@ def test_building_is_taken_to_last_as_it_last_did_here() -> None:
 
 
 @pytest.mark.usefixtures("own_caches")
+def test_a_bound_decides_only_what_it_can() -> None:
+    # mnist-mlp's native steps take longer than the 0.3 ms that any eager step of it takes at least.
+    model, _, _, recipe, state = parts("mnist-mlp", "train.epochs=50000")
+    bounded = executors.choose(model, state.optimizer, recipe, 120_000)
+    assert bounded.names[0] == "native"
+    assert "0.3 ms at least by eager" in bounded.line
+    assert Costs(model, state.optimizer, 20).get("eager") is None
+    Costs(model, state.optimizer, 20).note("native", 0.0004)
+    measured = executors.choose(model, state.optimizer, recipe, 120_000)
+    eager = Costs(model, state.optimizer, 20).get("eager")
+    assert eager
+    assert measured.names[0] == ("native" if 120_000 * (eager - 0.0004) > 3 else "eager")
+
+
+@pytest.mark.usefixtures("own_caches")
 def test_what_was_never_measured_is_measured_without_a_trace() -> None:
     model, _, _, recipe, state = parts("cifar10-cnn3")
     before = model.weights_hash()

@@ -220,13 +220,13 @@ def _weigh(
         cost = LOADING
         if not is_built(source(model, optimizer, batch_size)):
             cost += Costs.of_machine().get("building native") or PREPARING[name]
-    eager, measured = costs.get("eager"), ""
-    least = LEAST * len({id(p) for p in model.network.parameters()}) / 2
-    if eager is None and steps * least * SAVED[name] > cost:
-        eager, measured = least, " at least"
+    eager, measured, known = costs.get("eager"), "", costs.get(name)
+    least = LEAST * len(list(model.network.parameters())) / 2
+    if eager is None and steps * (least - (known or least * (1 - SAVED[name]))) > cost:
+        eager, measured = least, " at least"  # enough to decide
     if eager is None:
         eager = costs.note("eager", time_eager(model, batch_size))
-    step = min(eager, costs.get(name) or eager * (1 - SAVED[name]))
+    step = min(eager, known or eager * (1 - SAVED[name]))
     saved = steps * (eager - step)
     return saved > cost, (
         f"{steps:,} steps of {1e3 * eager:.3g} ms{measured} by eager, {1e3 * step:.3g} by {name}: "
