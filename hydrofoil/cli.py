@@ -185,7 +185,9 @@ def show(
     if out is not None and out.suffix.lower() != ".png":
         raise HydrofoilError(f"--out {out}: figures are PNG: expected a name that ends in .png.")
     if code:
-        _print(_expected(what, overrides or [], device)[1])
+        line, text = _expected(what, overrides or [], device)
+        _sayer(as_json)(text)
+        _print_json(as_json, {"executor": line, "code": text})
         return
     content: dict[str, Any] = {}
     for one in find(what, overrides or [], data_root, class_name, pixels):

@@ -56,7 +56,7 @@ def describe_device(device: torch.device) -> str:
 
 def available_threads() -> int:
     """Return how many CPU threads this process may use: OMP_NUM_THREADS, or the cores it has."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
+    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if given.isdigit() and int(given) > 0:
         return int(given)
     if hasattr(os, "sched_getaffinity"):  # Linux: what taskset and containers leave

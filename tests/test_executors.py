@@ -63,8 +63,8 @@ def test_auto_takes_native_where_the_steps_pay_for_it_and_eager_where_they_do_no
     costs = Costs(model, state.optimizer, 64)
     costs.note("eager", 0.010)
     costs.note("native", 0.001)
-    few = executors.choose(model, state.optimizer, recipe, 300)
-    many = executors.choose(model, state.optimizer, recipe, 400)
+    few = executors.choose(model, state.optimizer, "auto", recipe.train.batch_size, 300)
+    many = executors.choose(model, state.optimizer, "auto", recipe.train.batch_size, 400)
     assert (few.names[0], many.names[0]) == ("eager", "native")  # 9 ms × 333 is what building costs
     assert many.line == (
         "executor: native, 400 steps of 10 ms by eager, 1 by native: "
@@ -79,9 +79,8 @@ def test_native_that_is_built_already_pays_sooner() -> None:
     costs = Costs(model, state.optimizer, 64)
     costs.note("eager", 0.010)
     costs.note("native", 0.001)
-    auto = read_recipe("mnist-cnn")
-    assert executors.choose(model, state.optimizer, auto, 300).names[0] == "native"
-    assert executors.choose(model, state.optimizer, auto, 20).names[0] == "eager"
+    assert executors.choose(model, state.optimizer, "auto", 64, 300).names[0] == "native"
+    assert executors.choose(model, state.optimizer, "auto", 64, 20).names[0] == "eager"
 
 
 @pytest.mark.usefixtures("own_caches")
@@ -91,8 +90,14 @@ def test_building_is_taken_to_last_as_it_last_did_here() -> None:
     costs.note("eager", 0.010)
     costs.note("native", 0.001)
     Costs.of_machine().note("building native", 60.0)
-    assert executors.choose(model, state.optimizer, recipe, 6_000).names[0] == "eager"
-    assert executors.choose(model, state.optimizer, recipe, 7_000).names[0] == "native"
+    assert (
+        executors.choose(model, state.optimizer, "auto", recipe.train.batch_size, 6_000).names[0]
+        == "eager"
+    )
+    assert (
+        executors.choose(model, state.optimizer, "auto", recipe.train.batch_size, 7_000).names[0]
+        == "native"
+    )
     prepare(*parts("digits", "train.execute=native"))
     assert 0 < (Costs.of_machine().get("building native") or 0) < 60
 
@@ -101,12 +106,12 @@ def test_building_is_taken_to_last_as_it_last_did_here() -> None:
 def test_a_bound_decides_only_what_it_can() -> None:
     # mnist-mlp's native steps take longer than the 0.3 ms that any eager step of it takes at least.
     model, _, _, recipe, state = parts("mnist-mlp", "train.epochs=50000")
-    bounded = executors.choose(model, state.optimizer, recipe, 120_000)
+    bounded = executors.choose(model, state.optimizer, "auto", recipe.train.batch_size, 120_000)
     assert bounded.names[0] == "native"
     assert "0.3 ms at least by eager" in bounded.line
     assert Costs(model, state.optimizer, 20).get("eager") is None
     Costs(model, state.optimizer, 20).note("native", 0.0004)
-    measured = executors.choose(model, state.optimizer, recipe, 120_000)
+    measured = executors.choose(model, state.optimizer, "auto", recipe.train.batch_size, 120_000)
     eager = Costs(model, state.optimizer, 20).get("eager")
     assert eager
     assert measured.names[0] == ("native" if 120_000 * (eager - 0.0004) > 3 else "eager")
@@ -116,7 +121,7 @@ def test_a_bound_decides_only_what_it_can() -> None:
 def test_what_was_never_measured_is_measured_without_a_trace() -> None:
     model, _, _, recipe, state = parts("cifar10-cnn3")
     before = model.weights_hash()
-    choice = executors.choose(model, state.optimizer, recipe, 10)
+    choice = executors.choose(model, state.optimizer, "auto", recipe.train.batch_size, 10)
     assert choice.names[0] == "eager"
     assert Costs(model, state.optimizer, 20).get("eager")
     assert model.weights_hash() == before
@@ -218,6 +223,26 @@ def test_what_a_graph_captures_is_eagers_step_to_the_last_bit(name: str) -> None
     assert totals[0].right == totals[1].right
     assert totals[0].count == totals[1].count == 2 * (9 * batch - 1)
     assert totals[0].loss == pytest.approx(totals[1].loss, rel=1e-12)
+
+
+def test_another_learning_rate_is_captured_anew() -> None:
+    model, pictures, split, recipe, state = parts("digits")
+    graph = Recorded(model, state.optimizer, pictures, batch_size=recipe.train.batch_size)
+    captured = [graph._replay]
+    for rate in (0.02, 0.02, 0.01):
+        state.optimizer.param_groups[0]["lr"] = rate
+        graph.train_steps(split.train[:64], 1, 1, Sums(model.device))
+        captured.append(graph._replay)
+    assert captured[0] == captured[1] == captured[2]
+    assert graph._rates[0]["lr"] == 0.01
+
+
+@pytest.mark.parametrize("execute", ["auto", "eager", "native"])
+def test_a_batch_may_be_larger_than_the_set(execute: str) -> None:
+    overrides = ("train.batch_size=1000000000", "train.epochs=1", f"train.execute={execute}")
+    model, pictures, split, recipe, state = parts("digits", *overrides)
+    (epoch,) = fit(model, pictures, split, recipe, state=state)
+    assert epoch.train.count == len(split.train)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from hydrofoil import Classifier, Pictures, build, draw_split, load, read_recipe
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.evaluate.score import score
-from hydrofoil.native import Native, Unsupported, plan
+from hydrofoil.native import Native, Unsupported, plan, source
 from hydrofoil.native import build as building
 from hydrofoil.train.optimizers import build_optimizer
 from hydrofoil.train.step import Eager
@@ -269,6 +269,11 @@ def test_relu_by_itself_passes_the_gradient_of_rows_of_any_length(width: int) ->
     check((1, 6, width), ["conv 3 1 1 0", "avg 1", "relu"])
 
 
+def test_pooling_by_its_stride_alone_is_pooling() -> None:
+    check((1, 9, 9), ["conv 3 3", "max 1 2", "max 2 2"])
+    check((1, 9, 9), ["conv 3 3", "max 1 2", "relu", "max 2 1"])
+
+
 def test_dropout_before_flatten_draws_torchs_masks() -> None:
     check((3, 9, 7), ["conv 6 3 1 0", "relu", "drop 0.4", "max 2"], count=5, threads=2)
 
@@ -486,6 +491,71 @@ def test_what_runs_more_than_its_layers_is_refused() -> None:
         Native(model, sgd(model, 0.1), pictures, batch_size=4)
     handle.remove()
     Native(model, sgd(model, 0.1), pictures, batch_size=4, flags=("-O1",))
+
+
+def test_weights_in_two_places_and_hooks_on_them_are_refused() -> None:
+    pictures = made_pictures((1, 4, 4), 4)
+
+    def refused(model: Classifier, optimizer: Any, text: str) -> None:
+        with pytest.raises(Unsupported, match=text):
+            Native(model, optimizer, pictures, batch_size=4)
+
+    layers = (nn.Flatten(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 4))
+    model = Classifier(nn.Sequential(*layers), (1, 4, 4), list("abcd"))
+    optimizer = sgd(model, 0.1)
+    hook = model.network[1].weight.register_hook(lambda g: g * 0)
+    refused(model, optimizer, "parameters with hooks")
+    hook.remove()
+    hook = optimizer.register_step_pre_hook(lambda *_: None)
+    refused(model, optimizer, "an optimiser with hooks")
+    hook.remove()
+    model.network[3].weight = model.network[1].weight
+    refused(model, sgd(model, 0.1), "layers that share weights")
+
+
+def test_a_trial_that_diverges_leaves_nothing_behind() -> None:
+    ours, pictures = (
+        classifier((1, 5, 5), ["flatten", "linear 20", "relu"]),
+        made_pictures((1, 5, 5), 8),
+    )
+    theirs = copy.deepcopy(ours)
+    optimizer = sgd(ours, 1e25)
+    native = Native(ours, optimizer, pictures, batch_size=4)
+    optimizer.param_groups[0]["lr"] = 0.1
+    eager = Eager(theirs, sgd(theirs, 0.1), pictures, batch_size=4)
+    for run in (native, eager):
+        run.train_steps(torch.arange(8), 1, 1, Sums(CPU))
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    optimizer.param_groups[0]["weight_decay"] = 0.1
+    with pytest.raises(ValueError, match="terms have changed"):
+        native.train_steps(torch.arange(8), 1, 1, Sums(CPU))
+
+
+def test_a_system_that_gives_no_more_threads_is_asked_for_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, pictures = classifier((1, 5, 5), ["flatten", "linear 20"]), made_pictures((1, 5, 5), 8)
+    call = Native._call
+
+    def limited(self: Any, job: Any) -> None:
+        if job.threads > 1:
+            raise OSError(11, "no more threads")
+        call(self, job)
+
+    monkeypatch.setattr(Native, "_call", limited)
+    monkeypatch.setattr("hydrofoil.native.executor.available_threads", lambda: 4)
+    assert Native(model, sgd(model, 0.1), pictures, batch_size=4).threads == 1
+
+
+def test_a_library_that_was_cut_short_is_built_again() -> None:
+    model, pictures = classifier((1, 5, 5), ["flatten", "linear 21"]), made_pictures((1, 5, 5), 8)
+    optimizer = sgd(model, 0.1)
+    path = building.library_path(source(model, optimizer, 4))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    Native(model, optimizer, pictures, batch_size=4)
+    assert path.stat().st_size
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,13 @@ from pathlib import Path
 
 from hydrofoil.native.plan import Unsupported
 
-# As -ffast-math, but NaN and infinity keep their meaning, so that a diverging run is seen; and
-# no start-up code that would change how the whole process rounds.
+# Sums keep their order and NaN its meaning; products and sums are fused.
 FLAGS = (
     "-std=gnu11", "-O3", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math",
     "-ffp-contract=fast", "-pthread", "-w",
-    # The emitters fill the registers; what gcc would add there, it spills: twice the time.
-    "-fno-predictive-commoning", "-fno-loop-unroll-and-jam",
 )  # fmt: skip
+# The emitters fill the registers; what gcc would add there, it spills: twice the time.
+GCC_FLAGS = ("-fno-predictive-commoning", "-fno-loop-unroll-and-jam")
 
 
 @cache
@@ -30,10 +29,11 @@ def compiler() -> tuple[str, str]:
     Raises:
         Unsupported: There is none that works; CC may name one.
     """
-    name = os.environ.get("CC", "") or "cc"
-    path = shutil.which(name) or (shutil.which("gcc") or shutil.which("clang"))
+    given = os.environ.get("CC", "")
+    names = [given] if given else ["cc", "gcc", "clang"]
+    path = next(filter(None, map(shutil.which, names)), None)
     if not path:
-        raise Unsupported("no C compiler (cc, gcc or clang)")
+        raise Unsupported(f"no C compiler ({given or 'cc, gcc or clang'})")
     try:
         done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.SubprocessError) as error:
@@ -42,7 +42,7 @@ def compiler() -> tuple[str, str]:
 
 
 @cache
-def _processor() -> str:
+def processor() -> str:
     """Return what this CPU can do, as the system says it."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
@@ -56,13 +56,17 @@ def cache_folder() -> Path:
     """Return where built code is kept: the user's cache folder."""
     if sys.platform == "darwin":
         return Path("~/Library/Caches/hydrofoil/native").expanduser()
-    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        root = Path(given or "~/.cache").expanduser()
+    except RuntimeError:  # no home folder
+        root = Path(tempfile.gettempdir(), f"hydrofoil-{os.getuid()}")
     return root / "hydrofoil" / "native"
 
 
 def library_path(code: str, flags: tuple[str, ...] = ()) -> Path:
     """Return where the library of this code lies, or would, for this compiler and CPU."""
-    parts = (code, *compiler(), *FLAGS, *flags, _processor())
+    parts = (code, *compiler(), *FLAGS, *GCC_FLAGS, *flags, processor())
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return cache_folder() / f"{digest[:32]}.so"
 
@@ -83,7 +87,11 @@ def build(code: str, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             _compile(code, path, flags)
-        return ctypes.CDLL(str(path))
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:  # cut short when the machine went down, say
+            _compile(code, path, flags)
+            return ctypes.CDLL(str(path))
     except OSError as error:
         raise Unsupported(f"native code cannot be kept or loaded: {error}") from error
 
@@ -94,7 +102,18 @@ def _compile(code: str, path: Path, flags: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         source, library = Path(folder, "step.c"), Path(folder, "step.so")
         source.write_text(code, "utf-8")
-        command = [compiler()[0], *FLAGS, tuned, *flags, "-o", str(library), str(source), "-lm"]
+        own = () if "clang" in compiler()[1] else GCC_FLAGS
+        command = [
+            compiler()[0],
+            *FLAGS,
+            *own,
+            tuned,
+            *flags,
+            "-o",
+            str(library),
+            str(source),
+            "-lm",
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise Unsupported(f"the C compiler refused: {done.stderr.strip()[:400]}")

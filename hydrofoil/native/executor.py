@@ -71,6 +71,13 @@ def _check_parameters(model: Classifier, optimizer: torch.optim.Optimizer) -> No
             raise Unsupported(f"parameters of {parameter.dtype} on {parameter.device}")
         if not parameter.requires_grad:
             raise Unsupported("parameters that are not trained")
+    if len(list(model.network.named_parameters(remove_duplicate=False))) != len(parameters):
+        raise Unsupported("layers that share weights")
+    hooked = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    if any(getattr(p, name, None) for p in parameters for name in hooked):
+        raise Unsupported("parameters with hooks")
+    if any(getattr(optimizer, f"_optimizer_step_{when}_hooks", None) for when in ("pre", "post")):
+        raise Unsupported("an optimiser with hooks")
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if trained != {id(parameter) for parameter in parameters}:
         raise Unsupported("an optimiser of other parameters than the model's")
@@ -140,6 +147,9 @@ class Native:
         self._table = model.normalise(bytes_1CH1.unsqueeze(0)).flatten().contiguous()
         self.step_seconds = 0.0  # of the trial, then of the last call
         self.threads = self._fastest(most) if threads is None else most
+        if threads is not None:
+            self._load()
+            self.step_seconds = self._trial(most, 1)
 
     @property
     def stride(self) -> int:
@@ -156,10 +166,13 @@ class Native:
             sums: Loss and right answers are added, in float64.
 
         Raises:
-            ValueError: An index is outside the set, or batch normalisation has a single number to
-                take the mean of.
+            ValueError: An index is outside the set, batch normalisation has a single number to take
+                the mean of, or the optimiser has other terms than the code was built for.
         """
         index_N = self._checked(index_N)
+        _check_parameters(self.model, self.optimizer)
+        if make_rule(self.optimizer) != self.rule:
+            raise ValueError("the optimiser's terms have changed: prepare an executor anew")
         self._check_norms(len(index_N) % self.plan.batch or self.plan.batch)
         done_before, steps = self._load(), -(-len(index_N) // self.plan.batch)
         began = perf_counter()
@@ -190,7 +203,7 @@ class Native:
 
     def _checked(self, index_N: Tensor) -> Tensor:
         """Return the indices as the code reads them: nothing there would stop a wrong one."""
-        index_N = index_N.to(torch.int64).contiguous()
+        index_N = index_N.to("cpu", torch.int64).contiguous()
         if not len(index_N) or int(index_N.min()) < 0 or int(index_N.max()) >= len(self.pictures):
             raise ValueError(f"no index, or one outside the {len(self.pictures)} pictures")
         return index_N
@@ -238,7 +251,12 @@ class Native:
         batch, chosen, best = self.plan.batch, 1, float("inf")
         self._load()
         for threads in sorted({*(1 << i for i in range(most.bit_length())), most}):
-            steps, seconds = 1, self._trial(threads, 1)  # the first call warms the caches
+            try:
+                steps, seconds = 1, self._trial(threads, 1)  # the first call warms the caches
+            except OSError:
+                if threads == 1:
+                    raise
+                break  # the system gives no more threads
             while steps * seconds < TRIAL_SECONDS and steps * batch < len(self.pictures):
                 steps = max(2 * steps, int(TRIAL_SECONDS / seconds / 2))
                 seconds = min(self._trial(threads, steps), self._trial(threads, steps))
@@ -284,6 +302,8 @@ class Native:
             ValueError: The parameters have done different numbers of steps.
         """
         self._fresh_state()
+        for flat in self._flat_F:
+            flat.zero_()  # what fills vectors, too: a trial that diverged has left NaN there
         for slot in range(len(self._flat_F)):
             for tensor, view in self._pairs(slot):
                 view.copy_(tensor)

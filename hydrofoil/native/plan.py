@@ -19,7 +19,10 @@ ROWS_FROM_BYTES = 300_000  # a larger weight matrix is split over threads by row
 # A batch is cut into so many groups of pictures, however many threads there are, and a gradient of
 # a convolution is summed by groups: no bit depends on the threads, and no more of them are of use.
 MOST_GROUPS = 8
-MOST_NORM_CHANNELS = 16_384  # their sums lie on a thread's stack, which may be 512 KB
+# Sums of batch normalisation and the places of a convolution's gradient lie on a thread's stack,
+# which may be 512 KB.
+MOST_NORM_CHANNELS = 16_384
+MOST_POSITIONS = 32_768
 
 
 class Unsupported(Exception):  # noqa: N818 - it tells, and the next executor takes over
@@ -284,6 +287,8 @@ def _operation(name: str, layer: nn.Module, source: Buffer, flat: bool, number: 
     shape = output_shape(layer, (source.channels, source.height, source.width))
     result = Buffer(f"{c_name}_out", shape[0], shape[1], shape[2])
     if isinstance(layer, nn.Conv2d):
+        if shape[1] * shape[2] > MOST_POSITIONS:
+            raise Unsupported(f"{name}: Conv2d to {shape[1]}×{shape[2]} positions")
         return Conv(c_name, layer, *window, source, result)
     return Pool(
         c_name, "max" if isinstance(layer, nn.MaxPool2d) else "avg", *window, source, result
@@ -342,11 +347,11 @@ def _fused(operations: Sequence[Operation]) -> Iterator[Operation]:
     waiting: Conv | None = None
     for operation in operations:
         if waiting and isinstance(operation, Pointwise) and operation.kind == "relu":
-            if not waiting.relu and waiting.pool_kernel == (1, 1):
+            if not waiting.relu and waiting.pool_kernel == waiting.pool_stride == (1, 1):
                 waiting = replace(waiting, relu=True, result=operation.result)
                 continue
         if waiting and isinstance(operation, Pool) and operation.kind == "max":
-            if waiting.pool_kernel == (1, 1):
+            if waiting.pool_kernel == waiting.pool_stride == (1, 1):
                 waiting = replace(
                     waiting,
                     result=operation.result,

@@ -17,7 +17,7 @@ import torch
 
 from hydrofoil.device import available_threads
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.native.build import cache_folder
+from hydrofoil.native.build import cache_folder, processor
 
 
 class Costs:
@@ -32,7 +32,8 @@ class Costs:
     def __init__(
         self, model: Classifier, optimizer: torch.optim.Optimizer, batch_size: int
     ) -> None:
-        machine = f"{model.device} {available_threads()} {torch.__version__}"
+        machine = f"{model.device} {available_threads()} {torch.get_num_threads()} {processor()}"
+        machine += f" {torch.__version__}"
         group = {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", "lr")}
         text = f"{machine} {model.shape} {model.network} {batch_size} {optimizer.__class__} {group}"
         self._open(hashlib.sha256(text.encode()).hexdigest()[:32])

@@ -128,9 +128,11 @@ def prepare(
         state: How far training is; keeps the executor's name, to go on with the same.
         execute: Asked for instead of what the state was trained by until now, and of train.execute.
     """
-    steps = ceil(len(split.train) / recipe.train.batch_size) * (recipe.train.epochs - state.epoch)
-    choice = choose(model, state.optimizer, recipe, steps, execute or state.executor)
-    costs = Costs(model, state.optimizer, recipe.train.batch_size)
+    batch_size = min(recipe.train.batch_size, max(len(split.train), 1))
+    steps = ceil(len(split.train) / batch_size) * (recipe.train.epochs - state.epoch)
+    asked = execute or state.executor or recipe.train.execute
+    choice = choose(model, state.optimizer, asked, batch_size, steps)
+    costs = Costs(model, state.optimizer, batch_size)
     refused = dict(choice.refused)
     for name in choice.names:
         began = perf_counter()
@@ -139,11 +141,11 @@ def prepare(
                 model,
                 state.optimizer,
                 pictures.to(model.device),
-                batch_size=recipe.train.batch_size,
+                batch_size=batch_size,
                 seed=recipe.train.seed,
                 label_smoothing=recipe.train.label_smoothing,
             )
-        except (Unsupported, RuntimeError) as error:
+        except (Unsupported, RuntimeError, OSError) as error:
             if name == "eager":
                 raise
             refused[name] = [*str(error).strip().splitlines(), type(error).__name__][0][:160]
@@ -155,7 +157,8 @@ def prepare(
             if executor.build_seconds:
                 Costs.of_machine().note("building native", executor.build_seconds)
         state.executor = name
-        return Prepared(executor, Choice((name,), choice.why, refused).line)
+        why = choice.why if name == choice.names[0] else "takes over"
+        return Prepared(executor, Choice((name,), why, refused).line)
     raise AssertionError("eager refuses nothing")
 
 
@@ -167,12 +170,14 @@ def expected(recipe: Recipe, device: torch.device) -> tuple[Choice, str]:
     """
     found, data = find_source(recipe.data.source), recipe.data
     pictures = found.counts[0] + (found.counts[1] if data.merge else 0)
-    steps = ceil(pictures * (1 - data.valid - data.test) / recipe.train.batch_size)
+    train = round(pictures * (1 - data.valid - data.test))
+    batch_size = min(recipe.train.batch_size, train)
     model = build(recipe, found.shape, [""] * found.classes).to(device)
     optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
-    choice = choose(model, optimizer, recipe, steps * recipe.train.epochs)
+    steps = ceil(train / batch_size) * recipe.train.epochs
+    choice = choose(model, optimizer, recipe.train.execute, batch_size, steps)
     try:
-        return choice, source(model, optimizer, recipe.train.batch_size)
+        return choice, source(model, optimizer, batch_size)
     except Unsupported:
         return choice, ""
 
@@ -180,17 +185,15 @@ def expected(recipe: Recipe, device: torch.device) -> tuple[Choice, str]:
 def choose(
     model: Classifier,
     optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
+    asked: str,
+    batch_size: int,
     steps: int,
-    execute: str | None = None,
 ) -> Choice:
     """Return which executors to try for so many steps, and why; prepares nothing.
 
     With "auto" the steps times what each would save are held against what preparing costs: both as
     measured here before, or else an eager step is timed now and the rest taken from docs/log.md.
     """
-    asked = execute or recipe.train.execute
-    batch_size = recipe.train.batch_size
     if asked not in ("auto", *AFTER):
         raise HydrofoilError(f"executor '{asked}': expected auto, {', '.join(AFTER)}.")
     if asked != "auto":
@@ -259,7 +262,7 @@ def time_eager(model: Classifier, batch_size: int) -> float:
     """
     pictures_NCHW = torch.zeros((batch_size, *model.shape), dtype=torch.uint8, device=model.device)
     labels_N = torch.zeros(batch_size, dtype=torch.int64, device=model.device)
-    parameters = list(model.network.parameters())
+    parameters = [p for p in model.network.parameters() if p.requires_grad]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     training, best, spent = model.training, float("inf"), 0.0
     model.train()
@@ -267,7 +270,8 @@ def time_eager(model: Classifier, batch_size: int) -> float:
     while spent < 0.05 or best == float("inf"):
         clock = Stopwatch(model.device)
         for _ in range(3):
-            torch.autograd.grad(cross_entropy(model(pictures_NCHW), labels_N), parameters)
+            loss = cross_entropy(model(pictures_NCHW), labels_N)
+            torch.autograd.grad(loss, parameters, allow_unused=True)
         seconds = clock.seconds()
         if spent:  # the first three choose kernels and make workspaces
             best = min(best, seconds / 3)

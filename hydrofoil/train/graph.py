@@ -4,6 +4,7 @@ Axes: N pictures, S steps, L dropout layers, B pictures of a batch.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,21 +34,34 @@ class Graph(Eager):
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
         device, network = self.model.device, self.model.network
-        _make_capturable(self.optimizer, device)
         layers = len(dropouts(network))
         self._order_N = torch.zeros(self.stride * self.batch_size, dtype=torch.int64, device=device)
         self._keys_SL2 = torch.zeros(self.stride, layers, 2, dtype=torch.int32, device=device)
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
         self._within_B = torch.arange(self.batch_size, device=device)
         self._sums = Sums(device)
-        self.model.train()
-        self._in_graph = True
-        with unchanged(self.model, self.optimizer):
-            self._replay = self._capture(self._one_step)
         self._in_graph = False
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Capture a step at the optimiser's present rates, which are baked into the graph."""
+        self.model.train()
+        self._rates = _rates(self.optimizer)
+        undo = _make_capturable(self.optimizer, self.model.device)
+        self._in_graph = True
+        try:
+            with unchanged(self.model, self.optimizer):
+                self._replay = self._capture(self._one_step)
+        except BaseException:
+            undo()
+            raise
+        finally:
+            self._in_graph = False
 
     def train_steps(self, index_N: Tensor, epoch: int, step: int, sums: Sums) -> None:
         """Train on the indexed pictures: see `Eager.train_steps`."""
+        if _rates(self.optimizer) != self._rates:
+            self._prepare()
         for part_N in index_N.split(self.stride * self.batch_size):
             whole = len(part_N) // self.batch_size
             pictures = whole * self.batch_size
@@ -71,9 +85,11 @@ class Graph(Eager):
         for running in (self._step, self._sums.loss, self._sums.right):
             running.zero_()
         self._in_graph = True  # where replaying is calling
-        for _ in range(steps):
-            self._replay()
-        self._in_graph = False
+        try:
+            for _ in range(steps):
+                self._replay()
+        finally:
+            self._in_graph = False
 
     def _one_step(self) -> None:
         """Train on the batch whose number stands on the device, and count it up."""
@@ -94,23 +110,38 @@ class Graph(Eager):
         """Return what replays the work."""
         if self.model.device.type != "cuda":
             raise RuntimeError("a CUDA graph needs a CUDA device")
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            for _ in range(WARM_UP):
+        device = self.model.device
+        with torch.cuda.device(device):  # cuda:1 is not the current one
+            beside = torch.cuda.Stream(device)
+            beside.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(beside):
+                for _ in range(WARM_UP):
+                    work()
+            torch.cuda.current_stream(device).wait_stream(beside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=beside):
                 work()
-        torch.cuda.current_stream().wait_stream(beside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            work()
         return graph.replay
 
 
-def _make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Let Adam count its steps on the device; SGD counts none."""
-    for group in optimizer.param_groups:
-        if "capturable" in group and device.type == "cuda":
-            group["capturable"] = True
-    for state in optimizer.state.values():
-        if "step" in state:
-            state["step"] = state["step"].to(device)
+def _rates(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return what an update depends on beside the tensors."""
+    skipped = ("params", "capturable")
+    return [{k: v for k, v in g.items() if k not in skipped} for g in optimizer.param_groups]
+
+
+def _make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> Callable[[], None]:
+    """Let Adam count its steps on the device (SGD counts none); return what takes it back."""
+    groups = [group for group in optimizer.param_groups if "capturable" in group]
+    before = [group["capturable"] for group in groups]
+
+    def move(capturable: list[bool], place: torch.device) -> None:
+        for group, value in zip(groups, capturable, strict=True):
+            group["capturable"] = value
+        for state in optimizer.state.values():
+            if "step" in state:
+                state["step"] = state["step"].to(place)
+
+    if device.type == "cuda":
+        move([True] * len(groups), device)
+    return lambda: move(before, torch.device("cpu"))

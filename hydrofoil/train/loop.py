@@ -99,6 +99,7 @@ def fit(
         raise HydrofoilError("the split has no pictures to train on: expected one at least.")
     state = state or State.fresh(model, recipe)
     executor = executor or prepare(model, pictures, split, recipe, state).executor
+    state.executor = executor.name
     steps = ceil(len(split.train) / spec.batch_size)
     for number in range(state.epoch + 1, spec.epochs + 1):
         clock, sums, done = Stopwatch(model.device), Sums(model.device), 0

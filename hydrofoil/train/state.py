@@ -94,7 +94,8 @@ class State:
             self.epoch, self.best_epoch = int(numbers["epoch"]), int(numbers["best_epoch"])
             best = numbers["best_value"]
             self.best_value = None if best is None else float(best)
-            self.executor = str(numbers.get("executor", "eager"))  # older runs knew no other
+            executor = numbers.get("executor", "eager")  # older runs knew no other
+            self.executor = None if executor is None else str(executor)
         except (KeyError, ValueError, TypeError) as error:
             raise HydrofoilError(f"the last checkpoint is broken: {error!r}.") from error
 
