@@ -52,13 +52,14 @@ def test_the_readme_quotes_the_record(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL_DATA, reason="needs the real sets under HYDROFOIL_DATA")
 @pytest.mark.parametrize("name", ["cifar10-lenet", "cifar10-lenet-linear", "mnist-cnn"])
-def test_the_mean_of_three_seeds_of_a_short_recipe_reaches_what_it_expects(name: str) -> None:
+def test_the_mean_of_ten_seeds_of_a_short_recipe_reaches_what_it_expects(name: str) -> None:
+    # Seeds of the two-epoch recipes differ by two points: three of them would say little.
     accuracies: list[float] = []
-    for seed in range(3):
+    for seed in range(10):
         recipe = read_recipe(name, [f"train.seed={seed}"])
         pictures = load(recipe.data.source, REAL_DATA)
         split = draw_split(pictures, **recipe.split_options())
         model = build(recipe, pictures.shape, pictures.classes)
         list(fit(model, pictures, split, recipe))
         accuracies.append(score(model, pictures, split.test).accuracy)
-    assert sum(accuracies) / 3 >= BARS[name], accuracies
+    assert sum(accuracies) / 10 >= BARS[name], accuracies
