@@ -1,6 +1,9 @@
-"""Where tensors live: the name a person gives, and the device it means."""
+"""What this machine gives: the device that a name means, threads, the user's cache folder."""
 
 import os
+import sys
+import tempfile
+from pathlib import Path
 
 import torch
 
@@ -52,6 +55,16 @@ def describe_device(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def user_cache() -> Path:
+    """Return hydrofoil's folder in the user's cache: sets, built code, measured costs."""
+    if sys.platform == "darwin":
+        return Path("~/Library/Caches/hydrofoil").expanduser()
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hydrofoil"
+    except RuntimeError:  # no home folder
+        return Path(tempfile.gettempdir(), f"hydrofoil-{os.getuid()}")
 
 
 def available_threads() -> int:

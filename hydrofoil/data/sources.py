@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from hydrofoil.data.pictures import Pictures
+from hydrofoil.device import user_cache
 from hydrofoil.errors import HydrofoilError, nearest, reason
 from hydrofoil.recipe import Recipe
 
@@ -117,9 +118,7 @@ def data_root(root: str | Path = "") -> Path:
     given = str(root) or os.environ.get("HYDROFOIL_DATA", "")
     if given:
         return Path(given).expanduser()
-    if sys.platform == "darwin":
-        return Path("~/Library/Caches/hydrofoil").expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hydrofoil"
+    return user_cache()
 
 
 def _present(path: Path) -> bool:

@@ -6,11 +6,11 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 
+from hydrofoil.device import user_cache
 from hydrofoil.native.plan import Unsupported
 
 # Sums keep their order and NaN its meaning; products and sums are fused.
@@ -53,15 +53,8 @@ def processor() -> str:
 
 
 def cache_folder() -> Path:
-    """Return where built code is kept: the user's cache folder."""
-    if sys.platform == "darwin":
-        return Path("~/Library/Caches/hydrofoil/native").expanduser()
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        root = Path(given or "~/.cache").expanduser()
-    except RuntimeError:  # no home folder
-        root = Path(tempfile.gettempdir(), f"hydrofoil-{os.getuid()}")
-    return root / "hydrofoil" / "native"
+    """Return where built code is kept."""
+    return user_cache() / "native"
 
 
 def library_path(code: str, flags: tuple[str, ...] = ()) -> Path:
@@ -71,9 +64,9 @@ def library_path(code: str, flags: tuple[str, ...] = ()) -> Path:
     return cache_folder() / f"{digest[:32]}.so"
 
 
-def is_built(code: str) -> bool:
+def is_built(code: str, flags: tuple[str, ...] = ()) -> bool:
     """Tell whether this code was built here before."""
-    return library_path(code).is_file()
+    return library_path(code, flags).is_file()
 
 
 def build(code: str, flags: tuple[str, ...] = ()) -> ctypes.CDLL:

@@ -20,7 +20,7 @@ from hydrofoil.evaluate.metrics import Metrics, Sums, measure
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.layers import dropout_table
 from hydrofoil.native import emit_conv, emit_linear
-from hydrofoil.native.build import build, library_path
+from hydrofoil.native.build import build, is_built
 from hydrofoil.native.emit_optimizer import make_rule, numbers
 from hydrofoil.native.plan import WEIGHTED, Conv, Linear, Norm, Unsupported, make_plan, padded
 from hydrofoil.native.program import layout, program
@@ -128,7 +128,7 @@ class Native:
         self.plan, self.rule = make_plan(model, batch_size), make_rule(optimizer)
         self.seed, self.label_smoothing = seed, label_smoothing
         code, began = program(self.plan, self.rule), perf_counter()
-        built_before = library_path(code, flags).is_file()
+        built_before = is_built(code, flags)
         library = build(code, flags)
         self.build_seconds = 0.0 if built_before else perf_counter() - began
         self._run = library.run
@@ -146,9 +146,11 @@ class Native:
         bytes_1CH1 = torch.arange(256, dtype=torch.uint8).expand(model.shape[0], 1, 256)
         self._table = model.normalise(bytes_1CH1.unsqueeze(0)).flatten().contiguous()
         self.step_seconds = 0.0  # of the trial, then of the last call
-        self.threads = self._fastest(most) if threads is None else most
-        if threads is not None:
-            self._load()
+        self.threads = most
+        self._load()
+        if threads is None:
+            self.threads = self._fastest(most)
+        else:
             self.step_seconds = self._trial(most, 1)
 
     @property
@@ -220,7 +222,7 @@ class Native:
         slots = [flat.data_ptr() for flat in self._flat_F[1:]]
         job = _Job(
             memory=self._memory.data_ptr(),
-            threads=getattr(self, "threads", 1),
+            threads=self.threads,
             pictures=self._pictures_NCHW.data_ptr(),
             labels=self._labels_N.data_ptr(),
             index=index_N.data_ptr(),
@@ -249,7 +251,6 @@ class Native:
         do not matter to it.
         """
         batch, chosen, best = self.plan.batch, 1, float("inf")
-        self._load()
         for threads in sorted({*(1 << i for i in range(most.bit_length())), most}):
             try:
                 steps, seconds = 1, self._trial(threads, 1)  # the first call warms the caches

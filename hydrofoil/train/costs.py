@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from hydrofoil.device import available_threads
+from hydrofoil.device import available_threads, user_cache
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.native.build import cache_folder, processor
+from hydrofoil.native.build import processor
 
 
 class Costs:
-    """Seconds by name: "native" for a step, "native build" for preparing, and so on.
+    """Seconds by name: "eager" or "native" for a step, "preparing graph", and so on.
 
     Args:
         model: Whose step is meant.
@@ -46,7 +46,7 @@ class Costs:
         return costs
 
     def _open(self, name: str) -> None:
-        self.path = cache_folder().parent / "costs" / f"{name}.json"
+        self.path = user_cache() / "costs" / f"{name}.json"
         self.seconds = _read(self.path)
 
     def get(self, name: str) -> float | None:

@@ -150,12 +150,12 @@ def prepare(
                 raise
             refused[name] = [*str(error).strip().splitlines(), type(error).__name__][0][:160]
             continue
-        if name != "eager":
-            costs.note(f"preparing {name}", perf_counter() - began)
         if isinstance(executor, Native):
             costs.note(name, executor.step_seconds)
             if executor.build_seconds:
                 Costs.of_machine().note("building native", executor.build_seconds)
+        elif name != "eager":
+            costs.note(f"preparing {name}", perf_counter() - began)
         state.executor = name
         why = choice.why if name == choice.names[0] else "takes over"
         return Prepared(executor, Choice((name,), why, refused).line)
