@@ -399,11 +399,13 @@ def test_a_native_run_does_not_load_torchs_compiler() -> None:
         "try: main(sys.argv[1:])\nexcept SystemExit as left: print(left.code)\n"
         "print(*(name in sys.modules for name in ('torch._dynamo', 'sklearn', 'torchvision')))"
     )
-    for run in ("cold", "warm"):
-        command = [sys.executable, "-c", code, "train", "digits", "--test", "--run", run]
+    for run, execute in (("cold", "native"), ("warm", "native"), ("auto", "auto")):
+        given = ["train", "digits", f"train.execute={execute}", "--test", "--run", run]
+        command = [sys.executable, "-c", code, *given]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert "executor: native" in done.stdout
-        assert done.stdout.splitlines()[-2:] == ["0", "False False False"]
+        # On a busy machine `auto` may take eager steps, which load that compiler by themselves.
+        if "executor: native" in done.stdout or execute == "native":
+            assert done.stdout.splitlines()[-2:] == ["0", "False False False"]
 
 
 def test_a_set_may_have_fewer_pictures_than_a_batch() -> None:
