@@ -233,6 +233,7 @@ def train(
     from hydrofoil.recipe import read_recipe
     from hydrofoil.report import text
     from hydrofoil.run import Run, command, environment
+    from hydrofoil.timing import CPU, Stopwatch
     from hydrofoil.train.executors import prepare
     from hydrofoil.train.loop import fit
     from hydrofoil.train.state import State
@@ -240,7 +241,9 @@ def train(
     say = _sayer(as_json)
     seeded = [*(overrides or []), *([] if seed is None else [f"train.seed={seed}"])]
     recipe, place = read_recipe(recipe_name, seeded), pick_device(device)
+    clock = Stopwatch(CPU)
     pictures, split = _pictures_and_split(recipe, data_root)
+    data_seconds = clock.seconds()
     if then_test:
         _check_testable(recipe, split)
     model = build(recipe, pictures.shape, pictures.classes).to(place)
@@ -249,6 +252,7 @@ def train(
     run = Run.create(run_folder, recipe, split, environment(place, context.obj))
     say(f"{text.recipe_lines(recipe)}\n{text.split_line(recipe, split)}\nrun: {run.path}")
     with run.writing():
+        run.log({"event": "data", "seconds": data_seconds})
         with _stoppable(run, data_root), Follower(run, say) as follower:
             executor = follower.prepared(prepare(model, pictures, split, recipe, state))
             for epoch in fit(
@@ -283,6 +287,7 @@ def resume(
     from hydrofoil.models import build
     from hydrofoil.progress import Follower
     from hydrofoil.run import Run, command
+    from hydrofoil.timing import CPU, Stopwatch
     from hydrofoil.train.executors import prepare
     from hydrofoil.train.loop import fit
     from hydrofoil.train.state import State
@@ -296,8 +301,10 @@ def resume(
         )
     with run.writing():
         restore_threads(run.environment().get("threads"))
+        clock = Stopwatch(CPU)
         pictures = _load(recipe, data_root)
         split.check(pictures)
+        run.log({"event": "data", "seconds": clock.seconds()})
         model = build(recipe, pictures.shape, pictures.classes).to(place)
         state = State.fresh(model, recipe)
         run.load_last(model, state)
@@ -464,23 +471,30 @@ def _stoppable(run: "Run", data_root: str) -> Generator[None]:
 def _test(
     run: "Run", device: "torch.device", pictures: "Pictures", say: Callable[[object], None]
 ) -> dict[str, Any]:
-    """Open the test split, count the opening, write test.json and the figures."""
+    """Open the test split, count the opening, keep what was found, and draw the figures."""
     from hydrofoil.evaluate.score import answer
-    from hydrofoil.evaluate.test import test_report
+    from hydrofoil.evaluate.test import shown_pictures, test_report
     from hydrofoil.report import text
     from hydrofoil.report.results import result_figures
+    from hydrofoil.timing import Stopwatch
 
     split = run.split()
     split.check(pictures)
     _check_testable(run.recipe, split)
     model, epoch = run.load_best(device)
+    clock = Stopwatch(device)
     answers = answer(model, pictures, split.test).cpu()
+    seconds = clock.seconds()
+    valid = answer(model, pictures, split.valid).cpu() if len(split.valid) else None
     opened = run.times_tested() + 1
-    result = test_report(answers, model, run.recipe, epoch=epoch, opened=opened)
-    run.log({"event": "test", "opened": opened, "accuracy": result["accuracy"]})
+    result = test_report(answers, valid, model, run.recipe, epoch=epoch, opened=opened)
+    accuracy = result["accuracy"]
+    run.log({"event": "test", "opened": opened, "accuracy": accuracy, "seconds": seconds})
+    run.keep_answers(test=answers, valid=valid)
+    run.keep_shown(pictures, shown_pictures(result))
     run.write_json("test.json", result)
     say(f"{run.path}\n{text.test_lines(result)}\n")
-    for name, png in result_figures(pictures, answers, result, run.recipe.train.seed).items():
+    for name, png in result_figures(pictures, result).items():
         say(f"drawn: {run.write(f'figures/{name}.png', png)}")
     return result
 

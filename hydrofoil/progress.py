@@ -55,7 +55,14 @@ class Follower:
     def prepared(self, prepared: Prepared) -> Executor:
         """Tell and log which executor runs the steps, and return it."""
         executor = prepared.executor
-        self.run.log({"event": "executor", "name": executor.name, "threads": executor.threads})
+        self.run.log(
+            {
+                "event": "executor",
+                "name": executor.name,
+                "threads": executor.threads,
+                "seconds": prepared.seconds,
+            }
+        )
         self.say(f"{prepared.line}\n")
         return executor
 
@@ -95,6 +102,7 @@ class Follower:
     def summary(self, state: State) -> dict[str, Any]:
         """Tell which epoch was kept, and return what a program wants to know of the training."""
         seconds = time.perf_counter() - self.start
+        self.run.log({"event": "trained", "epochs": state.epoch, "seconds": seconds})
         kept = [epoch for epoch in self.run.epochs() if epoch["epoch"] == state.best_epoch]
         self.say(
             f"\nkept: epoch {state.best_epoch}, {text.kept_by(self.run.recipe)}; "

@@ -7,13 +7,18 @@
     best.safetensors    the weights that `select` chose, with what is needed to use them as metadata
     last.safetensors    weights and optimiser after the last whole epoch; last.json has the numbers
     test.json           what `test` found, and how often the test split was opened
+    answers.npz         the logits of that test, and of the validation split by the same weights
+    shown.npz           the few pictures that test.json names, so that a report needs no data set
     figures/            what was drawn
 
 Nothing that is read back is a pickle, and a reader needs no process that wrote.
+
+Axes: N pictures, C channels, H rows, W columns, K classes.
 """
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import platform
@@ -21,27 +26,33 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import zipfile
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from hydrofoil import __version__
+from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
 from hydrofoil.device import describe_device
 from hydrofoil.errors import HydrofoilError, reason
+from hydrofoil.evaluate.score import Answers
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:  # a reader of runs, such as the report, needs no training code
     from hydrofoil.train.state import State
+
+ANSWER_FIELDS = ("index_N", "labels_N", "logits_NK")
 
 
 def command(verb: str, path: Path, data_root: str = "") -> str:
@@ -358,6 +369,64 @@ class Run:
         """Return what `test` found, or None if it has not been run."""
         return self._read_json("test.json") if (self.path / "test.json").exists() else None
 
+    def keep_answers(self, **parts: Answers | None) -> None:
+        """Write answers.npz: what the kept weights answered to each part of the split."""
+        arrays = {
+            f"{part}_{field}": getattr(answers, field).numpy()
+            for part, answers in parts.items()
+            if answers is not None
+            for field in ANSWER_FIELDS
+        }
+        self.write("answers.npz", _npz(arrays))
+
+    def answers(self) -> dict[str, Answers]:
+        """Return what `test` kept: "test", and "valid" where there is a validation split.
+
+        Raises:
+            HydrofoilError: The file is broken, or it was not written: the run is not tested, or was
+                by an older hydrofoil.
+        """
+        path = self.path / "answers.npz"
+        if not path.exists():
+            raise HydrofoilError(
+                f"{path}: missing: the answers to each picture are not known.\n"
+                f"Write them with: {command('test', self.path)}"
+            )
+        arrays = _read_npz(path)
+        parts = {name.partition("_")[0] for name in arrays}
+        try:
+            return {
+                part: Answers(
+                    *(torch.from_numpy(arrays[f"{part}_{field}"]) for field in ANSWER_FIELDS)
+                )
+                for part in sorted(parts)
+            }
+        except (KeyError, TypeError) as error:
+            raise HydrofoilError(f"{path}: broken: not what hydrofoil wrote.") from error
+
+    def keep_shown(self, pictures: Pictures, index_N: torch.Tensor) -> None:
+        """Write shown.npz: the indexed pictures."""
+        shown_NCHW = pictures.pictures_NCHW[index_N].cpu().numpy()
+        self.write("shown.npz", _npz({"index_N": index_N.numpy(), "pictures_NCHW": shown_NCHW}))
+
+    def shown(self) -> dict[int, torch.Tensor]:
+        """Return the pictures that were kept to be shown, uint8 picture_CHW by its number.
+
+        Raises:
+            HydrofoilError: The file is broken.
+        """
+        path = self.path / "shown.npz"
+        if not path.exists():
+            return {}
+        arrays = _read_npz(path)
+        try:
+            pictures_NCHW = torch.from_numpy(arrays["pictures_NCHW"])
+            if pictures_NCHW.dtype != torch.uint8 or pictures_NCHW.ndim != 4:
+                raise TypeError("pictures are uint8 N×C×H×W")
+            return dict(zip(arrays["index_N"].tolist(), pictures_NCHW, strict=True))
+        except (KeyError, TypeError, ValueError) as error:
+            raise HydrofoilError(f"{path}: broken: not what hydrofoil wrote.") from error
+
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
@@ -371,6 +440,22 @@ class Run:
         if not isinstance(content, dict):
             raise HydrofoilError(f"{path}: broken: it holds no object.")
         return content
+
+
+def _npz(arrays: Mapping[str, Any]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except OSError as error:
+        raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
+    except (TypeError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise HydrofoilError(f"{path}: broken: not what hydrofoil wrote.") from error
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
@@ -451,8 +536,6 @@ def _runs_beside(path: Path) -> str:
 
 def environment(device: torch.device, arguments: Sequence[str]) -> dict[str, Any]:
     """Describe what a run is about to be computed with; names no host and no user."""
-    import numpy as np
-
     return {
         "hydrofoil": __version__,
         "git": _git_revision(),

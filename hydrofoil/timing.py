@@ -4,6 +4,8 @@ import time
 
 import torch
 
+CPU = torch.device("cpu")
+
 
 class Stopwatch:
     """Seconds since it was made, by CUDA events on a GPU.

@@ -317,8 +317,8 @@ def test_a_stopped_run_goes_on_with_its_own_executor_to_the_same_bits(execute: s
     Path("cut/recipe.toml").write_text(text.replace(f'execute = "{execute}"', 'execute = "auto"'))
     assert run_command("resume", "cut") == 0
     whole, cut = (Run.open(name) for name in ("whole", "cut"))
-    assert cut.events()[-3]["event"] == "executor"
-    assert cut.events()[-3]["name"] == execute
+    names = [event["name"] for event in cut.events() if event["event"] == "executor"]
+    assert names == [execute, execute]
     assert same_tensors("whole/last.safetensors", "cut/last.safetensors")
     assert whole.epochs()[-1]["train"] == cut.epochs()[-1]["train"]
 

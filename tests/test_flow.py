@@ -56,8 +56,11 @@ def test_a_lie_is_found() -> None:
 def test_the_log_is_read_by_anybody_who_reads_json() -> None:
     with pytest.raises(SystemExit):
         main(["train", "digits", "train.epochs=2", "--run", "r"])
-    began, *epochs = [json.loads(line) for line in Path("r/log.jsonl").read_text().splitlines()]
-    assert began["event"] == "executor"
+    events = [json.loads(line) for line in Path("r/log.jsonl").read_text().splitlines()]
+    kinds = ["data", "executor", "epoch", "epoch", "trained"]
+    assert [event["event"] for event in events] == kinds
+    assert all(event["seconds"] > 0 for event in events if event["event"] != "epoch")
+    epochs = events[2:4]
     assert [epoch["epoch"] for epoch in epochs] == [1, 2]
     assert 0 < epochs[0]["train_seconds"] < time.perf_counter()
     assert (

@@ -10,11 +10,12 @@ from sklearn.metrics import (
     confusion_matrix,
     log_loss,
     precision_recall_fscore_support,
+    top_k_accuracy_score,
 )
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 from hydrofoil import build, load, measure, read_recipe, score
-from hydrofoil.evaluate.metrics import Sums, wilson
+from hydrofoil.evaluate.metrics import ClassScores, Metrics, Sums, wilson
 from hydrofoil.evaluate.score import BATCH, answer
 
 CPU = torch.device("cpu")
@@ -42,6 +43,16 @@ def check_against_oracles(logits: torch.Tensor, labels: torch.Tensor) -> None:
             assert value is None if math.isnan(theirs) else value == pytest.approx(theirs)
         if one.count or one.answered:
             assert one.f1 == pytest.approx(0.0 if math.isnan(f1[k]) else f1[k])
+    for average, ours_average in ours.averages().items():
+        theirs_average = precision_recall_fscore_support(
+            truth, answers, average=average, zero_division=0.0
+        )
+        assert list(ours_average.values()) == pytest.approx(theirs_average[:3])
+    if classes > 10:
+        theirs_of_5 = top_k_accuracy_score(truth, probabilities, k=5, labels=every, normalize=False)
+        assert ours.right_of_5 == theirs_of_5
+    else:
+        assert ours.right_of_5 is None
     theirs = multiclass_confusion_matrix(logits.argmax(1), labels, num_classes=classes)
     assert theirs.tolist() == [list(row) for row in ours.confusion]
     micro = multiclass_accuracy(logits.argmax(1), labels, num_classes=classes, average="micro")
@@ -49,7 +60,7 @@ def check_against_oracles(logits: torch.Tensor, labels: torch.Tensor) -> None:
 
 
 @settings(max_examples=50)
-@given(seed=st.integers(0, 10_000), count=st.integers(1, 80), classes=st.integers(2, 12))
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 80), classes=st.integers(2, 14))
 def test_metrics_are_scikit_learns_and_torchmetrics(seed: int, count: int, classes: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     logits = torch.randn(count, classes, generator=rng)
@@ -138,15 +149,42 @@ def test_scoring_turns_dropout_off_and_leaves_the_mode_as_it_was() -> None:
     assert not model.training
 
 
-def test_the_worst_mistakes_are_wrong_and_the_surest_come_first() -> None:
+def test_the_pictures_to_look_at_are_ranked_by_loss_and_by_how_sure_the_answer_was() -> None:
     pictures = load("digits")
     model = build(read_recipe("digits"), pictures.shape, pictures.classes)
     answers = answer(model, pictures, torch.arange(300))
-    worst = answers.worst_mistakes(20)
-    assert bool((answers.predicted_N[worst] != answers.labels_N[worst]).all())
     losses = torch.nn.functional.cross_entropy(
-        answers.logits_NK, answers.labels_N, reduction="none"
+        answers.logits_NK.double(), answers.labels_N, reduction="none"
     )
-    wrong = answers.predicted_N != answers.labels_N
-    assert losses[worst].tolist() == sorted(losses[wrong].tolist(), reverse=True)[:20]
-    assert len(answers.worst_mistakes(10_000)) == int(wrong.sum())
+    sure = answers.logits_NK.double().softmax(1).amax(1)
+    right = answers.predicted_N == answers.labels_N
+    for positions, values, among, falling in (
+        (answers.highest_loss(20), losses, right | ~right, True),
+        (answers.surest_wrong(20), sure, ~right, True),
+        (answers.least_sure_right(20), sure, right, False),
+    ):
+        assert bool(among[positions].all())
+        assert values[positions].tolist() == sorted(values[among].tolist(), reverse=falling)[:20]
+    assert len(answers.surest_wrong(10_000)) == int((~right).sum())
+
+
+def test_the_interval_of_f1_holds_it_and_covers_as_often_as_it_says() -> None:
+    # 4000 draws of 200 pictures of a class and 200 others: 80 % recall, 10 % taken for it wrongly.
+    rng = np.random.default_rng(0)
+    true = 2 * 160 / (200 + 160 + 20)
+    hits = rng.binomial(200, 0.8, 4000), rng.binomial(200, 0.1, 4000)
+    covered = 0
+    for right, wrong in zip(*(draw.tolist() for draw in hits), strict=True):
+        one = ClassScores("cat", 200, right, right + wrong)
+        low, high = one.f1_interval
+        assert one.f1 is not None
+        assert 0 <= low <= one.f1 <= high <= 1
+        covered += low <= true <= high
+    assert covered / 4000 > 0.93
+
+
+def test_pairs_are_ranked_by_how_often_they_are_taken_for_each_other() -> None:
+    confusion = ((9, 1, 4), (3, 9, 0), (1, 0, 9))
+    metrics = Metrics(loss=1.0, right=27, count=36, confusion=confusion)
+    assert metrics.confused() == [(0, 2), (0, 1)]
+    assert metrics.mixed_up(0, 2) == 5

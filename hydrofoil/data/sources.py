@@ -15,8 +15,8 @@ import pickle
 import socket
 import sys
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,18 @@ CIFAR10_CLASSES = (
     "ship",
     "truck",
 )
+CIFAR10_GROUPS = {
+    "animals": ("bird", "cat", "deer", "dog", "frog", "horse"),
+    "vehicles": ("airplane", "automobile", "ship", "truck"),
+}
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
+FASHION_GROUPS = {
+    "clothes": ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Shirt"),
+    "shoes": ("Sandal", "Sneaker", "Ankle boot"),
+}
 DIGIT_CLASSES = tuple("0123456789")
 IDX_FILES = (
     "train-images-idx3-ubyte", "train-labels-idx1-ubyte",
@@ -65,6 +73,7 @@ class Source:
         shape: Channels, height and width of its pictures.
         classes: How many classes it has.
         counts: Published training and test pictures; digits publish no test split.
+        groups: Classes that belong together, by the group's name, where that is known.
     """
 
     read: Callable[[Path], Pictures]
@@ -74,6 +83,7 @@ class Source:
     folder: str = ""
     files: tuple[str, ...] = ()
     torchvision: str = ""
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
 
 def load(source: str, root: str | Path = "") -> Pictures:
@@ -330,10 +340,12 @@ SOURCES = {
     "fashion-mnist": Source(
         lambda at: _read_mnist(at, FASHION_CLASSES, "fashion-mnist"),
         (1, 28, 28), 10, (60_000, 10_000), "FashionMNIST/raw", IDX_FILES, "FashionMNIST",
+        FASHION_GROUPS,
     ),
     "cifar10": Source(
         lambda at: _read_cifar(at, CIFAR10_FILES, b"labels", CIFAR10_CLASSES, "cifar10"),
         (3, 32, 32), 10, (50_000, 10_000), "cifar-10-batches-py", CIFAR10_FILES, "CIFAR10",
+        CIFAR10_GROUPS,
     ),
     "cifar100": Source(
         _read_cifar100,

@@ -130,6 +130,22 @@ class ClassScores:
         """The recall's 95 % interval (Wilson)."""
         return wilson(self.right, self.count)
 
+    @property
+    def precision_interval(self) -> tuple[float, float]:
+        """The precision's 95 % interval (Wilson)."""
+        return wilson(self.right, self.answered)
+
+    @property
+    def f1_interval(self) -> tuple[float, float]:
+        """The 95 % interval of F1, which is no share itself.
+
+        F1 = 2 J / (1 + J) rises with J, the right ones among all pictures that are of the class or
+        were taken for it: a share, whose Wilson bounds are carried over (Lam, Gopal and Qian 2023,
+        arXiv:2309.14621, the indirect interval).
+        """
+        low, high = wilson(self.right, self.count + self.answered - self.right)
+        return 2 * low / (1 + low), 2 * high / (1 + high)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers as they stand in test.json."""
         return {
@@ -140,7 +156,9 @@ class ClassScores:
             "interval": list(self.interval),
             "answered": self.answered,
             "precision": self.precision,
+            "precision_interval": list(self.precision_interval),
             "f1": self.f1,
+            "f1_interval": list(self.f1_interval),
         }
 
 
@@ -150,9 +168,12 @@ class Metrics(Scores):
 
     Args:
         confusion: Row i, column k: pictures of class i that were taken for class k.
+        right_of_5: Pictures whose class is among the five most probable; None where there are no
+            more than ten classes, of which any five would be half.
     """
 
     confusion: tuple[tuple[int, ...], ...] = field(repr=False)
+    right_of_5: int | None = None
 
     def per_class(self, classes: Sequence[str]) -> list[ClassScores]:
         """Return the scores of each class, in the set's order."""
@@ -162,11 +183,51 @@ class Metrics(Scores):
             for i, (name, row) in enumerate(zip(classes, self.confusion, strict=True))
         ]
 
+    def averages(self) -> dict[str, dict[str, float]]:
+        """Return precision, recall and F1 averaged over classes: "macro" alike, "weighted" by size.
+
+        As scikit-learn does: over classes that have pictures or answers, what has nothing to
+        divide by counting as 0.
+        """
+        seen = [
+            one for one in self.per_class([""] * len(self.confusion)) if one.count or one.answered
+        ]
+        weights = {"macro": [1] * len(seen), "weighted": [one.count for one in seen]}
+        return {
+            kind: {
+                field: sum(
+                    w * (getattr(one, field) or 0.0) for w, one in zip(ws, seen, strict=True)
+                )
+                / sum(ws)
+                for field in ("precision", "recall", "f1")
+            }
+            for kind, ws in weights.items()
+        }
+
+    def confused(self, most: int = 10) -> list[tuple[int, int]]:
+        """Return the pairs of classes (i < k) that are most often taken for each other."""
+        classes = range(len(self.confusion))
+        pairs = [(i, k) for i in classes for k in classes if i < k and self.mixed_up(i, k)]
+        return sorted(pairs, key=lambda pair: -self.mixed_up(*pair))[:most]
+
+    def mixed_up(self, i: int, k: int) -> int:
+        """Return how many pictures of either class were taken for the other."""
+        return self.confusion[i][k] + self.confusion[k][i]
+
+
+def wide(logits_NK: Tensor) -> Tensor:
+    """Return the same logits in float64 (float32 on mps, which has no wider type)."""
+    return logits_NK.to(torch.float32 if logits_NK.device.type == "mps" else torch.float64)
+
 
 def picture_losses(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
     """Return each picture's cross-entropy, in float64."""
-    wide = torch.float32 if logits_NK.device.type == "mps" else torch.float64
-    return cross_entropy(logits_NK.to(wide), labels_N, reduction="none")
+    return cross_entropy(wide(logits_NK), labels_N, reduction="none")
+
+
+def probabilities(logits_NK: Tensor) -> Tensor:
+    """Return each picture's probability of each class, in float64."""
+    return wide(logits_NK).softmax(1)
 
 
 def measure(logits_NK: Tensor, labels_N: Tensor) -> Metrics:
@@ -186,9 +247,14 @@ def measure(logits_NK: Tensor, labels_N: Tensor) -> Metrics:
     classes = logits_NK.shape[1]
     cells = torch.bincount(labels_N * classes + logits_NK.argmax(1), minlength=classes**2)
     confusion_KK = cells.view(classes, classes).tolist()
+    right_of_5 = None
+    if classes > 10:
+        five_N5 = logits_NK.topk(5, dim=1).indices
+        right_of_5 = int((five_N5 == labels_N[:, None]).any(1).sum().item())
     return Metrics(
         loss=picture_losses(logits_NK, labels_N).mean().item(),
         right=sum(confusion_KK[i][i] for i in range(classes)),
         count=len(labels_N),
         confusion=tuple(tuple(row) for row in confusion_KK),
+        right_of_5=right_of_5,
     )

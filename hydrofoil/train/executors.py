@@ -103,10 +103,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An executor that is ready, and the line that says which and why."""
+    """An executor that is ready, and the line that says which and why.
+
+    Args:
+        executor: Runs the steps.
+        line: Says which it is, and why.
+        seconds: What preparing it took: trials, building, compiling.
+    """
 
     executor: Executor
     line: str
+    seconds: float
 
 
 def prepare(
@@ -128,6 +135,7 @@ def prepare(
         state: How far training is; keeps the executor's name, to go on with the same.
         execute: Asked for instead of what the state was trained by until now, and of train.execute.
     """
+    started = perf_counter()
     batch_size = min(recipe.train.batch_size, max(len(split.train), 1))
     steps = ceil(len(split.train) / batch_size) * (recipe.train.epochs - state.epoch)
     asked = execute or state.executor or recipe.train.execute
@@ -158,7 +166,8 @@ def prepare(
             costs.note(f"preparing {name}", perf_counter() - began)
         state.executor = name
         why = choice.why if name == choice.names[0] else "takes over"
-        return Prepared(executor, Choice((name,), why, refused).line)
+        line = Choice((name,), why, refused).line
+        return Prepared(executor, line, perf_counter() - started)
     raise AssertionError("eager refuses nothing")
 
 

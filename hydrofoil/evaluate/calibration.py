@@ -1,0 +1,126 @@
+"""Whether the probabilities can be believed: reliability, its error, and the temperature.
+
+Axes: N pictures, K classes.
+"""
+
+from dataclasses import asdict, dataclass
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hydrofoil.evaluate.metrics import probabilities, wide, wilson
+
+BINS = 15  # as Guo et al. 2017 (arXiv:1706.04599), and most papers since
+COLDEST, HOTTEST = 0.01, 100.0  # beyond these a temperature only says: all right, or all noise
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Pictures whose answers were about as sure.
+
+    Args:
+        low: The bin's lower end: of its range, or its least sure picture's confidence.
+        high: Its upper end.
+        count: Pictures in it.
+        right: Those that were right.
+        confidence: Mean probability of their answers; None where the bin is empty.
+    """
+
+    low: float
+    high: float
+    count: int
+    right: int
+    confidence: float | None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right answers."""
+        return self.right / self.count if self.count else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers as they stand in test.json."""
+        interval = list(wilson(self.right, self.count))
+        return asdict(self) | {"accuracy": self.accuracy, "interval": interval}
+
+
+def equal_width(confidences_N: Tensor, right_N: Tensor, bins: int = BINS) -> list[Bin]:
+    """Sort answers into bins of equal width, from 0 to 1, each with its upper end."""
+    ends = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    at_N = torch.bucketize(confidences_N, ends[1:-1].to(confidences_N))
+    return [
+        _bin(confidences_N[at_N == b], right_N[at_N == b], float(ends[b]), float(ends[b + 1]))
+        for b in range(bins)
+    ]
+
+
+def equal_mass(confidences_N: Tensor, right_N: Tensor, bins: int = BINS) -> list[Bin]:
+    """Sort answers into bins of as many pictures each, to within one, the least sure first."""
+    order_N = confidences_N.argsort(stable=True)
+    parts = [part for part in order_N.tensor_split(bins) if len(part)]
+    return [
+        _bin(confidences_N[part], right_N[part], *confidences_N[part[[0, -1]]].tolist())
+        for part in parts
+    ]
+
+
+def _bin(confidences_N: Tensor, right_N: Tensor, low: float, high: float) -> Bin:
+    count = len(confidences_N)
+    mean = confidences_N.mean().item() if count else None
+    return Bin(low, high, count, int(right_N.sum().item()), mean)
+
+
+def calibration_error(bins: list[Bin]) -> float:
+    """Return the expected calibration error: how far confidence lies from accuracy, on average.
+
+    The mean over pictures of their bin's |accuracy - confidence|, from 0 to 1 (Naeini et al. 2015).
+
+    >>> calibration_error([Bin(0.0, 0.5, 0, 0, None), Bin(0.5, 1.0, 4, 3, 0.95)])
+    0.2
+    """
+    gaps = [abs(one.right - one.count * (one.confidence or 0.0)) for one in bins]
+    return round(sum(gaps) / sum(one.count for one in bins), 12)
+
+
+def fit_temperature(logits_NK: Tensor, labels_N: Tensor) -> float:
+    """Return the temperature whose division of the logits gives the lowest cross-entropy.
+
+    Guo et al. 2017. The loss is convex in 1 / temperature; its slope there is the mean logit that
+    the model expects less the mean logit of the true classes, and its curvature the logits' mean
+    variance under the model. Newton's steps, halving where one would leave the bracket, find the
+    one place where the slope is zero; in float64, from 0.01 to 100.
+    """
+    logits_NK = wide(logits_NK)
+    true = logits_NK.gather(1, labels_N[:, None]).mean().item()
+    low, high, inverse = 1 / HOTTEST, 1 / COLDEST, 1.0
+    for _ in range(100):
+        probabilities_NK = probabilities(logits_NK * inverse)
+        expected_N = (probabilities_NK * logits_NK).sum(1)
+        slope = expected_N.mean().item() - true
+        if slope == 0:
+            break
+        curvature = ((probabilities_NK * logits_NK**2).sum(1) - expected_N**2).mean().item()
+        low, high = (inverse, high) if slope < 0 else (low, inverse)
+        step = inverse - slope / curvature if curvature > 0 else low
+        before, inverse = inverse, step if low < step < high else sqrt(low * high)
+        if abs(inverse - before) <= 1e-12 * before:
+            break
+    return 1 / inverse
+
+
+def reliability(logits_NK: Tensor, labels_N: Tensor) -> dict[str, Any]:
+    """Return how sure the answers are and how right, by both kinds of bins, as in test.json."""
+    probabilities_NK = probabilities(logits_NK)
+    confidences_N, predicted_N = probabilities_NK.max(1)
+    right_N = predicted_N == labels_N
+    content: dict[str, Any] = {"confidence": confidences_N.mean().item()}
+    for name, bins in (
+        ("width", equal_width(confidences_N, right_N)),
+        ("mass", equal_mass(confidences_N, right_N)),
+    ):
+        content[name] = {
+            "error": calibration_error(bins),
+            "bins": [one.as_dict() for one in bins],
+        }
+    return content
