@@ -1,0 +1,446 @@
+"""Why a model answered so: Grad-CAM, occlusion, the first layer's filters, the feature maps.
+
+Nothing here trains: gradients are taken by what a layer put out, never by a weight.
+
+Axes: N pictures or filters, P places of a patch, C channels, M feature maps, H rows, W columns,
+K classes.
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from math import ceil, prod
+
+import torch
+from torch import Tensor, nn
+
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.evaluate.score import BATCH, logits_of
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.layers import Shape, sizes
+
+
+@dataclass(frozen=True, eq=False)
+class GradCam:
+    """What Grad-CAM says of some pictures.
+
+    Args:
+        layer: The layer whose feature maps were weighted.
+        classes_N: The class that each picture was explained for.
+        coarse_NHW: The maps at the layer's own resolution, in units of the logit, zero or more.
+        heat_NHW: The same at the pictures' resolution, scaled to [0, 1] picture by picture; a
+            picture in which nothing speaks for the class is zero everywhere.
+    """
+
+    layer: str
+    classes_N: Tensor
+    coarse_NHW: Tensor
+    heat_NHW: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Occlusion:
+    """What covering one place after another does to a class's probability.
+
+    Args:
+        class_index: The class.
+        drops_HW: By how much the probability falls, in the mean over the patches that cover a
+            pixel; negative where it rises.
+        patch: Height and width of the patch, in pixels.
+        stride: By how many rows and columns it moves.
+        before: The class's probability for the whole picture.
+        after: The same with the strongest place covered: where the probability is lowest.
+        answer: The class that is most probable then.
+        rows: First and last row of that place, counted from 0.
+        columns: First and last column of it.
+    """
+
+    class_index: int
+    drops_HW: Tensor
+    patch: tuple[int, int]
+    stride: tuple[int, int]
+    before: float
+    after: float
+    answer: int
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Filters:
+    """The first layer's weights as pictures.
+
+    Args:
+        layer: Its name.
+        filters_NCHW: Divided by the largest absolute weight of all: from -1 to 1, zero stays zero.
+        largest: That weight.
+    """
+
+    layer: str
+    filters_NCHW: Tensor
+    largest: float
+
+    def strongest(self, most: int) -> Tensor:
+        """Return the numbers of the filters with the largest norm, in the layer's order."""
+        return _strongest(self.filters_NCHW.square().sum((1, 2, 3)), most)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMaps:
+    """What one layer makes of one picture.
+
+    Args:
+        layer: Its name.
+        maps_MHW: Its activations.
+    """
+
+    layer: str
+    maps_MHW: Tensor
+
+    def strongest(self, most: int) -> Tensor:
+        """Return the numbers of the maps with the largest mean magnitude, in the layer's order."""
+        return _strongest(self.maps_MHW.abs().mean((1, 2)), most)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One layer of a network, with the shape of one picture's activations before and after it."""
+
+    name: str
+    layer: nn.Module
+    before: Shape
+    after: Shape
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether maps of more than one pixel come out."""
+        return len(self.after) == 3 and prod(self.after[1:]) > 1
+
+
+def grad_cam(model: Classifier, pictures: Tensor, classes_N: Tensor | None = None) -> GradCam:
+    """Return where a model saw what speaks for a class: the last layer's maps, weighted.
+
+    Each feature map is weighted by the mean gradient of the class's logit by it; their sum, where
+    it is positive, is the heat.
+
+    The layer is found by shape: the last one with weights of its own that puts out maps of more
+    than one pixel, and then what follows it without changing the shape (batch normalisation, the
+    activation). A max-pooling after it would give the same weights, up to one factor, and a
+    coarser map, so the map is taken before. Each of its cells is laid where the middle of its
+    receptive field lies in the picture, bilinear between them: under windows without padding that
+    is nearer to the picture's middle than plain resizing would have it, by up to five pixels of
+    32 in LeNet.
+
+    A map is weighted as a whole: heat can lie where the network's last layers do not look.
+    Occlusion has no such fault.
+
+    Args:
+        model: Left as it was: its mode, and no gradient on its weights.
+        pictures: uint8 pictures_NCHW, or one picture_CHW, which counts as a batch of one.
+        classes_N: int64; default: the class that the model predicts for each.
+
+    Raises:
+        HydrofoilError: No layer has feature maps, as in a perceptron; the pictures are of another
+            type or shape, or the classes of another number.
+
+    Source: Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via
+    Gradient-based Localization", https://arxiv.org/abs/1610.02391.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    >>> seen = grad_cam(Classifier(network, (1, 8, 8), "ab"), torch.ones(1, 8, 8).byte())
+    >>> seen.layer, tuple(seen.coarse_NHW.shape), tuple(seen.heat_NHW.shape)
+    ('1', (1, 6, 6), (1, 8, 8))
+    """
+    pictures_NCHW = _batch(model, pictures)
+    if classes_N is not None:
+        _check_classes(model, classes_N, len(pictures_NCHW))
+    with _evaluating(model):
+        steps = _steps(model)
+        last = _last_spatial(steps)
+        taken_N = logits_of(model, pictures_NCHW).argmax(1) if classes_N is None else classes_N
+        taken_N = taken_N.to(model.device)
+        parts = [
+            _weighted_maps(model, steps, last, *both)
+            for both in zip(pictures_NCHW.split(BATCH), taken_N.split(BATCH), strict=True)
+        ]
+    coarse_NHW = torch.cat(parts)
+    heat_NHW = coarse_NHW
+    for axis in (1, 2):
+        first, distance = _centres(steps[: last + 1], axis)
+        heat_NHW = _spread(heat_NHW, axis, model.shape[axis], first, distance)
+    largest_N11 = heat_NHW.amax((1, 2), keepdim=True)
+    scaled_NHW = torch.where(largest_N11 > 0, heat_NHW / largest_N11, 0)
+    return GradCam(steps[last].name, taken_N, coarse_NHW, scaled_NHW)
+
+
+def occlusion(
+    model: Classifier,
+    picture_CHW: Tensor,
+    class_index: int | None = None,
+    *,
+    patch: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+    fill: Sequence[int] | None = None,
+) -> Occlusion:
+    """Return by how much a class's probability falls when a patch covers one place after another.
+
+    The patch has the picture's own mean colour unless another is given: it shows neither an edge
+    nor a brightness that is not there, on white paper as on black. At the right and lower edge it
+    may stand out of the picture. All places go through the model as pictures of large batches.
+
+    Args:
+        model: Left as it was.
+        picture_CHW: uint8.
+        class_index: Default: the class that the model predicts.
+        patch: Height and width in pixels; default: a quarter of the picture's each.
+        stride: Rows and columns that it moves by, at most the patch's own; default: a quarter of
+            the patch's, and one pixel at least.
+        fill: The patch's value in each channel, 0 to 255.
+
+    Raises:
+        HydrofoilError: The picture is of another type or shape; patch, stride, fill or class do
+            not fit it.
+
+    Source: Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks",
+    https://arxiv.org/abs/1311.2901, section 4.2.
+    """
+    _batch(model, picture_CHW[None])  # for its errors
+    _, *sides = model.shape
+    patch = patch or (max(1, round(sides[0] / 4)), max(1, round(sides[1] / 4)))
+    stride = stride or (max(1, patch[0] // 4), max(1, patch[1] // 4))
+    _check_occlusion(model, patch, stride, fill, class_index)
+    covered_PHW = _covered(sides, patch, stride)
+    picture_CHW = picture_CHW.cpu()
+    mean_C = picture_CHW.double().mean((1, 2)).round() if fill is None else torch.tensor(fill)
+    colour_C11 = mean_C.to(torch.uint8)[:, None, None]
+    pictures_NCHW = torch.where(covered_PHW[:, None], colour_C11, picture_CHW)
+    with _evaluating(model):
+        logits_NK = logits_of(model, torch.cat([picture_CHW[None], pictures_NCHW]))
+    answers_NK = logits_NK.cpu().double().softmax(1)
+    chosen = int(answers_NK[0].argmax()) if class_index is None else class_index
+    before, after_P = float(answers_NK[0, chosen]), answers_NK[1:, chosen]
+    drops_HW = torch.einsum("p,phw->hw", before - after_P, covered_PHW.double())
+    strongest = int(after_P.argmin())
+    rows, columns = (covered_PHW[strongest].any(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
+    return Occlusion(
+        class_index=chosen,
+        drops_HW=drops_HW / covered_PHW.sum(0),
+        patch=patch,
+        stride=stride,
+        before=before,
+        after=float(after_P[strongest]),
+        answer=int(answers_NK[1 + strongest].argmax()),
+        rows=(rows[0], rows[-1]),
+        columns=(columns[0], columns[-1]),
+    )
+
+
+def first_filters(model: Classifier) -> Filters:
+    """Return what the first layer with weights looks for, as pictures.
+
+    A convolution's filters are small windows; a perceptron's units look at the whole picture, so
+    that their weights have its shape. All are scaled by one number, so that strengths compare.
+
+    Raises:
+        HydrofoilError: The first weights are neither, as after a pooling.
+    """
+    for name, layer in model.network.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            weights_NCHW = layer.weight.detach()
+        elif isinstance(layer, nn.Linear) and layer.in_features == prod(model.shape):
+            weights_NCHW = layer.weight.detach().view(-1, *model.shape)
+        elif list(layer.parameters(recurse=False)):
+            break
+        else:
+            continue
+        largest = float(weights_NCHW.abs().max())
+        return Filters(name, weights_NCHW / (largest or 1), largest)
+    raise HydrofoilError(
+        "The network's first weights look at no pixels: expected a convolution, or a linear layer "
+        f"that takes {'×'.join(map(str, model.shape))} pictures."
+    )
+
+
+@torch.no_grad()
+def feature_maps(model: Classifier, picture_CHW: Tensor) -> list[FeatureMaps]:
+    """Return a picture's activations after each layer that puts out maps, in order.
+
+    A perceptron has no such layer, and the list is empty.
+
+    Args:
+        model: Left as it was.
+        picture_CHW: uint8.
+
+    Raises:
+        HydrofoilError: The picture is of another type or shape.
+    """
+    pictures_NCHW = _batch(model, picture_CHW[None])
+    found: list[FeatureMaps] = []
+    with _evaluating(model):
+        values = model.normalise(pictures_NCHW.to(model.device))
+        for step in _steps(model):
+            values = step.layer(values)
+            if step.is_spatial:  # a copy: the next layer may work in place
+                found.append(FeatureMaps(step.name, values[0].clone()))
+    return found
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Generator[None]:
+    """Put a model into evaluation mode, and every layer back into its own afterwards."""
+    modes = [(layer, layer.training) for layer in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+def _batch(model: Classifier, pictures: Tensor) -> Tensor:
+    """Return pictures of the model's own shape as a batch."""
+    shape = tuple(pictures.shape)
+    if pictures.dtype != torch.uint8 or shape[-3:] != model.shape or len(shape) > 4 or not shape[0]:
+        raise HydrofoilError(
+            f"pictures of {pictures.dtype} {'×'.join(map(str, shape))}: "
+            f"expected torch.uint8 {'×'.join(map(str, model.shape))}, one or a batch of them."
+        )
+    return pictures.view(-1, *model.shape)
+
+
+def _check_classes(model: Classifier, classes_N: Tensor, count: int) -> None:
+    top = len(model.classes) - 1
+    fits = classes_N.dtype == torch.int64 and tuple(classes_N.shape) == (count,)
+    if not fits or not all(0 <= number <= top for number in classes_N.tolist()):
+        raise HydrofoilError(
+            f"classes {classes_N.tolist()} of {classes_N.dtype}: "
+            f"expected {count} of torch.int64, one for each picture, from 0 to {top}."
+        )
+
+
+def _check_occlusion(
+    model: Classifier,
+    patch: tuple[int, int],
+    stride: tuple[int, int],
+    fill: Sequence[int] | None,
+    class_index: int | None,
+) -> None:
+    if class_index is not None and not 0 <= class_index < len(model.classes):
+        raise HydrofoilError(f"class {class_index}: expected 0 to {len(model.classes) - 1}.")
+    channels, *sides = model.shape
+    fits = all(1 <= p <= side for p, side in zip(patch, sides, strict=True))
+    if not fits or not all(1 <= s <= p for s, p in zip(stride, patch, strict=True)):
+        raise HydrofoilError(
+            f"patch {patch[0]}×{patch[1]}, stride {stride[0]}×{stride[1]}: expected a patch of 1 "
+            f"to {sides[0]}×{sides[1]} pixels, and a stride of 1 to the patch's own size."
+        )
+    if fill is not None and (len(fill) != channels or not all(0 <= v <= 255 for v in fill)):
+        raise HydrofoilError(f"fill {list(fill)}: expected {channels} values of 0 to 255.")
+
+
+def _strongest(strengths_N: Tensor, most: int) -> Tensor:
+    """Return the numbers of the largest, at most so many, in ascending order."""
+    return strengths_N.argsort(descending=True, stable=True)[:most].sort().values
+
+
+def _covered(sides: tuple[int, int], patch: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """Return covered_PHW: which pixels a patch covers at each place; every pixel is covered."""
+    tops, lefts = (
+        [by * n for n in range(ceil((size - long) / by) + 1)]
+        for size, long, by in zip(sides, patch, stride, strict=True)
+    )
+    covered_PHW = torch.zeros(len(tops) * len(lefts), *sides, dtype=torch.bool)
+    for number, (top, left) in enumerate(product(tops, lefts)):
+        covered_PHW[number, top : top + patch[0], left : left + patch[1]] = True
+    return covered_PHW
+
+
+@torch.no_grad()
+def _steps(model: Classifier) -> list[_Step]:
+    """Return the network's layers with their shapes, which a blank picture finds out."""
+    blank_NCHW = torch.zeros(1, *model.shape, dtype=torch.uint8, device=model.device)
+    values = model.normalise(blank_NCHW)
+    steps: list[_Step] = []
+    # A layer that stands under two names runs twice, so duplicates are not removed.
+    for name, layer in model.network.named_modules(remove_duplicate=False):
+        if name and "." not in name:
+            before, values = tuple(values.shape[1:]), layer(values)
+            steps.append(_Step(name, layer, before, tuple(values.shape[1:])))
+    return steps
+
+
+def _last_spatial(steps: Sequence[_Step]) -> int:
+    """Return the number of the layer whose maps Grad-CAM weights."""
+    learned = [
+        number
+        for number, step in enumerate(steps)
+        if step.is_spatial and any(True for _ in step.layer.parameters())
+    ]
+    if not learned:
+        raise HydrofoilError(
+            "Grad-CAM weights a convolution's feature maps, and this network has none: "
+            f"{', '.join(step.name for step in steps)}.\nOcclusion explains any network."
+        )
+    last = learned[-1]
+    while last + 1 < len(steps) and steps[last + 1].after == steps[last].after:
+        last += 1
+    return last
+
+
+def _weighted_maps(
+    model: Classifier, steps: Sequence[_Step], last: int, pictures_NCHW: Tensor, classes_N: Tensor
+) -> Tensor:
+    """Return coarse_NHW: only the layers behind the maps are differentiated."""
+    with torch.no_grad():
+        values = model.normalise(pictures_NCHW.to(model.device))
+        for step in steps[: last + 1]:
+            values = step.layer(values)
+    maps_NMHW = values.requires_grad_()
+    with torch.enable_grad():
+        for step in steps[last + 1 :]:
+            values = step.layer(values)
+        logits_N = values.gather(1, classes_N[:, None])[:, 0]
+        (slopes_NMHW,) = torch.autograd.grad(logits_N.sum(), maps_NMHW)
+    maps_NMHW = maps_NMHW.detach()
+    return (slopes_NMHW.mean((2, 3), keepdim=True) * maps_NMHW).sum(1).relu()
+
+
+def _centres(steps: Sequence[_Step], axis: int) -> tuple[float, float]:
+    """Return the middle of the first cell's receptive field, in pixels, and the cells' distance.
+
+    A window's first cell lies at (kernel - 1) / 2 - padding. A layer that is no plain window (a
+    block, an adaptive pooling) is taken to stretch its output over its input.
+    """
+    first, distance = 0.0, 1.0
+    for step in steps:
+        if len(step.before) != 3 or len(step.after) != 3:  # places are lost between maps
+            cells = step.after[axis] if len(step.after) == 3 else 1
+            distance = steps[0].before[axis] / cells
+            first = (distance - 1) / 2
+            continue
+        begin, by = _window(step, axis)
+        first, distance = first + distance * begin, distance * by
+    return first, distance
+
+
+def _window(step: _Step, axis: int) -> tuple[float, float]:
+    """Return the first cell's middle and the cells' distance, in cells of the layer before."""
+    before, after = step.before[axis], step.after[axis]
+    if not isinstance(getattr(step.layer, "padding", 0), str):
+        for kernel, stride, padding in sizes(step.layer)[axis - 1 : axis]:
+            if (before - kernel + 2 * padding) // stride + 1 == after:
+                return (kernel - 1) / 2 - padding, stride
+    return (before / after - 1) / 2, before / after
+
+
+def _spread(maps_NHW: Tensor, axis: int, size: int, first: float, distance: float) -> Tensor:
+    """Interpolate along one axis: cells lie at first, first + distance, …; flat beyond the ends."""
+    cells = maps_NHW.shape[axis]
+    pixels = torch.arange(size, device=maps_NHW.device, dtype=torch.float32)
+    at = ((pixels - first) / distance).clamp(0, cells - 1)
+    lower = at.floor().long()
+    upper = (lower + 1).clamp(max=cells - 1)
+    share = (at - lower).view(-1, *[1] * (2 - axis))
+    low_NHW, high_NHW = maps_NHW.index_select(axis, lower), maps_NHW.index_select(axis, upper)
+    return low_NHW + share * (high_NHW - low_NHW)
