@@ -398,6 +398,41 @@ def predict(
 
 
 @app.command()
+def explain(
+    run_folder: RunFolder,
+    pictures: Annotated[list[Path], _argument("PICTURE...", "Picture files, of any size.")],
+    class_name: Annotated[
+        str, _option("--class", "NAME", "Explain this class; default: the answer.")
+    ] = "",
+    invert: Annotated[
+        bool, typer.Option("--invert", help="Dark on bright pictures for a bright on dark set.")
+    ] = False,
+    out: Annotated[
+        Path | None, _option("--out", "DIR", "Where to draw; default: the run's figures.")
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Show why a run's model answers as it does: Grad-CAM, occlusion, feature maps."""
+    from hydrofoil.device import pick_device
+    from hydrofoil.report.explain import explain as find
+    from hydrofoil.report.explain import figure_names
+    from hydrofoil.run import Run, write_whole
+
+    run = Run.open(run_folder)
+    if out is not None and (out.suffix or out.is_file()):
+        raise HydrofoilError(f"--out {out}: a figure for each picture: expected a folder's name.")
+    model, _ = run.load_best(pick_device(device))
+    folder, contents = out or run.path / "figures", list[dict[str, Any]]()
+    for path, name in zip(pictures, figure_names(pictures), strict=True):
+        one = find(model, path, class_name, invert=invert)
+        write_whole(folder / name, one.png)
+        _sayer(as_json)(f"{one.text}\n  drawn: {folder / name}")
+        contents.append({**one.content, "drawn": str(folder / name)})
+    _print_json(as_json, contents)
+
+
+@app.command()
 def bench(
     names: Annotated[
         list[str] | None, _argument("[RECIPE]...", "Default: the five tutorials.")

@@ -301,12 +301,13 @@ def _evaluating(model: nn.Module) -> Generator[None]:
 def _batch(model: Classifier, pictures: Tensor) -> Tensor:
     """Return pictures of the model's own shape as a batch."""
     shape = tuple(pictures.shape)
-    if pictures.dtype != torch.uint8 or shape[-3:] != model.shape or len(shape) > 4 or not shape[0]:
+    fits = shape[-3:] == model.shape and len(shape) <= 4 and pictures.numel()
+    if not fits or pictures.dtype != torch.uint8:
         raise HydrofoilError(
             f"pictures of {pictures.dtype} {'×'.join(map(str, shape))}: "
             f"expected torch.uint8 {'×'.join(map(str, model.shape))}, one or a batch of them."
         )
-    return pictures.view(-1, *model.shape)
+    return pictures.reshape(-1, *model.shape)
 
 
 def _check_classes(model: Classifier, classes_N: Tensor, count: int) -> None:
@@ -344,7 +345,7 @@ def _strongest(strengths_N: Tensor, most: int) -> Tensor:
     return strengths_N.argsort(descending=True, stable=True)[:most].sort().values
 
 
-def _covered(sides: tuple[int, int], patch: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+def _covered(sides: Sequence[int], patch: tuple[int, int], stride: tuple[int, int]) -> Tensor:
     """Return covered_PHW: which pixels a patch covers at each place; every pixel is covered."""
     tops, lefts = (
         [by * n for n in range(ceil((size - long) / by) + 1)]
@@ -414,13 +415,12 @@ def _centres(steps: Sequence[_Step], axis: int) -> tuple[float, float]:
     """
     first, distance = 0.0, 1.0
     for step in steps:
-        if len(step.before) != 3 or len(step.after) != 3:  # places are lost between maps
-            cells = step.after[axis] if len(step.after) == 3 else 1
-            distance = steps[0].before[axis] / cells
+        if min(len(step.before), len(step.after)) == 3:
+            begin, by = _window(step, axis)
+            first, distance = first + distance * begin, distance * by
+        else:  # places are lost where features stand between maps: only the sizes are known
+            distance = steps[0].before[axis] / step.after[min(axis, len(step.after) - 1)]
             first = (distance - 1) / 2
-            continue
-        begin, by = _window(step, axis)
-        first, distance = first + distance * begin, distance * by
     return first, distance
 
 

@@ -1,14 +1,15 @@
-"""Figures as PNG bytes: picture grids, one picture's pixels, the confusion matrix.
+"""Figures as PNG bytes: picture grids, one picture's pixels, the confusion matrix, explanations.
 
 They are laid out here, in pixels, and drawn by Pillow: a picture's pixel becomes a square of them,
 every line is measured before it is placed, and nobody waits for matplotlib's import, which costs
 ten times all the drawing of a test; only `curves` needs it.
 
-Axes: N pictures, C channels, H rows, W columns, K classes.
+Axes: N pictures or filters, C channels, M feature maps, H rows, W columns, K classes.
 """
 
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from math import ceil
@@ -16,19 +17,36 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from hydrofoil.evaluate.explain import FeatureMaps, Filters, GradCam, Occlusion
 
 # Told apart by people who see red and green alike: the one is darker, and wrong titles name two
 # classes.
 RIGHT, WRONG = "#1a7f37", "#cf222e"
-FRAME, FAINT = "#8c959f", "#b8bec5"
+FRAME, FAINT, SUBDUED = "#8c959f", "#b8bec5", "#57606a"
 # ColorBrewer's Blues, from 0 to 1 (https://colorbrewer2.org/#type=sequential&scheme=Blues&n=9).
 BLUES = ("f7fbff", "deebf7", "c6dbef", "9ecae1", "6baed6", "4292c6", "2171b5", "08519c", "08306b")
+# matplotlib's inferno, from 0 to 1 (Smith and van der Walt 2015): as much lighter as larger, in the
+# same way for every kind of colour vision. Seventeen of its 256 colours.
+INFERNO = (
+    "000003", "0a0723", "200c4a", "3c0965", "570f6d", "70196e",
+    "892269", "a32b61", "bb3754", "d14643", "e45a31", "f1721d",
+    "f98e08", "fbac10", "f8cb34", "f1e968", "fcfea4",
+)  # fmt: skip
+# ColorBrewer's PuOr, from -1 to 1 (https://colorbrewer2.org/#type=diverging&scheme=PuOr&n=11), whose two
+# sides are told apart by everybody.
+PUOR = (
+    "2d004b", "542788", "8073ac", "b2abd2", "d8daeb", "f7f7f7",
+    "fee0b6", "fdb863", "e08214", "b35806", "7f3b08",
+)  # fmt: skip
 
 # Pixels.
 HEADING, LARGE, TEXT, SMALL = 18, 15, 13, 10  # heights of type
 MARGIN, GAP = 14, 12  # around a figure, between its parts
+HEAT = 0.65  # of an overlay's colour; the rest is the picture
 
 Font = ImageFont.FreeTypeFont
 
@@ -88,10 +106,14 @@ class _Sheet:
         self.pen.rectangle((left - 1, top - 1, left + width, top + height), outline=FRAME)
 
     def png(self) -> bytes:
-        file = io.BytesIO()
-        # Against Pillow's level 6 half the time, a tenth to a third more bytes.
-        self.image.save(file, "png", compress_level=1)
-        return file.getvalue()
+        return _png(self.image)
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    # Against Pillow's level 6 half the time, a tenth to a third more bytes.
+    image.save(file, "png", compress_level=1)
+    return file.getvalue()
 
 
 def _image(picture_CHW: Tensor) -> Image.Image:
@@ -191,12 +213,14 @@ def pixel_values(picture_CHW: Tensor, title: str) -> bytes:
     return sheet.png()
 
 
-def _blues(shares_KK: list[list[float]]) -> Image.Image:
-    """Return one pixel a cell, of the colour of its share from 0 to 1."""
-    at = np.linspace(0, 1, len(BLUES))
+def _coloured(
+    values_HW: NDArray[np.floating], colours: Sequence[str], low: float = 0
+) -> Image.Image:
+    """Return one pixel a value: colours from low to 1, linear between them."""
+    at = np.linspace(low, 1, len(colours))
     channels = [
-        np.interp(shares_KK, at, channel)
-        for channel in zip(*map(bytes.fromhex, BLUES), strict=True)
+        np.interp(values_HW, at, channel)
+        for channel in zip(*map(bytes.fromhex, colours), strict=True)
     ]
     return Image.fromarray(np.stack(channels, axis=2).round().astype(np.uint8))
 
@@ -221,7 +245,7 @@ def confusion_matrix(
     below = side + GAP // 2 + (names if upwards else type_height) + GAP
     sheet = _Sheet((left + side, below + TEXT), heading)
     shares_KK = [[count / max(sum(row), 1) for count in row] for row in confusion]
-    sheet.show(_blues(shares_KK), left, 0, cell)
+    sheet.show(_coloured(np.array(shares_KK), BLUES), left, 0, cell)
     for i, row in enumerate(confusion):
         middle = cell * i + cell / 2
         sheet.write(classes[i], left - GAP // 2, middle, type_height, anchor="rm")
@@ -235,4 +259,244 @@ def confusion_matrix(
     sheet.write(legend, left + side / 2, below, TEXT, anchor="ma")
     truth = _widest(["truth"], _font(TEXT))
     sheet.write_upwards("truth", TEXT / 2, (side - truth) / 2, TEXT)
+    return sheet.png()
+
+
+# ── explanations ─────────────────────────────────────────────────────────────────────────────────
+
+
+def heat_overlay(
+    picture_CHW: Tensor, heat_HW: Tensor, *, signed: bool = False, scale: int = 1
+) -> bytes:
+    """Draw heat over a picture, with nothing around it: dark is none, bright is most.
+
+    Args:
+        picture_CHW: uint8; shown in grey, so that every colour is the heat's.
+        heat_HW: From 0 to 1; signed: from -1 to 1, purple to orange, white for zero.
+        signed: Whether heat may be negative.
+        scale: Each pixel becomes a square of scale × scale.
+    """
+    image = _overlay(picture_CHW, heat_HW, signed=signed)
+    return _png(image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST))
+
+
+def _overlay(picture_CHW: Tensor, heat_HW: Tensor, *, signed: bool) -> Image.Image:
+    """Mix a picture's grey with colours; where white is zero the grey is light, so it stays so."""
+    grey = _image(picture_CHW).convert("L")
+    if signed:
+        grey = grey.point([128 + value // 2 for value in range(256)])
+    colours, low = (PUOR, -1) if signed else (INFERNO, 0)
+    return Image.blend(grey.convert("RGB"), _coloured(heat_HW.cpu().numpy(), colours, low), HEAT)
+
+
+def _normed(values: Tensor) -> Tensor:
+    """Divide by the largest magnitude."""
+    return values / (float(values.abs().max()) or 1)
+
+
+def filters(found: Filters, heading: str = "", most: int = 64) -> bytes:
+    """Draw a first layer's filters: grey for zero, brighter above it, darker below.
+
+    Those of three channels are in colour; those of any other number are a grey picture a channel.
+
+    Args:
+        found: The filters.
+        heading: Above them; the scale is written below.
+        most: At most so many are shown, those of the largest norm.
+    """
+    chosen = found.strongest(most)
+    shown_NCHW = found.filters_NCHW[chosen].cpu()
+    if shown_NCHW.shape[1] != 3:
+        shown_NCHW = shown_NCHW.flatten(0, 1)[:, None]
+    images = [_image(((one_CHW + 1) * 127.5).round().byte()) for one_CHW in shown_NCHW]
+    count = len(found.filters_NCHW)
+    which = f"the {len(chosen)} strongest of {count}" if len(chosen) < count else f"all {count}"
+    legend = (
+        f"{found.layer}: {which}; black -{found.largest:.3g}, grey 0, white {found.largest:.3g}"
+    )
+    scale = _scale(shown_NCHW.shape, 64)
+    right, down = (side * scale + GAP // 2 for side in (images[0].width, images[0].height))
+    columns = min(16, len(images))
+    if len(images) > columns:  # rows of equal length where that is nearly as wide
+        columns = ceil(len(images) / ceil(len(images) / columns))
+    rows = ceil(len(images) / columns)
+    width = max(right * columns - GAP // 2, _widest([legend], _font(TEXT)))
+    sheet = _Sheet((width, down * rows + GAP // 2 + TEXT), heading)
+    left = (width - (right * columns - GAP // 2)) // 2
+    for number, image in enumerate(images):
+        sheet.show(image, left + number % columns * right, number // columns * down, scale)
+    sheet.write(legend, width / 2, down * rows + GAP // 2, TEXT, anchor="ma")
+    return sheet.png()
+
+
+def feature_maps(layers: Sequence[FeatureMaps], heading: str = "", most: int = 12) -> bytes:
+    """Draw a picture's activations, a row a layer: orange above zero, purple below, white zero.
+
+    Args:
+        layers: From `evaluate.explain.feature_maps`, one at least.
+        heading: Above them.
+        most: Maps a row; of more, those with the largest mean magnitude.
+    """
+    rows = _MapRows(layers, most)
+    sheet = _Sheet(rows.size, heading)
+    rows.show(sheet, 0)
+    return sheet.png()
+
+
+class _MapRows:
+    """Rows of feature maps, each behind its layer's name and scale, with a legend below.
+
+    Args:
+        layers: One at least.
+        most: Maps a row.
+    """
+
+    LEGEND = "orange above zero, purple below, white zero; each layer by its own largest value"
+
+    def __init__(self, layers: Sequence[FeatureMaps], most: int) -> None:
+        self.layers, self.most = layers, most
+        self.scales = [_scale(layer.maps_MHW.shape, 60) for layer in layers]
+        names = _widest((layer.layer for layer in layers), _font(TEXT))
+        details = (line for layer in layers for line in self._details(layer))
+        self.left = max(names, _widest(details, _font(SMALL))) + GAP
+        sides = [
+            (min(M, most), height * scale, width * scale)
+            for (M, height, width), scale in zip(
+                (layer.maps_MHW.shape for layer in layers), self.scales, strict=True
+            )
+        ]
+        self.heights = [max(height, TEXT + 2 * (SMALL + 5)) for _, height, _ in sides]
+        widest = max(count * (width + GAP // 2) - GAP // 2 for count, _, width in sides)
+        widest = max(widest, _widest([self.LEGEND], _font(TEXT)))
+        self.size = (self.left + widest, sum(self.heights) + GAP * len(layers) + TEXT)
+
+    def _details(self, layer: FeatureMaps) -> tuple[str, str]:
+        """Return which maps a row shows, and the value of its full colours."""
+        M, height, width = layer.maps_MHW.shape
+        count = f"{self.most} of {M}" if self.most < M else str(M)
+        below = "0 to " if bool((layer.maps_MHW >= 0).all()) else "to ±"
+        top = f"{below}{float(layer.maps_MHW.abs().max()):.3g}"
+        return f"{count} maps of {height}×{width}", top
+
+    def show(self, sheet: _Sheet, top: int) -> None:
+        for layer, scale, high in zip(self.layers, self.scales, self.heights, strict=True):
+            sheet.write(layer.layer, self.left - GAP, top, TEXT, anchor="ra")
+            for number, line in enumerate(self._details(layer)):
+                y = top + TEXT + 5 + number * (SMALL + 5)
+                sheet.write(line, self.left - GAP, y, SMALL, anchor="ra", ink=SUBDUED)
+            x = self.left
+            for map_HW in _normed(layer.maps_MHW)[layer.strongest(self.most)].cpu():
+                image = _coloured(map_HW.numpy(), PUOR, -1)
+                sheet.show(image, x, top + (high - image.height * scale) // 2, scale)
+                x += image.width * scale + GAP // 2
+            top += high + GAP
+        sheet.write(self.LEGEND, self.left, top, TEXT, anchor="la", ink=SUBDUED)
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A picture under two lines, over a bar that says what its colours mean.
+
+    Args:
+        image: One pixel a pixel of the picture.
+        lines: Title and what is below it.
+        colours: Of the bar; empty: none.
+        marks: What the bar's left end, its middle and its right end stand for.
+        frame: First and last row and column of what is framed.
+    """
+
+    image: Image.Image
+    lines: tuple[str, str]
+    colours: Sequence[str] = ()
+    marks: tuple[str, str, str] = ("", "", "")
+    frame: tuple[tuple[int, int], tuple[int, int]] | None = None
+
+    def width(self, scale: int) -> int:
+        """Return how wide it becomes, its lines and the bar's marks counted."""
+        title, below = self.lines
+        return max(
+            self.image.width * scale,
+            _widest([title], _font(LARGE)),
+            _widest([below], _font(TEXT)),
+            _widest(["   ".join(self.marks)], _font(SMALL)),
+        )
+
+    def show(self, sheet: _Sheet, left: int, scale: int) -> None:
+        wide, high = self.image.width * scale, self.image.height * scale
+        middle, top = left + self.width(scale) // 2, PANEL_ABOVE
+        sheet.write(self.lines[0], middle, 0, LARGE, anchor="ma")
+        sheet.write(self.lines[1], middle, LARGE + 5, TEXT, anchor="ma", ink=SUBDUED)
+        x = middle - wide // 2
+        sheet.show(self.image, x, top, scale)
+        if self.frame:
+            (first, last), (west, east) = self.frame
+            box = [sheet.left + x + west * scale, sheet.top + top + first * scale]
+            box += [sheet.left + x + (east + 1) * scale, sheet.top + top + (last + 1) * scale]
+            for inset, ink in ((0, "black"), (1, "black"), (2, "white")):
+                corners = (box[0] + inset, box[1] + inset, box[2] - 1 - inset, box[3] - 1 - inset)
+                sheet.pen.rectangle(corners, outline=ink)
+        if self.colours:
+            bar = self.width(scale)
+            low = -1 if self.colours is PUOR else 0
+            values = np.linspace(low, 1, bar)[None].repeat(8, axis=0)
+            sheet.show(_coloured(values, self.colours, low), left, top + high + GAP // 2, 1)
+            y = top + high + GAP // 2 + 8 + 4
+            for mark, at, anchor in zip(
+                self.marks, (0, bar / 2, bar), ("la", "ma", "ra"), strict=True
+            ):
+                sheet.write(mark, left + at, y, SMALL, anchor=anchor)
+
+
+PANEL_ABOVE, PANEL_BELOW = LARGE + TEXT + 14, GAP // 2 + 8 + 4 + SMALL + 4
+
+
+def explanation(
+    picture_CHW: Tensor,
+    answer: str,
+    class_name: str,
+    cam: GradCam | None,
+    hidden: Occlusion,
+    layers: Sequence[FeatureMaps],
+    heading: str = "",
+) -> bytes:
+    """Draw a picture, Grad-CAM and occlusion for a class side by side, and the feature maps below.
+
+    Args:
+        picture_CHW: uint8.
+        answer: The most probable classes in a line, below the word "picture".
+        class_name: The class that is explained.
+        cam: Its first map is shown; a perceptron has none.
+        hidden: Its strongest place is framed.
+        layers: Empty: no maps.
+        heading: Above all.
+    """
+    panels = [_Panel(_image(picture_CHW).convert("RGB"), ("picture", answer))]
+    if cam is not None:
+        height, width = cam.coarse_NHW.shape[1:]
+        heat = _overlay(picture_CHW, cam.heat_NHW[0], signed=False)
+        found = f"{height}×{width}" if bool(cam.heat_NHW[0].any()) else "nothing speaks for it"
+        lines = (f"Grad-CAM for {class_name}", f"layer {cam.layer}: {found}")
+        panels.append(_Panel(heat, lines, INFERNO, ("no heat", "", "most")))
+    largest = max(float(hidden.drops_HW.abs().max()), 0.01)  # less than a point is not blown up
+    drop = _overlay(picture_CHW, hidden.drops_HW / largest, signed=True)
+    lines = (
+        f"occlusion for {class_name}",
+        f"the frame covered: {100 * hidden.before:.1f} → {100 * hidden.after:.1f} %",
+    )
+    points = f"{100 * largest:.0f} points"
+    marks = (f"rises {points}", "covered, in the mean", f"falls {points}")
+    panels.append(_Panel(drop, lines, PUOR, marks, (hidden.rows, hidden.columns)))
+    scale = _scale(picture_CHW.shape, 288)
+    widths = [panel.width(scale) for panel in panels]
+    wide = sum(widths) + 2 * GAP * (len(panels) - 1)
+    high = PANEL_ABOVE + picture_CHW.shape[1] * scale + PANEL_BELOW
+    rows = _MapRows(layers, 12) if layers else None
+    body = (max(wide, rows.size[0]), high + GAP + rows.size[1]) if rows else (wide, high)
+    sheet = _Sheet(body, heading)
+    left = (body[0] - wide) // 2
+    for panel, width in zip(panels, widths, strict=True):
+        panel.show(sheet, left, scale)
+        left += width + 2 * GAP
+    if rows:
+        rows.show(sheet, high + GAP)
     return sheet.png()

@@ -59,6 +59,21 @@ def predict(model: Classifier, picture: str | Path | Tensor, *, invert: bool = F
     Raises:
         HydrofoilError: The file is missing or no picture; the tensor is of another type or shape.
     """
+    picture_CHW, done = taken(model, picture, invert=invert)
+    probabilities_K = logits_of(model, picture_CHW[None])[0].cpu().double().softmax(0).tolist()
+    probability = dict(zip(model.classes, probabilities_K, strict=True))
+    ranked = sorted(probability, key=probability.__getitem__, reverse=True)
+    return Prediction(ranked[0], {name: probability[name] for name in ranked}, done)
+
+
+def taken(
+    model: Classifier, picture: str | Path | Tensor, *, invert: bool = False
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Return picture_CHW as `predict` gives it to the model, and in words what was done to it.
+
+    Raises:
+        HydrofoilError: As `predict`.
+    """
     done: tuple[str, ...] = ()
     if isinstance(picture, Tensor):
         picture_CHW = picture
@@ -71,10 +86,7 @@ def predict(model: Classifier, picture: str | Path | Tensor, *, invert: bool = F
         )
     if invert:
         picture_CHW, done = 255 - picture_CHW, (*done, "inverted")
-    probabilities_K = logits_of(model, picture_CHW[None])[0].cpu().double().softmax(0).tolist()
-    probability = dict(zip(model.classes, probabilities_K, strict=True))
-    ranked = sorted(probability, key=probability.__getitem__, reverse=True)
-    return Prediction(ranked[0], {name: probability[name] for name in ranked}, done)
+    return picture_CHW, done
 
 
 def read_picture(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, tuple[str, ...]]:

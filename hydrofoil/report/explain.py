@@ -1,0 +1,172 @@
+"""What `explain` says and draws of a picture: Grad-CAM and occlusion in numbers, words and colours.
+
+Axes: C channels, H rows, W columns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hydrofoil.errors import HydrofoilError, nearest
+from hydrofoil.evaluate.explain import GradCam, Occlusion, feature_maps, grad_cam, occlusion
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.report import draw, text
+from hydrofoil.ship.predict import predict, taken
+
+LITTLE = 0.0005  # of a probability: less is not seen in per cent with one decimal
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One picture, explained.
+
+    Args:
+        text: For a terminal.
+        content: The same for a program.
+        png: The figure.
+    """
+
+    text: str
+    content: dict[str, Any]
+    png: bytes
+
+
+def explain(
+    model: Classifier, picture: str | Path | Tensor, class_name: str = "", *, invert: bool = False
+) -> Explained:
+    """Explain a model's answer to one picture, a file or picture_CHW as `predict` takes it.
+
+    Args:
+        model: The classifier.
+        picture: A path, or uint8 picture_CHW.
+        class_name: Explain this class; default: the answer.
+        invert: Exchange dark and bright.
+
+    Raises:
+        HydrofoilError: The picture is none, or the model has no such class.
+    """
+    if class_name and class_name not in model.classes:
+        raise HydrofoilError(
+            f"'{class_name}' is no class of this model. {nearest(class_name, model.classes)}"
+        )
+    picture_CHW, done = taken(model, picture, invert=invert)
+    prediction = replace(predict(model, picture_CHW), done=done)
+    class_name = class_name or prediction.label
+    wanted = model.classes.index(class_name)
+    hidden = occlusion(model, picture_CHW, wanted)
+    cam, why_not = None, ""
+    try:
+        cam = grad_cam(model, picture_CHW, torch.tensor([wanted]))
+    except HydrofoilError as error:
+        why_not = str(error).splitlines()[0]
+    name = str(picture) if not isinstance(picture, Tensor) else "picture"
+    lines = [
+        text.prediction_lines(name, prediction),
+        f"  {hidden_line(hidden, model.classes, prediction.label)}",
+        f"  {heat_line(cam, class_name) if cam else why_not}",
+    ]
+    content = {
+        "picture": name,
+        **prediction.as_dict(),
+        "explained": class_name,
+        "occlusion": _hidden_content(hidden, model.classes),
+        "grad_cam": _heat_content(cam) if cam else None,
+    } | ({"no_grad_cam": why_not} if why_not else {})
+    ranked = list(prediction.probabilities.items())[:2]
+    png = draw.explanation(
+        picture_CHW.cpu(),
+        ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in ranked),
+        class_name,
+        cam,
+        hidden,
+        feature_maps(model, picture_CHW),
+        Path(name).name,
+    )
+    return Explained("\n".join(lines), content, png)
+
+
+def figure_names(pictures: Sequence[Path]) -> list[str]:
+    """Return a file name for each picture's figure; pictures of one name are numbered.
+
+    >>> figure_names([Path("a/cat.png"), Path("b/cat.jpg"), Path("dog.png")])
+    ['explain-cat.png', 'explain-cat-2.png', 'explain-dog.png']
+    """
+    names: list[str] = []
+    for path in pictures:
+        name, number = f"explain-{path.stem}.png", 1
+        while name in names:
+            number += 1
+            name = f"explain-{path.stem}-{number}.png"
+        names.append(name)
+    return names
+
+
+def hidden_line(hidden: Occlusion, classes: Sequence[str], label: str) -> str:
+    """Say what covering the strongest place does to the class's probability, and to the answer.
+
+    Args:
+        hidden: What was found.
+        classes: The model's.
+        label: Its answer to the whole picture.
+    """
+    name, (height, width) = classes[hidden.class_index], hidden.patch
+    if hidden.before - hidden.after < LITTLE:
+        return (
+            f"covering no {height}×{width} pixels lowers the probability of {name}, "
+            f"{_share(hidden.before)}, by 0.05 points or more"
+        )
+    answer = classes[hidden.answer]
+    then = "" if answer == label else f"; the answer is then {answer}"
+    return (
+        f"covering {_place(hidden.rows, hidden.columns)} lowers the probability of {name} "
+        f"from {_share(hidden.before)} to {_share(hidden.after)}{then}"
+    )
+
+
+def heat_line(cam: GradCam, class_name: str) -> str:
+    """Say where Grad-CAM's heat lies: the smallest part of the picture that holds half of it."""
+    height, width = cam.coarse_NHW.shape[1:]
+    begin = f"Grad-CAM (layer {cam.layer}, {height}×{width})"
+    found = _heat_content(cam)
+    if found["half_of_heat"] is None:
+        return f"{begin}: nothing in the maps speaks for {class_name}"
+    return (
+        f"{begin}: hottest at row {found['row']}, column {found['column']}; half of the heat "
+        f"lies on {100 * found['half_of_heat']:.0f} % of the picture"
+    )
+
+
+def _hidden_content(hidden: Occlusion, classes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "patch": list(hidden.patch),
+        "stride": list(hidden.stride),
+        "rows": list(hidden.rows),
+        "columns": list(hidden.columns),
+        "before": hidden.before,
+        "after": hidden.after,
+        "class_after": classes[hidden.answer],
+    }
+
+
+def _heat_content(cam: GradCam) -> dict[str, Any]:
+    """Return the layer, the hottest pixel, and the least share of pixels with half the heat."""
+    heat_HW = cam.heat_NHW[0].cpu().double()
+    content: dict[str, Any] = {"layer": cam.layer, "maps": list(cam.coarse_NHW.shape[1:])}
+    if not bool(heat_HW.any()):
+        return content | {"row": None, "column": None, "half_of_heat": None}
+    row, column = divmod(int(heat_HW.argmax()), heat_HW.shape[1])
+    summed = heat_HW.flatten().sort(descending=True).values.cumsum(0)
+    pixels = int((summed < summed[-1] / 2).sum()) + 1
+    return content | {"row": row, "column": column, "half_of_heat": pixels / heat_HW.numel()}
+
+
+def _place(rows: tuple[int, int], columns: tuple[int, int]) -> str:
+    return f"rows {rows[0]}–{rows[1]}, columns {columns[0]}–{columns[1]}"
+
+
+def _share(probability: float) -> str:
+    return f"{100 * probability:.1f} %"
