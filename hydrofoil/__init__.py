@@ -27,8 +27,10 @@ _HOMES = {
     "build": "models",
     "draw_split": "data.split",
     "fit": "train.loop",
+    "grad_cam": "evaluate.explain",
     "load": "data.sources",
     "measure": "evaluate.metrics",
+    "occlusion": "evaluate.explain",
     "pick_device": "device",
     "predict": "ship.predict",
     "prepare": "train.executors",
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from hydrofoil.data.split import draw_split as draw_split
     from hydrofoil.device import pick_device as pick_device
     from hydrofoil.errors import HydrofoilError as HydrofoilError
+    from hydrofoil.evaluate.explain import grad_cam as grad_cam
+    from hydrofoil.evaluate.explain import occlusion as occlusion
     from hydrofoil.evaluate.metrics import Metrics as Metrics
     from hydrofoil.evaluate.metrics import Scores as Scores
     from hydrofoil.evaluate.metrics import measure as measure

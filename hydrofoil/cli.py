@@ -413,23 +413,27 @@ def explain(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Show why a run's model answers as it does: Grad-CAM, occlusion, feature maps."""
+    """Show why a run's model answers as it does: Grad-CAM, occlusion, feature maps, filters."""
     from hydrofoil.device import pick_device
     from hydrofoil.report.explain import explain as find
-    from hydrofoil.report.explain import figure_names
+    from hydrofoil.report.explain import figure_names, filters_figure
     from hydrofoil.run import Run, write_whole
 
     run = Run.open(run_folder)
     if out is not None and (out.suffix or out.is_file()):
         raise HydrofoilError(f"--out {out}: a figure for each picture: expected a folder's name.")
     model, _ = run.load_best(pick_device(device))
-    folder, contents = out or run.path / "figures", list[dict[str, Any]]()
+    say, folder, contents = _sayer(as_json), out or run.path / "figures", list[dict[str, Any]]()
     for path, name in zip(pictures, figure_names(pictures), strict=True):
         one = find(model, path, class_name, invert=invert)
         write_whole(folder / name, one.png)
-        _sayer(as_json)(f"{one.text}\n  drawn: {folder / name}")
+        say(f"{one.text}\n  drawn: {folder / name}")
         contents.append({**one.content, "drawn": str(folder / name)})
-    _print_json(as_json, contents)
+    layer, png = filters_figure(model)
+    write_whole(folder / "filters.png", png)
+    say(f"the filters of {layer}, drawn: {folder / 'filters.png'}")
+    filters = {"layer": layer, "drawn": str(folder / "filters.png")}
+    _print_json(as_json, {"run": str(run.path), "pictures": contents, "filters": filters})
 
 
 @app.command()

@@ -13,6 +13,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from hydrofoil import build, grad_cam, occlusion, read_recipe
+from hydrofoil.evaluate.explain import FeatureMaps, feature_maps, first_filters
 from hydrofoil.report import draw
 
 DIGITS = list("0123456789")
@@ -70,6 +72,31 @@ def rows(classes: list[str], *shape: int) -> bytes:
     return draw.class_rows(noise(40, *shape), labels_N, classes, HEADING)
 
 
+def explanation(classes: list[str], *shape: int, recipe: str = "", heading: str = HEADING) -> bytes:
+    network = build(read_recipe(recipe), shape, classes)  # type: ignore[arg-type]
+    picture_CHW, name = noise(1, *shape)[0], classes[0]
+    cam = None if recipe == "mnist-mlp" else grad_cam(network, picture_CHW)
+    return draw.explanation(
+        picture_CHW,
+        f"{name} 93.1 %, {classes[-1]} 2.0 %",
+        name,
+        cam,
+        occlusion(network, picture_CHW, 0),
+        feature_maps(network, picture_CHW),
+        heading,
+    )
+
+
+def network_filters(recipe: str, *shape: int) -> bytes:
+    network = build(read_recipe(recipe), shape, DIGITS)  # type: ignore[arg-type]
+    return draw.filters(first_filters(network), HEADING)
+
+
+def maps(*shapes: tuple[int, ...]) -> bytes:
+    layers = [FeatureMaps(f"layer {n}", noise(*s).float() - 99) for n, s in enumerate(shapes)]
+    return draw.feature_maps(layers)
+
+
 FIGURES: dict[str, Callable[[], bytes]] = {
     "digits": lambda: grid(DIGITS, 20, 1, 8, 8),
     "MNIST": lambda: grid(DIGITS, 20, 1, 28, 28),
@@ -94,6 +121,16 @@ FIGURES: dict[str, Callable[[], bytes]] = {
     "21 names confused": lambda: confusion(HUNDRED[:21]),
     "100 names confused": lambda: confusion(HUNDRED),
     "odd names confused": lambda: confusion(ODD),
+    "LeNet explained": lambda: explanation(ANIMALS, 3, 32, 32, recipe="cifar10-lenet"),
+    "digits explained": lambda: explanation(DIGITS, 1, 8, 8, recipe="digits", heading=""),
+    "a perceptron explained": lambda: explanation(DIGITS, 1, 28, 28, recipe="mnist-mlp"),
+    "odd names explained": lambda: explanation(ODD, 3, 32, 20, recipe="cifar10-lenet"),
+    "wide pictures explained": lambda: explanation(DIGITS, 1, 20, 130, recipe="mnist-cnn"),
+    "colour filters": lambda: network_filters("cifar10-lenet", 3, 32, 32),
+    "grey filters": lambda: network_filters("mnist-cnn", 1, 28, 28),
+    "512 filters": lambda: network_filters("mnist-mlp", 1, 28, 28),
+    "one map": lambda: maps((1, 3, 3)),
+    "maps of all sizes": lambda: maps((64, 32, 32), (9, 100, 3), (100, 1, 40), (3, 2, 2)),
     "large counts confused": lambda: confusion(DIGITS, count=1_234_567),
 }
 

@@ -6,8 +6,7 @@ Axes: N pictures or filters, P places of a patch, C channels, M feature maps, H 
 K classes.
 """
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.evaluate.score import BATCH, logits_of
+from hydrofoil.evaluate.score import BATCH, evaluating, logits_of
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.layers import Shape, sizes
 
@@ -155,7 +154,7 @@ def grad_cam(model: Classifier, pictures: Tensor, classes_N: Tensor | None = Non
     pictures_NCHW = _batch(model, pictures)
     if classes_N is not None:
         _check_classes(model, classes_N, len(pictures_NCHW))
-    with _evaluating(model):
+    with evaluating(model):
         steps = _steps(model)
         last = _last_spatial(steps)
         taken_N = logits_of(model, pictures_NCHW).argmax(1) if classes_N is None else classes_N
@@ -215,8 +214,7 @@ def occlusion(
     mean_C = picture_CHW.double().mean((1, 2)).round() if fill is None else torch.tensor(fill)
     colour_C11 = mean_C.to(torch.uint8)[:, None, None]
     pictures_NCHW = torch.where(covered_PHW[:, None], colour_C11, picture_CHW)
-    with _evaluating(model):
-        logits_NK = logits_of(model, torch.cat([picture_CHW[None], pictures_NCHW]))
+    logits_NK = logits_of(model, torch.cat([picture_CHW[None], pictures_NCHW]))
     answers_NK = logits_NK.cpu().double().softmax(1)
     chosen = int(answers_NK[0].argmax()) if class_index is None else class_index
     before, after_P = float(answers_NK[0, chosen]), answers_NK[1:, chosen]
@@ -277,25 +275,13 @@ def feature_maps(model: Classifier, picture_CHW: Tensor) -> list[FeatureMaps]:
     """
     pictures_NCHW = _batch(model, picture_CHW[None])
     found: list[FeatureMaps] = []
-    with _evaluating(model):
+    with evaluating(model):
         values = model.normalise(pictures_NCHW.to(model.device))
         for step in _steps(model):
             values = step.layer(values)
             if step.is_spatial:  # a copy: the next layer may work in place
                 found.append(FeatureMaps(step.name, values[0].clone()))
     return found
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Generator[None]:
-    """Put a model into evaluation mode, and every layer back into its own afterwards."""
-    modes = [(layer, layer.training) for layer in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
 
 
 def _batch(model: Classifier, pictures: Tensor) -> Tensor:

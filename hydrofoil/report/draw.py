@@ -36,8 +36,8 @@ INFERNO = (
     "892269", "a32b61", "bb3754", "d14643", "e45a31", "f1721d",
     "f98e08", "fbac10", "f8cb34", "f1e968", "fcfea4",
 )  # fmt: skip
-# ColorBrewer's PuOr, from -1 to 1 (https://colorbrewer2.org/#type=diverging&scheme=PuOr&n=11), whose two
-# sides are told apart by everybody.
+# ColorBrewer's PuOr, from -1 to 1 (https://colorbrewer2.org/#type=diverging&scheme=PuOr&n=11): its
+# two sides are told apart by everybody.
 PUOR = (
     "2d004b", "542788", "8073ac", "b2abd2", "d8daeb", "f7f7f7",
     "fee0b6", "fdb863", "e08214", "b35806", "7f3b08",

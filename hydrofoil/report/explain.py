@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from hydrofoil.errors import HydrofoilError, nearest
-from hydrofoil.evaluate.explain import GradCam, Occlusion, feature_maps, grad_cam, occlusion
+from hydrofoil.evaluate.explain import (
+    GradCam,
+    Occlusion,
+    feature_maps,
+    first_filters,
+    grad_cam,
+    occlusion,
+)
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.report import draw, text
 from hydrofoil.ship.predict import predict, taken
@@ -87,6 +94,12 @@ def explain(
         Path(name).name,
     )
     return Explained("\n".join(lines), content, png)
+
+
+def filters_figure(model: Classifier) -> tuple[str, bytes]:
+    """Return the first layer's name, and its filters as a figure."""
+    found = first_filters(model)
+    return found.layer, draw.filters(found, f"what {found.layer} looks for")
 
 
 def figure_names(pictures: Sequence[Path]) -> list[str]:
