@@ -420,12 +420,12 @@ def explain(
     from hydrofoil.run import Run, write_whole
 
     run = Run.open(run_folder)
-    if out is not None and (out.suffix or out.is_file()):
+    if out is not None and (out.suffix.lower() == ".png" or out.is_file()):
         raise HydrofoilError(f"--out {out}: a figure for each picture: expected a folder's name.")
     model, _ = run.load_best(pick_device(device))
     say, folder, contents = _sayer(as_json), out or run.path / "figures", list[dict[str, Any]]()
-    for path, name in zip(pictures, figure_names(pictures), strict=True):
-        one = find(model, path, class_name, invert=invert)
+    explained = [find(model, path, class_name, invert=invert) for path in pictures]
+    for one, name in zip(explained, figure_names(pictures), strict=True):
         write_whole(folder / name, one.png)
         say(f"{one.text}\n  drawn: {folder / name}")
         contents.append({**one.content, "drawn": str(folder / name)})

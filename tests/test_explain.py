@@ -575,6 +575,7 @@ def test_pictures_of_one_name_have_a_figure_each(cli: Cli, runs: Mapping[str, Pa
     [
         ("no run", "there is no such run folder"),
         ("no file", "missing.png: cannot be read: No such file"),
+        ("a second that is none", "text.png: not a picture"),
         ("no picture", "text.png: not a picture"),
         ("untrained", "best.safetensors"),
         ("a file for --out", "expected a folder's name"),
@@ -594,12 +595,16 @@ def test_wrong_input_ends_in_two(
     elif case == "untrained":
         run = Path(shutil.copytree(run, tmp_path / "copy"))
         (run / "best.safetensors").unlink()
+    elif case == "a second that is none":
+        Path("text.png").write_text("hello")
+        more = ["text.png", "--out", "here"]
     else:
         more = ["--out", "figure.png"]
     status, output, errors = cli("explain", run, picture, *more)
     assert (status, output) == (2, "")
     assert complaint in errors
     assert len(errors.splitlines()) <= 3
+    assert not Path("here").exists()  # all or nothing
 
 
 def test_explaining_imports_no_matplotlib(runs: Mapping[str, Path]) -> None:

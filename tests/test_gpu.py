@@ -7,11 +7,23 @@ from typing import Any
 import pytest
 import torch
 
-from hydrofoil import Run, State, build, draw_split, fit, load, read_recipe, score
+from hydrofoil import (
+    Run,
+    State,
+    build,
+    draw_split,
+    fit,
+    grad_cam,
+    load,
+    occlusion,
+    read_recipe,
+    score,
+)
 from hydrofoil.cli import main
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.randomness import uniform_bits
+from hydrofoil.report.explain import explain
 from hydrofoil.timing import Stopwatch
 from hydrofoil.train.graph import Graph
 from hydrofoil.train.step import Eager
@@ -104,3 +116,21 @@ def test_seconds_are_the_devices_own() -> None:
     clock = Stopwatch(CUDA)
     torch.cuda._sleep(50_000_000)
     assert clock.seconds() > 0.005
+
+
+@pytest.mark.parametrize("name", REAL_RECIPES)
+def test_the_gpu_explains_as_the_cpu_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    recipe = read_recipe(name)
+    pictures = load(recipe.data.source)
+    model = build(recipe, pictures.shape, pictures.classes)
+    first_NCHW = pictures.pictures_NCHW[:3]
+    drops, heats = [], []
+    for device in (CPU, CUDA):
+        one = model.to(device)
+        drops.append(occlusion(one, first_NCHW[0].to(device), 0).drops_HW)
+        assert explain(one, first_NCHW[0]).png
+        if name != "mnist-mlp":
+            heats.append(grad_cam(one, first_NCHW, torch.tensor([0, 1, 2])).heat_NHW.cpu())
+    for of_cpu, of_gpu in filter(None, (drops, heats)):
+        torch.testing.assert_close(of_gpu, of_cpu, rtol=1e-3, atol=1e-4)

@@ -1,6 +1,6 @@
 """What `explain` says and draws of a picture: Grad-CAM and occlusion in numbers, words and colours.
 
-Axes: C channels, H rows, W columns.
+Axes: N pictures, C channels, H rows, W columns.
 """
 
 from collections.abc import Sequence
