@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hydrofoil import Classifier, HydrofoilError, build, grad_cam, occlusion, predict, read_recipe
 from hydrofoil.cli import main
-from hydrofoil.evaluate.explain import feature_maps, first_filters
+from hydrofoil.evaluate.explain import FeatureMaps, feature_maps, first_filters
 from hydrofoil.report import draw
 from hydrofoil.report.explain import explain
 from tests.axes import names_held
@@ -371,6 +371,7 @@ def test_feature_maps_are_what_hooks_see(recipe: str) -> None:
     assert [one.layer for one in found] == list(spatial)
     for one in found:
         assert torch.equal(one.maps_MHW, spatial[one.layer])
+        assert one.new == one.layer.startswith("conv")
         strengths = one.maps_MHW.abs().mean((1, 2))
         kept = one.strongest(3)
         assert len(kept) == 3
@@ -471,6 +472,15 @@ def test_zero_weight_is_grey_and_the_largest_white() -> None:
     counts = {v: int((shown == v).all(2).sum()) for v in (0, 128)}
     assert counts[128] >= (8 * 9 - 2) * side * side
     assert counts[0] >= side * side
+
+
+def test_a_column_is_one_map_on_its_way_through_the_network() -> None:
+    maps_MHW = torch.zeros(4, 6, 6)
+    maps_MHW[0], maps_MHW[2] = -9, 1  # the negative one is the strongest until ReLU
+    after = FeatureMaps("relu", maps_MHW.relu(), new=False)
+    layers = [FeatureMaps("conv", maps_MHW), after, FeatureMaps("conv2", maps_MHW)]
+    rows = draw._MapRows(layers, most=1)._chosen()
+    assert [row.tolist() for row in rows] == [[2], [2], [0]]
 
 
 # ── the command line ─────────────────────────────────────────────────────────────────────────────

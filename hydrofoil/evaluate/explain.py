@@ -92,10 +92,13 @@ class FeatureMaps:
     Args:
         layer: Its name.
         maps_MHW: Its activations.
+        new: Whether it made these maps from several, as a convolution does; an activation, a norm
+            or a pooling changes each map of the layer before.
     """
 
     layer: str
     maps_MHW: Tensor
+    new: bool = True
 
     def strongest(self, most: int) -> Tensor:
         """Return the numbers of the maps with the largest mean magnitude, in the layer's order."""
@@ -280,7 +283,9 @@ def feature_maps(model: Classifier, picture_CHW: Tensor) -> list[FeatureMaps]:
         for step in _steps(model):
             values = step.layer(values)
             if step.is_spatial:  # a copy: the next layer may work in place
-                found.append(FeatureMaps(step.name, values[0].clone()))
+                mixes = any(parameter.ndim > 1 for parameter in step.layer.parameters())
+                new = mixes or step.before[0] != step.after[0]
+                found.append(FeatureMaps(step.name, values[0].clone(), new))
     return found
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from typing import cast
@@ -335,7 +336,8 @@ def feature_maps(layers: Sequence[FeatureMaps], heading: str = "", most: int = 1
     Args:
         layers: From `evaluate.explain.feature_maps`, one at least.
         heading: Above them.
-        most: Maps a row; of more, those with the largest mean magnitude.
+        most: Maps a row; of more, those with the largest mean magnitude. Rows up to a layer that
+            makes new maps show the same ones, so that a column is one map on its way.
     """
     rows = _MapRows(layers, most)
     sheet = _Sheet(rows.size, heading)
@@ -359,15 +361,14 @@ class _MapRows:
         names = _widest((layer.layer for layer in layers), _font(TEXT))
         details = (line for layer in layers for line in self._details(layer))
         self.left = max(names, _widest(details, _font(SMALL))) + GAP
+        shapes = [layer.maps_MHW.shape for layer in layers]
         sides = [
-            (min(M, most), height * scale, width * scale)
-            for (M, height, width), scale in zip(
-                (layer.maps_MHW.shape for layer in layers), self.scales, strict=True
-            )
+            (H * scale, W * scale) for (_, H, W), scale in zip(shapes, self.scales, strict=True)
         ]
-        self.heights = [max(height, TEXT + 2 * (SMALL + 5)) for _, height, _ in sides]
-        widest = max(count * (width + GAP // 2) - GAP // 2 for count, _, width in sides)
-        widest = max(widest, _widest([self.LEGEND], _font(TEXT)))
+        self.heights = [max(height, TEXT + 2 * (SMALL + 5)) for height, _ in sides]
+        self.column = max(width for _, width in sides) + GAP // 2
+        columns = max(min(shape[0], most) for shape in shapes)
+        widest = max(columns * self.column - GAP // 2, _widest([self.LEGEND], _font(TEXT)))
         self.size = (self.left + widest, sum(self.heights) + GAP * len(layers) + TEXT)
 
     def _details(self, layer: FeatureMaps) -> tuple[str, str]:
@@ -378,17 +379,25 @@ class _MapRows:
         top = f"{below}{float(layer.maps_MHW.abs().max()):.3g}"
         return f"{count} maps of {height}×{width}", top
 
+    def _chosen(self) -> list[Tensor]:
+        """Return which maps each row shows: through norm, activation and pooling the same ones."""
+        chosen = [self.layers[-1].strongest(self.most)]
+        for layer, following in reversed(list(pairwise(self.layers))):
+            chosen.append(layer.strongest(self.most) if following.new else chosen[-1])
+        return chosen[::-1]
+
     def show(self, sheet: _Sheet, top: int) -> None:
-        for layer, scale, high in zip(self.layers, self.scales, self.heights, strict=True):
+        rows = zip(self.layers, self._chosen(), self.scales, self.heights, strict=True)
+        for layer, chosen, scale, high in rows:
             sheet.write(layer.layer, self.left - GAP, top, TEXT, anchor="ra")
             for number, line in enumerate(self._details(layer)):
                 y = top + TEXT + 5 + number * (SMALL + 5)
                 sheet.write(line, self.left - GAP, y, SMALL, anchor="ra", ink=SUBDUED)
-            x = self.left
-            for map_HW in _normed(layer.maps_MHW)[layer.strongest(self.most)].cpu():
+            for column, map_HW in enumerate(_normed(layer.maps_MHW)[chosen].cpu()):
                 image = _coloured(map_HW.numpy(), PUOR, -1)
-                sheet.show(image, x, top + (high - image.height * scale) // 2, scale)
-                x += image.width * scale + GAP // 2
+                spare = self.column - GAP // 2 - image.width * scale, high - image.height * scale
+                x = self.left + column * self.column + spare[0] // 2
+                sheet.show(image, x, top + spare[1] // 2, scale)
             top += high + GAP
         sheet.write(self.LEGEND, self.left, top, TEXT, anchor="la", ink=SUBDUED)
 
