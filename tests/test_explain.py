@@ -1,6 +1,7 @@
 import io
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -618,8 +619,6 @@ def test_wrong_input_ends_in_two(
 
 
 def test_explaining_imports_no_matplotlib(runs: Mapping[str, Path]) -> None:
-    import subprocess
-
     saved("one.png")
     code = (
         "import sys\n"
