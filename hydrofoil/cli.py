@@ -252,7 +252,7 @@ def train(
     run = Run.create(run_folder, recipe, split, environment(place, context.obj))
     say(f"{text.recipe_lines(recipe)}\n{text.split_line(recipe, split)}\nrun: {run.path}")
     with run.writing():
-        run.log({"event": "data", "seconds": data_seconds})
+        _log_data(run, pictures, split, data_seconds)
         with _stoppable(run, data_root), Follower(run, say) as follower:
             executor = follower.prepared(prepare(model, pictures, split, recipe, state))
             for epoch in fit(
@@ -304,7 +304,7 @@ def resume(
         clock = Stopwatch(CPU)
         pictures = _load(recipe, data_root)
         split.check(pictures)
-        run.log({"event": "data", "seconds": clock.seconds()})
+        _log_data(run, pictures, split, clock.seconds())
         model = build(recipe, pictures.shape, pictures.classes).to(place)
         state = State.fresh(model, recipe)
         run.load_last(model, state)
@@ -437,6 +437,38 @@ def explain(
 
 
 @app.command()
+def report(
+    run_folders: Annotated[list[Path], _argument("RUN...", "One run folder, or several.")],
+    out: Annotated[
+        Path | None,
+        _option(
+            "--out", "FILE", "Where to write; default: report.html in the run, or beside them."
+        ),
+    ] = None,
+    then_open: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page of a run, or of several side by side."""
+    from hydrofoil.report.page import run_page, runs_page
+    from hydrofoil.run import write_whole
+
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise HydrofoilError(f"--out {out}: expected a name that ends in .html.")
+    if len(run_folders) == 1:
+        page, path = run_page(run_folders[0]), run_folders[0] / "report.html"
+    else:
+        page, path = runs_page(run_folders), run_folders[0].parent / "report.html"
+    write_whole(out or path, page)
+    _sayer(as_json)(f"written: {out or path}")
+    _print_json(as_json, {"written": str(out or path), "bytes": len(page)})
+    if then_open:
+        import webbrowser
+
+        if not webbrowser.open((out or path).resolve().as_uri()):
+            print(f"No browser was found: open {out or path} by hand.", file=sys.stderr)
+
+
+@app.command()
 def bench(
     names: Annotated[
         list[str] | None, _argument("[RECIPE]...", "Default: the five tutorials.")
@@ -491,6 +523,14 @@ def _pictures_and_split(recipe: "Recipe", data_root: str) -> "tuple[Pictures, Sp
 
     pictures = _load(recipe, data_root)
     return pictures, draw_split(pictures, **recipe.split_options())
+
+
+def _log_data(run: "Run", pictures: "Pictures", split: "Split", seconds: float) -> None:
+    """Log how long reading the set took, and how many pictures of each class each part has."""
+    from hydrofoil.data.split import PARTS
+
+    counts = {part: pictures.counts(getattr(split, part)) for part in PARTS}
+    run.log({"event": "data", "seconds": seconds, "counts": counts})
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def _png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _image(picture_CHW: Tensor) -> Image.Image:
+def as_image(picture_CHW: Tensor) -> Image.Image:
     """Return a uint8 picture, grey or colour, as Pillow's."""
     picture_HWC = picture_CHW.permute(1, 2, 0).numpy()
     return Image.fromarray(picture_HWC[:, :, 0] if picture_HWC.shape[2] == 1 else picture_HWC)
@@ -164,7 +164,7 @@ def picture_grid(
     for place, title in enumerate(lines):
         x, y = place % columns * right, place // columns * down + above
         middle = x + (right - GAP) // 2
-        sheet.show(_image(pictures_NCHW[place]), middle - width // 2, y, scale)
+        sheet.show(as_image(pictures_NCHW[place]), middle - width // 2, y, scale)
         ink = colours[place] if colours else "black"
         for number, line in enumerate(reversed(title)):
             sheet.write(line, middle, y - 7 - number * leading, type_height, anchor="ms", ink=ink)
@@ -186,7 +186,7 @@ def class_rows(
         y = row * (height + gap)
         sheet.write(classes[k], names - GAP, y + height / 2, TEXT, anchor="rm")
         for column, picture_CHW in enumerate(pictures_NCHW[labels_N == k][:columns]):
-            sheet.show(_image(picture_CHW), names + column * (width + gap), y, scale)
+            sheet.show(as_image(picture_CHW), names + column * (width + gap), y, scale)
     return sheet.png()
 
 
@@ -206,7 +206,7 @@ def pixel_values(picture_CHW: Tensor, title: str) -> bytes:
             sheet.write(str(column), left + cell * (column + 0.5), above - numbers / 2, SMALL)
         for row in range(0, H, 4):
             sheet.write(str(row), left - 6, above + cell * (row + 0.5), SMALL, anchor="rm")
-        sheet.show(_image(picture_CHW[channel : channel + 1]), left, above, cell)
+        sheet.show(as_image(picture_CHW[channel : channel + 1]), left, above, cell)
         for row, values in enumerate(picture_CHW[channel].tolist()):
             for column, value in enumerate(values):
                 x, y = left + cell * (column + 0.5), above + cell * (row + 0.5)
@@ -283,7 +283,7 @@ def heat_overlay(
 
 def _overlay(picture_CHW: Tensor, heat_HW: Tensor, *, signed: bool) -> Image.Image:
     """Mix a picture's grey with colours; where white is zero the grey is light, so it stays so."""
-    grey = _image(picture_CHW).convert("L")
+    grey = as_image(picture_CHW).convert("L")
     if signed:
         grey = grey.point([128 + value // 2 for value in range(256)])
     colours, low = (PUOR, -1) if signed else (INFERNO, 0)
@@ -309,7 +309,7 @@ def filters(found: Filters, heading: str = "", most: int = 64) -> bytes:
     shown_NCHW = found.filters_NCHW[chosen].cpu()
     if shown_NCHW.shape[1] != 3:
         shown_NCHW = shown_NCHW.flatten(0, 1)[:, None]
-    images = [_image(((one_CHW + 1) * 127.5).round().byte()) for one_CHW in shown_NCHW]
+    images = [as_image(((one_CHW + 1) * 127.5).round().byte()) for one_CHW in shown_NCHW]
     count = len(found.filters_NCHW)
     which = f"the {len(chosen)} strongest of {count}" if len(chosen) < count else f"all {count}"
     legend = (
@@ -479,7 +479,7 @@ def explanation(
         layers: Empty: no maps.
         heading: Above all.
     """
-    panels = [_Panel(_image(picture_CHW).convert("RGB"), ("picture", answer))]
+    panels = [_Panel(as_image(picture_CHW).convert("RGB"), ("picture", answer))]
     if cam is not None:
         height, width = cam.coarse_NHW.shape[1:]
         heat = _overlay(picture_CHW, cam.heat_NHW[0], signed=False)

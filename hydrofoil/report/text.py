@@ -3,6 +3,7 @@
 Axes: N pictures, C channels, H rows, W columns.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -66,6 +67,28 @@ def plural(count: int, noun: str) -> str:
     ('1 epoch', '2,000 steps')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def shell(arguments: Sequence[object]) -> str:
+    """Return a command line as it would be typed; ~ stays what it is."""
+    return " ".join(
+        word if word.startswith("~/") else shlex.quote(word) for word in map(str, arguments)
+    )
+
+
+def flat(content: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """Return nested fields by their dotted names.
+
+    >>> flat({"name": "a", "train": {"epochs": 2}})
+    {'name': 'a', 'train.epochs': 2}
+    """
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{section}{name}.")
+        else:
+            found[f"{section}{name}"] = value
+    return found
 
 
 def set_lines(

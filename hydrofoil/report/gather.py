@@ -1,0 +1,153 @@
+"""Reads a run folder for its page: whatever is there, and what is missing or broken, in words.
+
+Nothing but the folder is read: no data set, no training code.
+
+Axes: N pictures, C channels, H rows, W columns.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from hydrofoil.data.split import PARTS
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.summary import LayerSummary, summarise
+from hydrofoil.recipe import Recipe
+from hydrofoil.run import Run, command
+
+T = TypeVar("T")
+OF_A_RUN = ("log.jsonl", "environment.json", "best.safetensors", "test.json", "split.npz")
+
+
+@dataclass
+class Gathered:
+    """What a run folder holds.
+
+    Args:
+        path: Where it lies.
+        recipe: None where it is broken.
+        environment: Empty where it is missing.
+        events: The log.
+        epochs: Those of its events that are whole epochs.
+        sizes: Pictures of each part of the split.
+        test: test.json; None: untested, or broken.
+        shown: The pictures that test.json names.
+        model: With the best weights; None: there are none.
+        best_epoch: Whose weights they are.
+        layers: Of the network; empty where it is not known.
+        missing: What is not there, or broken, in sentences.
+    """
+
+    path: Path
+    recipe: Recipe | None = None
+    environment: dict[str, Any] = field(default_factory=dict[str, Any])
+    events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    epochs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    sizes: dict[str, int] = field(default_factory=dict[str, int])
+    test: dict[str, Any] | None = None
+    shown: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    model: Classifier | None = None
+    best_epoch: int = 0
+    layers: list[LayerSummary] = field(default_factory=list[LayerSummary])
+    missing: list[str] = field(default_factory=list[str])
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def imported(self) -> bool:
+        """Whether its weights came from elsewhere."""
+        return any(event.get("event") == "imported" for event in self.events)
+
+    @property
+    def kept(self) -> dict[str, Any] | None:
+        """The epoch whose weights are the best."""
+        return next((one for one in self.epochs if one["epoch"] == self.best_epoch), None)
+
+    def counted(self, event: str) -> dict[str, Any]:
+        """Return the last event of a kind, or nothing."""
+        return next((one for one in reversed(self.events) if one.get("event") == event), {})
+
+    def seconds(self, event: str) -> float:
+        """Return the seconds of all events of a kind."""
+        return sum(float(e.get("seconds", 0)) for e in self.events if e.get("event") == event)
+
+
+def gather(path: Path) -> Gathered:
+    """Return what a run folder holds; what cannot be read is named and passed over.
+
+    Raises:
+        HydrofoilError: It is no run folder.
+    """
+    gathered = Gathered(path)
+
+    def attempt(read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except HydrofoilError as error:
+            gathered.missing.append(str(error))
+            return otherwise
+
+    try:
+        run = Run.open(path)
+    except HydrofoilError as error:
+        if not any((path / name).exists() for name in OF_A_RUN):
+            raise
+        gathered.missing.append(str(error))
+        return gathered
+    recipe = gathered.recipe = run.recipe
+    gathered.environment = attempt(run.environment, {})
+    gathered.events = attempt(run.events, [])
+    gathered.epochs = attempt(run.epochs, [])
+    split = attempt(run.split, None)
+    gathered.sizes = {part: len(getattr(split, part)) for part in PARTS} if split else {}
+    gathered.test = attempt(lambda: _whole(run), None)
+    gathered.shown = attempt(run.shown, {})
+    gathered.model, gathered.best_epoch = attempt(
+        lambda: run.load_best(torch.device("cpu")), (None, 0)
+    )
+    if gathered.model is not None:
+        gathered.layers = summarise(gathered.model.network, gathered.model.shape)
+    _note_what_is_missing(gathered, recipe)
+    return gathered
+
+
+def _whole(run: Run) -> dict[str, Any] | None:
+    """Return test.json, if it was written by a hydrofoil that measured all that the page tells."""
+    test = run.test()
+    needed = {
+        "accuracy", "interval", "right", "count", "loss", "classes", "groups", "averages",
+        "confusion", "confused", "calibration", "pictures", "opened", "epoch", "weights",
+    }  # fmt: skip
+    if test is not None and not needed <= test.keys():
+        lacks = ", ".join(sorted(needed - test.keys()))
+        raise HydrofoilError(
+            f"{run.path / 'test.json'}: lacks {lacks}: written by an older hydrofoil, or changed.\n"
+            f"Write it anew with: {command('test', run.path)}"
+        )
+    return test
+
+
+def _note_what_is_missing(gathered: Gathered, recipe: Recipe) -> None:
+    """Say what a finished and tested run would have and this one has not."""
+    path, done = gathered.path, len(gathered.epochs)
+    if not gathered.imported and done < recipe.train.epochs:
+        gathered.missing.append(
+            f"The training is not finished: {done} of {recipe.train.epochs} epochs.\n"
+            f"Go on with: {command('resume', path)}"
+        )
+    if gathered.test is None and gathered.model is not None and gathered.sizes.get("test"):
+        gathered.missing.append(f"Not tested yet.\nTest with: {command('test', path)}")
+    test, model = gathered.test, gathered.model
+    if test and model and test["weights"] != model.weights_hash():
+        gathered.missing.append(
+            f"The test is of other weights (epoch {test['epoch']}) than those kept now "
+            f"(epoch {gathered.best_epoch}).\nTest anew with: {command('test', path)}"
+        )

@@ -1,0 +1,429 @@
+"""One HTML file of a run: no script, nothing fetched, all that a class name says is escaped.
+
+The templates say what stands where; here each section's values are made from what `gather` read.
+Figures of the test are looked up in test.json by the template, by their path, so that none can
+differ from it.
+
+Axes: N pictures, C channels, H rows, W columns, K classes.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+from torch import Tensor
+
+from hydrofoil import __version__
+from hydrofoil.data.split import PARTS
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.evaluate.explain import feature_maps, grad_cam, occlusion
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.report import charts, draw, text, words
+from hydrofoil.report.explain import filters_figure, heat_line, hidden_line
+from hydrofoil.report.gather import Gathered, gather
+from hydrofoil.run import command
+
+EXPLAINED = 6  # pictures: each costs a pass over some two hundred covered copies
+PIXELATED = 64  # pictures up to so many pixels keep each one; larger ones are made this large
+SIDE = 160  # of larger ones
+KINDS = {
+    "drawn": "Drawn at random",
+    "highest_loss": "The highest loss",
+    "surest_wrong": "The surest wrong answers",
+    "least_sure_right": "The least sure right answers",
+}
+KINDS_SAID = {
+    "drawn": "Neither the best nor the worst: what a visitor would see.",
+    "highest_loss": "The true class was given the least probability: "
+    "odd pictures, wrong labels, blind spots.",
+    "surest_wrong": "Wrong, and sure of it: these hurt most where the model is used.",
+    "least_sure_right": "Right by a hair: the next training may lose them.",
+}
+
+
+def _points(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f} points"
+
+
+def _bounds(interval: Sequence[float]) -> str:
+    return f"{100 * interval[0]:.2f}–{100 * interval[1]:.2f} %"
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "percent": text.percent,
+    "by": text.by,
+    "plural": text.plural,
+    "points": _points,
+    "bounds": _bounds,
+    "loss": "{:.4f}".format,
+    "count": "{:,}".format,
+    "two": "{:.2f}".format,
+    "hundredfold": lambda share: f"{100 * share:.2f}",  # pyright: ignore[reportUnknownLambdaType]
+}
+
+
+def run_page(path: Path) -> bytes:
+    """Return the page of one run, finished or not.
+
+    Raises:
+        HydrofoilError: It is no run folder.
+    """
+    return _page("run.html", **_run_values(gather(path)))
+
+
+def runs_page(paths: Sequence[Path]) -> bytes:
+    """Return one page of several runs, side by side.
+
+    Raises:
+        HydrofoilError: One of them is no run folder.
+    """
+    runs = [gather(path) for path in paths]
+    names = _distinct([run.name for run in runs])
+    return _page("runs.html", names=names, runs=runs, **_side_by_side(runs, names))
+
+
+def _page(template: str, **values: Any) -> bytes:
+    templates = Environment(
+        loader=PackageLoader("hydrofoil.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters.update(FILTERS)
+    return templates.get_template(template).render(version=__version__, **values).encode()
+
+
+# ── one run ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _run_values(run: Gathered) -> dict[str, Any]:
+    """Return what the template of a run is filled with."""
+    test = run.test
+    return {
+        "name": run.name,
+        "run": run,
+        "test": test,
+        "about": run.recipe.about if run.recipe else "",
+        "best_valid": run.kept["valid"] if run.kept else None,
+        "findings": words.findings(test) if test else [],
+        "warnings": _warnings(run),
+        "pictures": _pictures(run),
+        "curves": _curves([run], [""]),
+        "curve_words": words.of_curves(run.epochs, run.recipe.train.epochs) if run.recipe else [],
+        "classes_chart": _classes_chart(test) if test else "",
+        "shades": _shades(test["confusion"]) if test else [],
+        "reliability_chart": _reliability_chart(test) if test else "",
+        "explanations": _explanations(run),
+        "network_pictures": _network_pictures(run),
+        "data": _data(run),
+        "layers": run.layers,
+        "time": _time(run),
+        "environment": _environment(run),
+        "commands": _commands(run),
+        "recipe_text": run.recipe.toml() if run.recipe else "",
+    }
+
+
+def _warnings(run: Gathered) -> list[str]:
+    if run.test is None:
+        return []
+    found = list(run.test.get("warnings", []))
+    if run.test["opened"] > 1:
+        found.append(
+            f"The test split was opened {run.test['opened']} times by this run. "
+            "What was changed after looking at it, it no longer tests."
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture on the page.
+
+    Args:
+        uri: The picture, inlined.
+        alt: What it is, in words.
+        width: In pixels of the page.
+        height: Likewise.
+    """
+
+    uri: str
+    alt: str
+    width: int
+    height: int
+
+
+def _inline(content: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _shown(picture_CHW: Tensor, alt: str) -> Shown:
+    """Inline a uint8 picture: small ones whole, as PNG, larger ones made smaller, as JPEG."""
+    image = draw.as_image(picture_CHW)
+    file = io.BytesIO()
+    if max(image.size) <= PIXELATED:
+        image.save(file, "png", optimize=True)
+        scale = max(1, round(96 / max(image.size)))
+        return Shown(_inline(file.getvalue()), alt, image.width * scale, image.height * scale)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+    image.save(file, "jpeg", quality=85)
+    return Shown(_inline(file.getvalue(), "jpeg"), alt, image.width, image.height)
+
+
+def _figure(png: bytes, alt: str) -> Shown:
+    with Image.open(io.BytesIO(png)) as image:
+        return Shown(_inline(png), alt, *image.size)
+
+
+def _alt(one: dict[str, Any]) -> str:
+    taken = "recognised" if one["predicted"] == one["class"] else f"taken for {one['predicted']}"
+    return f"Picture {one['index']:,} of the set: {one['class']}, {taken}"
+
+
+def _pictures(run: Gathered) -> list[dict[str, Any]]:
+    """Return the groups of pictures: heading, what it is, and each picture with its numbers."""
+    if run.test is None:
+        return []
+    return [
+        {
+            "kind": kind,
+            "heading": KINDS[kind],
+            "said": KINDS_SAID[kind],
+            "pictures": [
+                (number, one, _shown(run.shown[one["index"]], _alt(one)))
+                for number, one in enumerate(run.test["pictures"][kind])
+                if one["index"] in run.shown
+            ],
+        }
+        for kind in KINDS
+        if run.test["pictures"].get(kind)
+    ]
+
+
+def _curves(runs: Sequence[Gathered], names: Sequence[str]) -> list[tuple[str, Markup]]:
+    """Return a chart of loss and one of accuracy; of several runs, the validation's alone."""
+    found: list[tuple[str, Markup]] = []
+    for field, unit, scale in (("loss", "nats a picture", 1), ("accuracy", "%", 100)):
+        lines: list[charts.Line] = []
+        for number, (run, name) in enumerate(zip(runs, names, strict=True)):
+            parts = ("train", "valid") if len(runs) == 1 else ("valid",)
+            for part in parts:
+                points = [
+                    (epoch["epoch"], epoch[part][field] * scale if epoch[part] else math.nan)
+                    for epoch in run.epochs
+                ]
+                if any(math.isfinite(value) for _, value in points):
+                    kind = part if len(runs) == 1 else f"s{number % 8}"
+                    said = {"train": "training", "valid": "validation"}[part]
+                    lines.append(charts.Line(name or said, kind, points))
+        if lines:
+            what = f"{field.capitalize()} by epoch, {', '.join(line.name for line in lines)}"
+            mark = runs[0].best_epoch or None if len(runs) == 1 else None
+            found.append((field, charts.curves(lines, what, f"{field} ({unit})", mark)))
+    return found
+
+
+def _classes_chart(test: dict[str, Any]) -> Markup:
+    """Draw recall by class, the weakest first; of many classes, both ends."""
+    known = sorted((one for one in test["classes"] if one["count"]), key=lambda o: o["accuracy"])
+    chosen = known if len(known) <= 30 else known[:15] + known[-15:]
+    rows = [(one["class"], one["accuracy"], *one["interval"]) for one in chosen]
+    which = "" if chosen is known else ", of the fifteen weakest and the fifteen strongest"
+    title = f"Share of each class that is recognised, with its 95 % interval{which}"
+    return charts.intervals(rows, title, test["accuracy"])
+
+
+def _shades(confusion: Sequence[Sequence[int]]) -> list[list[tuple[int, float, int]]]:
+    """Return each cell's count, its per cent of the row, and its shade from 0 to 10."""
+    return [
+        [
+            (count, 100 * count / max(sum(row), 1), round(10 * count / max(sum(row), 1)))
+            for count in row
+        ]
+        for row in confusion
+    ]
+
+
+def _reliability_chart(test: dict[str, Any]) -> Markup:
+    columns = [
+        charts.Column(one["count"], one["confidence"], one["accuracy"], *one["interval"])
+        for one in test["calibration"]["width"]["bins"]
+        if one["count"]
+    ]
+    title = "Share of right answers against their probability, in bins of equal width"
+    return charts.reliability(columns, title)
+
+
+def _explanations(run: Gathered) -> list[dict[str, Any]]:
+    """Explain the surest wrong answers: Grad-CAM and occlusion for what was answered."""
+    model, test = run.model, run.test
+    if model is None or test is None:
+        return []
+    found: list[dict[str, Any]] = []
+    for one in test["pictures"]["surest_wrong"][:EXPLAINED]:
+        picture_CHW = run.shown.get(one["index"])
+        if picture_CHW is not None and tuple(picture_CHW.shape) == model.shape:
+            found.append(_explanation(model, picture_CHW, one))
+    return found
+
+
+def _explanation(model: Classifier, picture_CHW: Tensor, one: dict[str, Any]) -> dict[str, Any]:
+    answer = one["predicted"]
+    hidden = occlusion(model, picture_CHW, model.classes.index(answer))
+    largest = max(float(hidden.drops_HW.abs().max()), 0.01)
+    scale = max(1, round(96 / max(picture_CHW.shape[1:])))
+    drops = draw.heat_overlay(picture_CHW, hidden.drops_HW / largest, signed=True, scale=scale)
+    said = [hidden_line(hidden, model.classes, answer)]
+    panels = [("picture", _shown(picture_CHW, _alt(one)))]
+    try:
+        cam = grad_cam(model, picture_CHW)
+    except HydrofoilError as error:
+        said.append(str(error).splitlines()[0])
+    else:
+        heat = draw.heat_overlay(picture_CHW, cam.heat_NHW[0], scale=scale)
+        said.append(heat_line(cam, answer))
+        panels.append(("Grad-CAM", _figure(heat, f"Grad-CAM for {answer}: {said[-1]}")))
+    panels.append(("occlusion", _figure(drops, f"Occlusion for {answer}: {said[0]}")))
+    return {"one": one, "panels": panels, "said": said, "hidden": hidden}
+
+
+def _network_pictures(run: Gathered) -> list[tuple[str, Shown]]:
+    """Draw the first layer's filters, and the feature maps of one picture."""
+    model = run.model
+    if model is None:
+        return []
+    found: list[tuple[str, Shown]] = []
+    try:
+        layer, png = filters_figure(model)
+        caption = f"What the first layer, {layer}, looks for: its filters."
+        found.append((caption, _figure(png, f"The filters of {layer}")))
+    except HydrofoilError:
+        pass  # the first weights look at no pixels: there is nothing to draw
+    drawn = run.test["pictures"]["drawn"] if run.test else []
+    for one in drawn[:1]:
+        picture_CHW = run.shown.get(one["index"])
+        if picture_CHW is not None and tuple(picture_CHW.shape) == model.shape:
+            layers = feature_maps(model, picture_CHW)
+            if layers:
+                png = draw.feature_maps(layers)
+                which = f"{one['class']}, number {one['index']:,}"
+                caption = f"One picture ({which}) on its way through the layers."
+                found.append((caption, _figure(png, f"Feature maps. {_alt(one)}")))
+    return found
+
+
+def _data(run: Gathered) -> dict[str, Any]:
+    """Return how many pictures of each class each part has, as far as the log and the test tell."""
+    counts = dict(run.counted("data").get("counts", {}))
+    classes: list[str] = [one["class"] for one in run.test["classes"]] if run.test else []
+    if not classes and run.model:
+        classes = list(run.model.classes)
+    whole = {part: n for part, n in counts.items() if len(n) == len(classes) and sum(n)}
+    return {
+        "source": run.recipe.data.source if run.recipe else "",
+        "sizes": {part: run.sizes.get(part, 0) for part in PARTS if run.sizes.get(part)},
+        "counts": whole,
+        "classes": classes,
+    }
+
+
+def _time(run: Gathered) -> dict[str, Any]:
+    """Return where the seconds went, as the log tells, and what took most of them."""
+    train = sum(epoch["train_seconds"] for epoch in run.epochs)
+    valid = sum(epoch["valid_seconds"] for epoch in run.epochs)
+    prepare, trained = run.seconds("executor"), run.seconds("trained")
+    parts = [
+        ("reading the data", run.seconds("data")),
+        ("preparing and compiling", prepare),
+        ("training steps", train),
+        ("validation", valid),
+        ("testing", run.seconds("test")),
+        ("saving and the rest", max(0.0, trained - prepare - train - valid) if trained else 0.0),
+    ]
+    parts = [(name, seconds) for name, seconds in parts if seconds > 0]
+    pictures = sum(epoch["train"]["count"] for epoch in run.epochs)
+    if not train or not pictures:
+        return {"parts": []}
+    total = sum(seconds for _, seconds in parts)
+    longest, seconds = max(parts, key=lambda part: part[1])
+    flops = 6 * sum(layer.multiply_adds for layer in run.layers) * pictures / train
+    return {
+        "parts": parts,
+        "total": total,
+        "chart": charts.shares(parts, "Where the seconds went"),
+        "longest": longest,
+        "share": seconds / total,
+        "rate": pictures / train,
+        "gigaflops": flops / 1e9,
+        "executor": run.counted("executor").get("name", ""),
+        "threads": run.counted("executor").get("threads"),
+    }
+
+
+def _environment(run: Gathered) -> list[tuple[str, str]]:
+    return [
+        (name.replace("_", " "), str(value))
+        for name, value in run.environment.items()
+        if name != "command" and value not in (None, "")
+    ]
+
+
+def _commands(run: Gathered) -> dict[str, str]:
+    """Return the command that made the run, and the one that repeats it from what it keeps."""
+    given = run.environment.get("command")
+    found = {"given": text.shell(given)} if isinstance(given, list) else {}
+    if run.recipe and not run.imported:
+        executor = run.counted("executor").get("name")
+        pinned = f" train.execute={executor}" if executor else ""
+        found["repeat"] = f"{command('train', run.path / 'recipe.toml')}{pinned} --test"
+    return found
+
+
+# ── several runs ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Return names, numbered where two are the same."""
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
+        for place, name in enumerate(names)
+    ]
+
+
+def _side_by_side(runs: Sequence[Gathered], names: Sequence[str]) -> dict[str, Any]:
+    """Return what a page of several runs compares: fields that differ, classes, curves."""
+    recipes = [text.flat(run.recipe.model_dump(mode="json")) if run.recipe else {} for run in runs]
+    fields = sorted({field for recipe in recipes for field in recipe} - {"name", "about"})
+    rows = [(field, [str(recipe.get(field, "–")) for recipe in recipes]) for field in fields]
+    differing = [(field, values) for field, values in rows if len(set(values)) > 1]
+    classes = list(
+        dict.fromkeys(one["class"] for run in runs if run.test for one in run.test["classes"])
+    )
+    recalls = [
+        (
+            name,
+            [
+                next((o for o in run.test["classes"] if o["class"] == name), None)
+                if run.test
+                else None
+                for run in runs
+            ],
+        )
+        for name in classes
+    ]
+    best = [run.kept["valid"] if run.kept else None for run in runs]
+    return {
+        "differing": differing,
+        "recalls": recalls,
+        "best": best,
+        "times": [_time(run) for run in runs],
+        "curves": _curves(runs, names),
+    }
