@@ -5,10 +5,13 @@ Heavy imports stand inside the verbs: `hydrofoil --help` answers before torch wo
 
 import json
 import os
+import shlex
 import sys
+import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from io import TextIOWrapper
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO, TextIOWrapper
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from hydrofoil.data.split import Split
     from hydrofoil.recipe import Recipe
     from hydrofoil.run import Run
+    from hydrofoil.sides import Job
 
 REPOSITORY = Path(__file__).parents[1]  # in a clone or an editable install
 
@@ -469,6 +473,53 @@ def report(
 
 
 @app.command()
+def compare(
+    context: typer.Context,
+    a: Annotated[str, _argument("A", "A recipe, a run folder, a folder of runs, or 'runs/x-*'.")],
+    b: Annotated[str, _argument("B", "The same, to be judged against A.")],
+    overrides: Annotated[
+        list[str] | None,
+        _argument("[FIELD=VALUE]...", "Override in both; b.optimizer.lr=0.01 in B alone."),
+    ] = None,
+    seeds: Annotated[
+        int | None, _option("--seeds", "N", "Of each recipe; default: 10.", min=1)
+    ] = None,
+    runs: Annotated[
+        Path, _option("--runs", "DIR", "Where missing runs are made; default: runs/compare.")
+    ] = Path("runs/compare"),
+    points: Annotated[
+        float | None,
+        _option("--difference", "POINTS", "How many seeds would show this? Default: the observed."),
+    ] = None,
+    device: Device = "auto",
+    data_root: DataRoot = "",
+    as_json: Json = False,
+) -> None:
+    """Say whether B is better than A, over several seeds; trains and tests what is missing."""
+    from hydrofoil.report.comparison import comparison_lines, differs_line
+    from hydrofoil.run import write_whole
+    from hydrofoil.sides import compare_jobs, differing, kept_path, plan
+
+    if points is not None and not 0 < points <= 100:
+        raise HydrofoilError(f"--difference {points:g}: expected points of accuracy, 0 to 100.")
+    say, sides = _sayer(as_json), plan(a, b, overrides or [], seeds, runs)
+    say(differs_line(differing(*(jobs[0].recipe for jobs in sides))))
+    try:
+        _complete(context, sides, device, data_root, say)
+    except (KeyboardInterrupt, typer.Exit):
+        print(
+            f"Go on with the comparison: {shlex.join(['hydrofoil', *context.obj])}", file=sys.stderr
+        )
+        raise typer.Exit(130) from None
+    kept = kept_path(*sides, runs)
+    comparison = compare_jobs(*sides, points, kept)
+    content = comparison.as_dict()
+    write_whole(kept, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    say(f"\n{comparison_lines(comparison)}\n\nkept: {kept}")
+    _print_json(as_json, content)
+
+
+@app.command()
 def bench(
     names: Annotated[
         list[str] | None, _argument("[RECIPE]...", "Default: the five tutorials.")
@@ -499,6 +550,53 @@ def bench(
     status = subprocess.run(command, env=environment).returncode
     if status:
         raise typer.Exit(status if status > 0 else 1)
+
+
+def _complete(
+    context: typer.Context,
+    sides: "Sequence[Sequence[Job]]",
+    device: str,
+    data_root: str,
+    say: Callable[[object], None],
+) -> None:
+    """Train and test what a comparison still lacks, a line a run.
+
+    The sides take turns, so that what an interruption leaves is pairs.
+    """
+    import torch
+
+    from hydrofoil.report.text import percent
+    from hydrofoil.run import Run
+
+    turns = [one for pair in zip_longest(*sides) for one in zip("AB", pair, strict=True) if one[1]]
+    threads = torch.get_num_threads()
+    for number, (letter, job) in enumerate(turns, start=1):
+        torch.set_num_threads(threads)  # a small recipe's one thread is not the next one's choice
+        began = time.perf_counter()
+        try:
+            done = _complete_run(context, job, device, data_root)
+        except HydrofoilError as error:
+            raise HydrofoilError(f"{letter}, {job.path}: {error}") from error
+        took = "" if done == "there" else f" in {time.perf_counter() - began:.1f} s"
+        accuracy = percent((Run.open(job.path).test() or {}).get("accuracy"))
+        seed = job.recipe.train.seed
+        say(f"{number} of {len(turns)}: {letter}, seed {seed}: {accuracy}, {done}{took}")
+
+
+def _complete_run(context: typer.Context, job: "Job", device: str, data_root: str) -> str:
+    """Take a run to its test by the verbs as they stand, and say what was done."""
+    state = job.state()
+    with redirect_stdout(StringIO()):  # their lines are not this verb's
+        if state == "missing":
+            name, own = job.name, list(job.overrides)
+            train(context, name, own, job.path, None, device, data_root, then_test=True)
+        elif state == "unfinished":
+            resume(job.path, device=device, data_root=data_root)
+        if state in ("unfinished", "untested"):
+            test(job.path, device=device, data_root=data_root)
+    return {
+        "missing": "trained", "unfinished": "resumed", "untested": "tested", "ready": "there"
+    }[state]  # fmt: skip
 
 
 def _load(recipe: "Recipe", data_root: str) -> "Pictures":

@@ -24,6 +24,7 @@ FLOW = [
     ["native"],
     ["train"],
     ["run"],
+    ["sides"],
     ["ship"],
     ["report"],
     ["progress"],
