@@ -343,6 +343,10 @@ def test_welch_without_spread_is_judged_by_permuted_sides() -> None:
     assert found.p == pytest.approx(2 / 70)
     assert found.word == "worse"
     assert seed_difference(ones[:3], less[:3], paired=False).word == "not told apart"
+    right_SN = np.ones((3, 10), bool)
+    less_SN = right_SN & (np.arange(10) > 0)
+    verdict = compare(side(right_SN), side(less_SN, range(3, 6))).verdict
+    assert verdict.more_seeds == 1, "four of each side have 70 ways"
 
 
 def test_seeds_are_counted_for_the_difference_that_is_asked_about() -> None:

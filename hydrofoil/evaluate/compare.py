@@ -497,7 +497,9 @@ def _not_told_apart(difference: Difference, seeds: int, asked: float) -> Verdict
         )
         return Verdict(word, "recipes", sentence, 0.0)
     if not difference.deviation:
-        needed = next(n for n in range(2, 99) if 2 / 2**n < ALPHA)  # by flipped signs
+        permuted = difference.method == "permutations"
+        ways = [comb(2 * n, n) if permuted else 2**n for n in range(99)]
+        needed = next(n for n in range(2, 99) if 2 / ways[n] < ALPHA)
         sentence = (
             f"{start}: {seeds} seeds that agree may do so by chance "
             f"({p_words(difference.p or 0.0)}); about {needed - seeds} more would tell."
@@ -505,21 +507,19 @@ def _not_told_apart(difference: Difference, seeds: int, asked: float) -> Verdict
         return Verdict(word, "recipes", sentence, asked, needed - seeds)
     needed = seeds_needed(asked, difference.deviation, difference.freedom)
     if needed is None:
-        sentence = (
-            f"{start}; {MOST_SEEDS:,} seeds would not show a difference of {asked:.2g} points."
-        )
+        sentence = f"{start}; {MOST_SEEDS:,} seeds would not show a difference of {_points(asked)}."
         return Verdict(word, "recipes", sentence, asked)
     if needed <= seeds:
         found = power(seeds, asked, difference.deviation, difference.freedom)
         sentence = (
-            f"{start}; a difference of {asked:.2g} points would have shown in "
+            f"{start}; a difference of {_points(asked)} would have shown in "
             f"{100 * found:.0f} of 100 such comparisons."
         )
         return Verdict(word, "recipes", sentence, asked, 0)
     more = needed - seeds
     sentence = (
         f"{start}; about {more:,} more seed{'s' if more > 1 else ''} would show a difference of "
-        f"{asked:.2g} points."
+        f"{_points(asked)}."
     )
     return Verdict(word, "recipes", sentence, asked, more)
 
@@ -539,6 +539,11 @@ def _verdict_on_models(difference: Difference, pairs: Sequence[Pair]) -> Verdict
     word: Word = "better" if difference.points > 0 else "worse"
     sentence = f"this trained B is {word} than this trained A ({figures}). {takes}"
     return Verdict(word, "models", sentence)
+
+
+def _points(points: float) -> str:
+    text = f"{points:.2g}"
+    return f"{text} point{'' if text == '1' else 's'}"
 
 
 def p_words(p: float) -> str:
