@@ -497,6 +497,7 @@ def compare(
 ) -> None:
     """Say whether B is better than A, over several seeds; trains and tests what is missing."""
     from hydrofoil.report.comparison import comparison_lines, differs_line
+    from hydrofoil.report.page import comparison_page
     from hydrofoil.run import write_whole
     from hydrofoil.sides import compare_jobs, differing, kept_path, plan
 
@@ -515,7 +516,9 @@ def compare(
     comparison = compare_jobs(*sides, points, kept)
     content = comparison.as_dict()
     write_whole(kept, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-    say(f"\n{comparison_lines(comparison)}\n\nkept: {kept}")
+    page = kept.with_suffix(".html")
+    write_whole(page, comparison_page(comparison))
+    say(f"\n{comparison_lines(comparison)}\n\nkept: {kept}, and as a page: {page}")
     _print_json(as_json, content)
 
 

@@ -178,20 +178,20 @@ def _drawn(line: Line, plane: _Plane) -> list[Markup]:
 
 def _ends(lines: Sequence[Line], plane: _Plane) -> list[Markup]:
     """Return the lines' names at their ends, moved apart where they would overlap."""
+    finite = [(line, [p for p in line.points if isfinite(p[1])]) for line in lines]
     ends = sorted(
-        (plane.y([y for _, y in line.points if isfinite(y)][-1]), line.name, line.kind)
-        for line in lines
-        if any(isfinite(y) for _, y in line.points)
+        (plane.y(points[-1][1]), plane.x(points[-1][0]), line.name, line.kind)
+        for line, points in finite
+        if points
     )
-    heights = [y for y, _, _ in ends]
+    heights = [y for y, *_ in ends]
     for _ in range(20):
         for i, (upper, lower) in enumerate(pairwise(heights)):
             if lower - upper < 14:
                 heights[i], heights[i + 1] = (upper + lower) / 2 - 7, (upper + lower) / 2 + 7
-    x = plane.width - plane.right + 7
     return [
-        tag("text", name[:14], x=x, y=y + 4, class_=f"label {kind}")
-        for y, (_, name, kind) in zip(heights, ends, strict=True)
+        tag("text", name[:14], x=x + 7, y=y + 4, class_=f"label {kind}")
+        for y, (_, x, name, kind) in zip(heights, ends, strict=True)
     ]
 
 
@@ -300,3 +300,69 @@ def shares(parts: Sequence[tuple[str, float]], title: str) -> Markup:
         words = f"{name}: {seconds:.2f} s, {100 * seconds / total:.0f} %"
         drawn.append(tag("text", words, x=x + 18, y=y, class_="tick"))
     return svg(width, 46 + 22 * ceil(len(parts) / 2), title, *drawn)
+
+
+def pairs(
+    a: Sequence[float], b: Sequence[float], title: str, names: tuple[str, str], *, joined: bool
+) -> Markup:
+    """Draw two sides' accuracies as two columns of dots, those of a seed joined.
+
+    Args:
+        a: Of the one side, in per cent.
+        b: Of the other.
+        title: What the chart shows.
+        names: Of the sides.
+        joined: Whether a and b are paired.
+    """
+    values = [*a, *b]
+    low, high = min(values), max(values)
+    margin = (high - low) * 0.1 or 1.0
+    plane = _Plane((0.0, 1.0), (low - margin, high + margin))
+    plane.right = 30.0
+    parts = plane.axes((), ticks(plane.y0, plane.y1, 5), "", "test accuracy (%)")
+    columns = plane.x(0.25), plane.x(0.75)
+    if joined:
+        for first, second in zip(a, b, strict=True):
+            ends = f"M{columns[0]:.1f} {plane.y(first):.1f}L{columns[1]:.1f} {plane.y(second):.1f}"
+            parts.append(tag("path", d=ends, class_="grid"))
+    for number, (side, x) in enumerate(zip((a, b), columns, strict=True)):
+        parts += [
+            tag("circle", cx=x, cy=plane.y(value), r=4.5, class_=f"dot s{number}") for value in side
+        ]
+        mean = plane.y(sum(side) / len(side))
+        kind = f"line s{number}"
+        parts.append(tag("path", d=f"M{x - 26:.1f} {mean:.1f}H{x + 26:.1f}", class_=kind))
+        at = {"x": x, "y": plane.height - 14, "text_anchor": "middle"}
+        parts.append(tag("text", names[number][:30], **at, class_=f"label s{number}"))
+    return svg(plane.width, plane.height, title, *parts)
+
+
+def differences(rows: Sequence[tuple[str, float, float, float]], title: str) -> Markup:
+    """Draw one difference under several intervals, a row each, beside the line of no difference.
+
+    Args:
+        rows: Name, difference, lower and upper bound, in points.
+        title: What the chart shows.
+    """
+    lows, highs = [low for *_, low, _ in rows], [high for *_, high in rows]
+    reach = max(max(highs), 0.0) - min(*lows, 0.0) or 1.0
+    bounds = (min(*lows, 0.0) - 0.08 * reach, max(*highs, 0.0) + 0.08 * reach)
+    plane, down = _Plane(bounds, (0, 1)), 26.0
+    plane.width, plane.left, plane.right = 560.0, 184.0, 12.0
+    plane.height = 36 + down * len(rows)
+    bottom = plane.height - 30
+    parts: list[Markup] = []
+    for value in ticks(*bounds, 6):
+        x = plane.x(value)
+        at = {"x": x, "y": bottom + 16, "class_": "tick", "text_anchor": "middle"}
+        parts.append(tag("path", d=f"M{x:.1f} 2V{bottom:.1f}", class_="grid"))
+        parts.append(tag("text", f"{value:+g}" if value else "0", **at))
+    parts.append(tag("path", d=f"M{plane.x(0):.1f} 2V{bottom:.1f}", class_="mark"))
+    for number, (name, points, low, high) in enumerate(rows):
+        y = 4 + down * (number + 0.5)
+        at = {"x": plane.left - 8, "y": y + 4, "class_": "tick", "text_anchor": "end"}
+        parts.append(tag("text", name, **at))
+        span = f"M{plane.x(low):.1f} {y:.1f}H{plane.x(high):.1f}"
+        parts.append(tag("path", d=span, class_="span"))
+        parts.append(tag("circle", cx=plane.x(points), cy=y, r=4.5, class_="dot s0"))
+    return svg(plane.width, plane.height, title, *parts)

@@ -19,7 +19,7 @@ def comparison_lines(comparison: Comparison) -> str:
         *_difference_lines(comparison),
         *_model_lines(comparison),
         "",
-        *_note_lines(comparison),
+        *note_lines(comparison),
         f"verdict: {comparison.verdict.sentence}",
     ]
     return "\n".join(lines)
@@ -98,7 +98,7 @@ def _difference_lines(comparison: Comparison) -> list[str]:
     if comparison.other_pictures:
         rows.append(["over seeds and pictures", span(comparison.other_pictures), ""])
     lines += [f"  {line}" for line in table(rows, left=3).splitlines()]
-    lines.append(_covers_line(comparison))
+    lines.append(covers_line(comparison))
     if comparison.shown_points and found.word == "not told apart":
         lines.append(
             f"These seeds show a true difference of {comparison.shown_points:.2g} points "
@@ -107,7 +107,7 @@ def _difference_lines(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _covers_line(comparison: Comparison) -> str:
+def covers_line(comparison: Comparison) -> str:
     """Say which chance the intervals over seeds cover."""
     if not comparison.fixed_pictures:
         return (
@@ -133,7 +133,7 @@ def _model_lines(comparison: Comparison) -> list[str]:
     ]
 
 
-def _note_lines(comparison: Comparison) -> list[str]:
+def note_lines(comparison: Comparison) -> list[str]:
     """Return what weakens the verdict."""
     notes = [f"warning: {text}" for text in (*comparison.a.warnings, *comparison.b.warnings)]
     lines = list(dict.fromkeys(notes))

@@ -23,9 +23,11 @@ from torch import Tensor
 from hydrofoil import __version__
 from hydrofoil.data.split import PARTS
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.evaluate.explain import feature_maps, grad_cam, occlusion
+from hydrofoil.evaluate.compare import Comparison, p_words
+from hydrofoil.evaluate.explain import GradCam, feature_maps, grad_cam, occlusion
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.report import charts, draw, text, words
+from hydrofoil.report.comparison import covers_line, differs_line, note_lines
 from hydrofoil.report.explain import filters_figure, heat_line, hidden_line
 from hydrofoil.report.gather import Gathered, gather
 from hydrofoil.run import command
@@ -65,6 +67,8 @@ FILTERS: dict[str, Callable[..., str]] = {
     "loss": "{:.4f}".format,
     "count": "{:,}".format,
     "two": "{:.2f}".format,
+    "signed": "{:+.2f}".format,
+    "p_words": p_words,
     "hundredfold": lambda share: f"{100 * share:.2f}",  # pyright: ignore[reportUnknownLambdaType]
 }
 
@@ -87,6 +91,38 @@ def runs_page(paths: Sequence[Path]) -> bytes:
     runs = [gather(path) for path in paths]
     names = _distinct([run.name for run in runs])
     return _page("runs.html", names=names, runs=runs, **_side_by_side(runs, names))
+
+
+def comparison_page(comparison: Comparison) -> bytes:
+    """Return the page of a comparison."""
+    a, b = comparison.a, comparison.b
+    names = [f"A: {a.name}", f"B: {b.name}"]
+    found = comparison.difference
+    rows = [
+        (said, found.points, interval[0], interval[1])
+        for said, interval in (
+            (f"{found.method} over seeds", found.interval),
+            ("bootstrap over seeds", comparison.bootstrap),
+            ("over seeds and pictures", comparison.other_pictures),
+        )
+        if interval
+    ]
+    sides = [[100 * accuracy for accuracy in side.accuracies] for side in (a, b)]
+    what = f"Test accuracy of each run of {names[0]} and {names[1]}"
+    joined = comparison.paired and bool(comparison.pairs)
+    return _page(
+        "comparison.html",
+        comparison=comparison,
+        names=names,
+        differs=differs_line(comparison.differs),
+        covers=covers_line(comparison),
+        notes=note_lines(comparison),
+        pairs_chart=charts.pairs(sides[0], sides[1], what, (names[0], names[1]), joined=joined),
+        differences=rows,
+        differences_chart=charts.differences(rows, "B minus A in points, with each interval")
+        if rows
+        else "",
+    )
 
 
 def _page(template: str, **values: Any) -> bytes:
@@ -262,37 +298,43 @@ def _reliability_chart(test: dict[str, Any]) -> Markup:
     return charts.reliability(columns, title)
 
 
-def _explanations(run: Gathered) -> list[dict[str, Any]]:
-    """Explain the surest wrong answers: Grad-CAM and occlusion for what was answered."""
+def _explanations(run: Gathered) -> dict[str, Any]:
+    """Explain the surest wrong answers: Grad-CAM and occlusion for what was answered.
+
+    Returns each one's "panels" and sentences, and why there is no Grad-CAM, where there is none.
+    """
     model, test = run.model, run.test
-    if model is None or test is None:
-        return []
     found: list[dict[str, Any]] = []
-    for one in test["pictures"]["surest_wrong"][:EXPLAINED]:
+    content: dict[str, Any] = {"explained": found, "without": ""}
+    for one in test["pictures"]["surest_wrong"][:EXPLAINED] if test and model else []:
         picture_CHW = run.shown.get(one["index"])
-        if picture_CHW is not None and tuple(picture_CHW.shape) == model.shape:
-            found.append(_explanation(model, picture_CHW, one))
-    return found
+        if model is None or picture_CHW is None or tuple(picture_CHW.shape) != model.shape:
+            continue
+        try:
+            cam = grad_cam(model, picture_CHW)
+        except HydrofoilError as error:
+            cam, content["without"] = None, str(error).splitlines()[0]
+        found.append(_explanation(model, picture_CHW, one, cam))
+    return content
 
 
-def _explanation(model: Classifier, picture_CHW: Tensor, one: dict[str, Any]) -> dict[str, Any]:
+def _explanation(
+    model: Classifier, picture_CHW: Tensor, one: dict[str, Any], cam: GradCam | None
+) -> dict[str, Any]:
+    """Return a picture, what Grad-CAM and occlusion show of it, and the same in sentences."""
     answer = one["predicted"]
-    hidden = occlusion(model, picture_CHW, model.classes.index(answer))
-    largest = max(float(hidden.drops_HW.abs().max()), 0.01)
     scale = max(1, round(96 / max(picture_CHW.shape[1:])))
-    drops = draw.heat_overlay(picture_CHW, hidden.drops_HW / largest, signed=True, scale=scale)
-    said = [hidden_line(hidden, model.classes, answer)]
-    panels = [("picture", _shown(picture_CHW, _alt(one)))]
-    try:
-        cam = grad_cam(model, picture_CHW)
-    except HydrofoilError as error:
-        said.append(str(error).splitlines()[0])
-    else:
+    panels, said = [("picture", _shown(picture_CHW, _alt(one)))], list[str]()
+    if cam is not None:
         heat = draw.heat_overlay(picture_CHW, cam.heat_NHW[0], scale=scale)
         said.append(heat_line(cam, answer))
         panels.append(("Grad-CAM", _figure(heat, f"Grad-CAM for {answer}: {said[-1]}")))
-    panels.append(("occlusion", _figure(drops, f"Occlusion for {answer}: {said[0]}")))
-    return {"one": one, "panels": panels, "said": said, "hidden": hidden}
+    hidden = occlusion(model, picture_CHW, model.classes.index(answer))
+    largest = max(float(hidden.drops_HW.abs().max()), 0.01)
+    drops = draw.heat_overlay(picture_CHW, hidden.drops_HW / largest, signed=True, scale=scale)
+    said.append(hidden_line(hidden, model.classes, answer))
+    panels.append(("occlusion", _figure(drops, f"Occlusion for {answer}: {said[-1]}")))
+    return {"one": one, "panels": panels, "said": said[::-1]}
 
 
 def _network_pictures(run: Gathered) -> list[tuple[str, Shown]]:
