@@ -421,7 +421,7 @@ def _environment(run: Gathered) -> list[tuple[str, str]]:
 def _commands(run: Gathered) -> dict[str, str]:
     """Return the command that made the run, and the one that repeats it from what it keeps."""
     given = run.environment.get("command")
-    found = {"given": text.shell(given)} if isinstance(given, list) else {}
+    found = {"given": text.shell(given) if isinstance(given, list) else "", "repeat": ""}
     if run.recipe and not run.imported:
         executor = run.counted("executor").get("name")
         pinned = f" train.execute={executor}" if executor else ""

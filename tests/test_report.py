@@ -1,0 +1,432 @@
+"""The page: its figures are test.json's, it fetches and runs nothing, and every run gets one."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hydrofoil
+from hydrofoil import HydrofoilError, Run, pick_device
+from hydrofoil.cli import main
+from hydrofoil.evaluate.compare import Answered, compare
+from hydrofoil.report import words
+from hydrofoil.report.page import comparison_page, run_page, runs_page
+from tests.pages import Element, lookup, make_run, noise, read, renamed
+
+HOSTILE = [
+    "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "</title><svg onload=alert(1)>",
+    "' onmouseover='alert(1)", "{{ 7 * 7 }}", "&lt;b&gt;", "javascript:alert(1)", "]]>", "-->",
+    "\\",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "tested").path
+
+
+@pytest.fixture
+def copied(tested: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tested, tmp_path / "copied"))
+
+
+def section(page: Element, name: str) -> Element:
+    (found,) = [one for one in page.all("section") if one.attributes.get("aria-labelledby") == name]
+    return found
+
+
+def check_figures(page: Element, test: dict[str, Any]) -> set[str]:
+    """Hold every figure of the test against test.json, what is read and what is seen."""
+    seen: set[str] = set()
+    for one in page.all("data"):
+        path, text = one.attributes["data-figure"], one.text.replace(",", "")
+        value = lookup(test, path)
+        assert float(one.attributes["value"]) == value, path
+        number = float(re.findall(r"-?\d+(?:\.\d+)?", text)[0])
+        digits = len(text.split(".")[1].split()[0]) if "." in text else 0
+        in_hundreds = "%" in text or "points" in text or "interval" in path
+        expected = value * (100 if in_hundreds else 1)
+        assert number == pytest.approx(expected, abs=0.5000001 * 10**-digits), path
+        seen.add(path)
+    return seen
+
+
+def leaves(content: Any, path: str = "") -> list[str]:
+    """Return the paths of all numbers."""
+    if isinstance(content, dict):
+        return [leaf for k, v in content.items() for leaf in leaves(v, f"{path}.{k}".strip("."))]
+    if isinstance(content, list):
+        return [leaf for k, v in enumerate(content) for leaf in leaves(v, f"{path}.{k}")]
+    return [path] if isinstance(content, int | float) else []
+
+
+def test_every_figure_of_the_page_is_test_jsons_and_every_one_of_test_json_is_there(
+    tested: Path,
+) -> None:
+    test = json.loads((tested / "test.json").read_text())
+    page = read(run_page(tested))
+    seen = check_figures(page, test)
+    classes = len(test["classes"])
+    for row, counts in zip(page.by_id("confusion-table").rows(), test["confusion"], strict=True):
+        for cell, count in zip(row[1:], counts, strict=True):
+            # The count stands over the per cent of its row, without a space between them.
+            assert cell == f"{count}{100 * count / max(sum(counts), 1):.1f}"
+    assert len(page.by_id("confusion-table").rows()) == classes
+    # Shown in tables of their own, or as the picture that they number.
+    elsewhere = {p for p in leaves(test) if re.match(r"confusion\.|pictures\..*\.index", p)}
+    empty = re.compile(r"calibration\.\w+\.bins\.\d+\.interval|classes\.\d+\.\w*interval")
+    missing = {p for p in set(leaves(test)) - seen - elsewhere if not empty.match(p)}
+    assert not missing
+
+
+def test_the_page_follows_whatever_test_json_says(copied: Path) -> None:
+    run = Run.open(copied)
+    test = json.loads((copied / "test.json").read_text())
+
+    def other(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: other(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [other(inner) for inner in value]
+        return value * 0.73 if isinstance(value, float) else value
+
+    run.write_json("test.json", other(test))
+    assert check_figures(read(run_page(copied)), other(test))
+
+
+def test_the_curves_table_is_the_log(tested: Path) -> None:
+    run = Run.open(tested)
+    _, kept = run.load_best(pick_device("cpu"))
+    page = read(run_page(tested))
+    (table,) = section(page, "curves").all("table")
+    for row, epoch in zip(table.rows(), run.epochs(), strict=True):
+        assert row[0].split()[0] == str(epoch["epoch"])
+        assert ("kept" in row[0]) == (epoch["epoch"] == kept)
+        assert row[1] == f"{epoch['train']['loss']:.4f}"
+        assert row[4] == f"{100 * epoch['valid']['accuracy']:.2f} %"
+
+
+def test_time_is_what_the_log_tells_part_by_part(tested: Path) -> None:
+    (table,) = section(read(run_page(tested)), "time").all("table")
+    seconds = {name: float(value) for name, value in table.rows()}
+    epochs = Run.open(tested).epochs()
+    train, valid = (sum(e[f"{part}_seconds"] for e in epochs) for part in ("train", "valid"))
+    assert seconds["reading the data"] == 0.25
+    assert seconds["preparing and compiling"] == 0.125
+    assert seconds["testing"] == 0.5
+    assert seconds["training steps"] == pytest.approx(train, abs=5e-4)
+    assert seconds["saving and the rest"] == pytest.approx(999.5 - 0.125 - train - valid, abs=3e-3)
+
+
+def test_the_order_is_the_result_first_and_the_command_last(tested: Path) -> None:
+    page = read(run_page(tested))
+    headings = [one.text for one in page.all() if one.name in ("h1", "h2")]
+    assert headings == [
+        "tested", "Pictures", "Learning curves", "Classes", "Confusion", "Calibration",
+        "Explanations", "Data", "Network", "Time", "Environment", "Repeat it",
+    ]  # fmt: skip
+    repeat = [one.text for one in section(page, "repeat").all("pre")]
+    given = "hydrofoil train digits train.epochs=2 train.execute=eager"
+    assert repeat[0] == given
+    assert repeat[1].startswith("hydrofoil train ")
+    assert repeat[1].endswith("tested/recipe.toml train.execute=eager --test")
+    assert repeat[2] == (tested / "recipe.toml").read_text()
+
+
+def check_harmless(page: bytes) -> Element:
+    """Nothing is fetched, nothing runs, and every image says what it is."""
+    root = read(page)
+    allowed = """html head meta title style body header main section nav footer h1 h2 h3 p ul li a
+    figure figcaption img svg path circle rect text table caption thead tbody tr th td data span
+    details summary div pre code br""".split()
+    assert {one.name for one in root.all()} <= set(allowed)
+    for one in root.all():
+        assert not [name for name in one.attributes if name.startswith("on") or name == "style"]
+        for name in ("src", "href", "xlink:href", "action", "srcset"):
+            value = one.attributes.get(name, "#")
+            assert value.startswith(("#", "data:image/png;base64,", "data:image/jpeg;base64,"))
+        if one.name == "img":
+            assert one.attributes["alt"]
+        if one.name == "svg":
+            assert one.attributes["aria-label"]
+            assert one.attributes["role"] == "img"
+    styles = "".join(one.text for one in root.all("style"))
+    assert "url(" not in styles
+    assert "@import" not in styles
+    ids = [one.attributes["id"] for one in root.all() if "id" in one.attributes]
+    assert len(ids) == len(set(ids))
+    return root
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(tested: Path) -> None:
+    page = run_page(tested)
+    check_harmless(page)
+    check_harmless(runs_page([tested, tested]))
+    assert len(page) < 3_000_000
+
+
+def test_no_name_becomes_markup(tmp_path: Path) -> None:
+    folder = tmp_path / HOSTILE[1].replace("/", "")
+    run = make_run(folder, 'about="<script>alert(2)</script>"', pictures=renamed(HOSTILE), epochs=1)
+    for page in (run_page(run.path), runs_page([run.path, run.path])):
+        root = check_harmless(page)
+        assert HOSTILE[0] in root.text
+        assert HOSTILE[4] in root.text
+    assert "<script>alert(2)</script>" in read(run_page(run.path)).text
+    (head,) = read(run_page(run.path)).all("head")
+    (title,) = head.all("title")
+    assert title.text.startswith(folder.name)
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (3, 96, 96)])
+def test_pictures_that_no_format_makes_smaller_still_fit(
+    tmp_path: Path, shape: tuple[int, int, int]
+) -> None:
+    pictures = noise(400, shape, 30)
+    run = make_run(
+        tmp_path / "noise", "model.name=cnn3", "data.mean=[0.5]", "data.std=[0.5]",
+        pictures=pictures, recipe_name="digits", epochs=1,
+    )  # fmt: skip
+    page = run_page(run.path)
+    check_harmless(page)
+    assert len(page) < 3_000_000
+    assert "Among the five most probable" in page.decode()
+
+
+def test_the_report_needs_no_training_code(tested: Path, tmp_path: Path) -> None:
+    package = tmp_path / "only" / "hydrofoil"
+    ignore = shutil.ignore_patterns("__pycache__", "train", "native")
+    shutil.copytree(Path(hydrofoil.__file__).parent, package, ignore=ignore)
+    out = tmp_path / "page.html"
+    code = "import sys; from hydrofoil.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "report", str(tested), "--out", str(out)]
+    place = {"PYTHONPATH": str(package.parent), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, env=place, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (package / "train").exists()
+    assert re.sub(rb"(?<=the run).*", b"", out.read_bytes()) == re.sub(
+        rb"(?<=the run).*", b"", run_page(tested)
+    )
+
+
+# ── broken, unfinished, untested ─────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "name", ["environment.json", "log.jsonl", "best.safetensors", "split.npz", "test.json",
+             "shown.npz", "recipe.toml", "answers.npz"],
+)  # fmt: skip
+@pytest.mark.parametrize("how", ["missing", "empty", "noise", "cut"])
+def test_a_broken_run_gets_a_page_that_says_what_is_missing(
+    copied: Path, name: str, how: str
+) -> None:
+    content = (copied / name).read_bytes()
+    changed = {"missing": None, "empty": b"", "noise": b"\x00\xff{[" * 40, "cut": content[:40]}[how]
+    (copied / name).unlink()
+    if changed is not None:
+        (copied / name).write_bytes(changed)
+    page = check_harmless(run_page(copied))
+    notes = [one.text for one in page.all("p") if one.attributes.get("class") == "note"]
+    gone = name in ("answers.npz", "shown.npz", "environment.json") and how == "missing"
+    # log.jsonl: a first line that was cut short is one that a dying process left unfinished.
+    if not gone and name != "answers.npz" and (name, how) != ("log.jsonl", "empty"):
+        assert notes
+
+
+def test_an_untested_run_says_how_to_test_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", tested=False)
+    page = check_harmless(run_page(run.path))
+    assert f"hydrofoil test {run.path}" in page.text
+    assert "Not tested yet. On 180 validation pictures" in page.text
+    assert "accuracy" not in section(page, "classes").text
+
+
+def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", tested=False)
+    recipe = run.path / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("epochs = 2", "epochs = 5"))
+    text = read(run_page(run.path)).text
+    assert "The training is not finished: 2 of 5 epochs." in text
+    assert f"hydrofoil resume {run.path}" in text
+
+
+def test_a_test_of_other_weights_is_told(copied: Path) -> None:
+    run = Run.open(copied)
+    test = json.loads((copied / "test.json").read_text())
+    run.write_json("test.json", test | {"weights": "0" * 64})
+    assert "The test is of other weights" in read(run_page(copied)).text
+
+
+def test_what_is_no_run_gets_no_page(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(HydrofoilError, match="run folder"):
+            run_page(path)
+
+
+# ── the verb ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def run_command(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    return int(left.value.code or 0)
+
+
+def test_the_verb_writes_into_the_run_or_beside_the_runs(
+    copied: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda uri: opened.append(uri) or True)
+    assert run_command("report", str(copied), "--open") == 0
+    assert (copied / "report.html").is_file()
+    assert opened == [(copied / "report.html").as_uri()]
+    assert run_command("report", str(copied), str(copied), "--json") == 0
+    written = json.loads(capsys.readouterr().out.partition("\n")[2])
+    assert written["written"] == str(tmp_path / "report.html")
+    assert written["bytes"] == (tmp_path / "report.html").stat().st_size
+
+
+def test_wrong_words_for_a_report_are_told(
+    copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_command("report", str(copied), "--out", "page.pdf") == 2
+    assert "expected a name that ends in .html" in capsys.readouterr().err
+    assert run_command("report", "nowhere") == 2
+    assert "there is no such run folder" in capsys.readouterr().err
+    monkeypatch.setattr("webbrowser.open", lambda uri: False)
+    assert run_command("report", str(copied), "--open") == 0
+    assert "No browser was found" in capsys.readouterr().err
+
+
+# ── several runs, and comparisons ────────────────────────────────────────────────────────────────
+
+
+def test_several_runs_stand_side_by_side(tested: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", "optimizer.lr=0.1", tested=False)
+    page = check_harmless(runs_page([tested, other.path]))
+    (results,) = section(page, "results").all("table")
+    accuracy = json.loads((tested / "test.json").read_text())["accuracy"]
+    rows = {row[0]: row[1:] for row in results.rows()}
+    assert rows["test accuracy"] == [f"{100 * accuracy:.2f} %", "not tested"]
+    (differing,) = section(page, "differences").all("table")
+    assert differing.rows() == [["optimizer.lr", "0.02", "0.1"]]
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 6])
+def test_a_comparisons_page_has_its_figures(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    index_SN = np.tile(np.arange(400), (seeds, 1))
+    sides = [
+        Answered(
+            name=HOSTILE[number],
+            seeds=tuple(range(seeds)),
+            right_SN=rng.random((seeds, 400)) < share,
+            index_SN=index_SN,
+            runs=tuple(f"runs/{number}/{seed}" for seed in range(seeds)),
+        )
+        for number, share in enumerate((0.6, 0.7))
+    ]
+    comparison = compare(*sides, differs={"optimizer.lr": (0.1, "<b>")})
+    page = check_harmless(comparison_page(comparison))
+    (verdict,) = [one for one in page.all("p") if one.attributes.get("class") == "verdict"]
+    assert verdict.text.rstrip(".").lower() == comparison.verdict.sentence.rstrip(".").lower()
+    (table,) = section(page, "seeds").all("table")
+    for row, pair in zip(table.rows(), comparison.pairs, strict=True):
+        assert row[3] == f"{pair.points:+.2f}"
+        assert row[4:6] == [str(pair.discordant.only_a), str(pair.discordant.only_b)]
+    assert f"{comparison.difference.points:+.2f} points" in section(page, "difference").text
+
+
+# ── words ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def share(name: str, right: int, count: int = 1000, key: str = "class") -> dict[str, Any]:
+    from hydrofoil.evaluate.metrics import wilson
+
+    return {
+        key: name, "count": count, "right": right, "accuracy": right / count if count else None,
+        "interval": list(wilson(right, count)), "answered": right,
+    }  # fmt: skip
+
+
+def findings(**changes: Any) -> list[str]:
+    calibration = {"confidence": 0.6, "mass": {"error": 0.02}, "temperature": None}
+    test: dict[str, Any] = {
+        "groups": [], "classes": [], "confused": [], "calibration": calibration,
+        "accuracy": 0.6, "interval": [0.59, 0.61],
+    }  # fmt: skip
+    return words.findings(test | changes)
+
+
+def test_a_difference_is_told_only_where_the_intervals_lie_apart() -> None:
+    apart = [share("animals", 450, key="group"), share("vehicles", 600, key="group")]
+    close = [share("animals", 590, key="group"), share("vehicles", 600, key="group")]
+    assert findings(groups=apart)[0] == (
+        "Animals are weaker than vehicles: 45.00 % of 1,000 are recognised, "
+        "against 60.00 % of 1,000."
+    )
+    assert not [said for said in findings(groups=close) if "weaker" in said]
+    alike = findings(classes=[share("cat", 590), share("dog", 600)])
+    assert alike[0] == "No class is recognised better than another: all their intervals overlap."
+    alone = findings(classes=[share("cat", 300), share("dog", 600), share("ox", 700)])
+    assert alone[0].startswith("cat is the weakest class: 30.00 %")
+    among = findings(classes=[share("cat", 300), share("dog", 310), share("ox", 700)])
+    assert among[0].startswith("cat is among the weakest classes")
+
+
+def test_the_most_confused_pair_and_classes_never_answered_are_told() -> None:
+    pair = {"classes": ["cat", "dog"], "first_as_second": 120, "second_as_first": 94,
+            "count": 214, "of": 2000}  # fmt: skip
+    never = share("eel", 0, 10)
+    said = findings(confused=[pair], classes=[never, share("cat", 900)])
+    assert (
+        "cat and dog are taken for each other most: 214 of their 2,000 pictures "
+        "(120 cat as dog, 94 dog as cat)."
+    ) in said
+    assert "Never answered, though there are pictures of it: eel." in said
+
+
+@pytest.mark.parametrize(
+    ("confidence", "begin"),
+    [(0.6, "On the whole it is as sure"), (0.7, "It is surer"), (0.5, "It is more often right")],
+)
+def test_how_sure_it_is_follows_from_the_interval(confidence: float, begin: str) -> None:
+    calibration = {"confidence": confidence, "mass": {"error": 0.1}, "temperature": None}
+    assert findings(calibration=calibration)[-1].startswith(begin)
+
+
+def epochs(*losses: tuple[float, float | None]) -> list[dict[str, Any]]:
+    return [
+        {"epoch": n, "train": {"loss": train}, "valid": None if valid is None else {"loss": valid}}
+        for n, (train, valid) in enumerate(losses, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "begin"),
+    [
+        ([(2.0, 2.0), (1.0, 1.2), (0.5, 1.6)], "Overfitting after epoch 2: by epoch 3"),
+        ([(2.0, 2.0), (1.5, 1.6), (1.2, 1.3)], "Still learning at the end: epoch 3"),
+        ([(2.0, 2.0), (1.5, 1.6), (1.49, 1.6)], "Validation has levelled off"),
+        ([(2.0, 2.0), (1.0, 1.1), (2.3, 2.3)], "Training falls apart after epoch 2"),
+        ([(2.0, None), (1.0, None)], "Nothing was held out"),
+        ([(2.0, 2.0)], "One epoch makes no curve"),
+    ],
+)
+def test_what_the_curves_show(losses: list[tuple[float, float | None]], begin: str) -> None:
+    assert words.of_curves(epochs(*losses), len(losses))[0].startswith(begin)
+
+
+def test_an_unfinished_training_is_told() -> None:
+    assert words.of_curves(epochs((2.0, 2.0), (1.0, 1.0)), 9)[-1] == (
+        "The training is not finished: 2 of 9 epochs."
+    )
