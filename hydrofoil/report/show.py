@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydrofoil.data.download import Watcher
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.sources import SOURCES, find_source, load
 from hydrofoil.data.split import PARTS, draw_split
@@ -42,6 +43,7 @@ def show(
     data_root: str = "",
     class_name: str = "",
     pixels: int | None = None,
+    watcher: Watcher | None = None,
 ) -> list[Shown]:
     """Show whatever has a name: a set, a recipe, a run folder; `digits` is a set and a recipe.
 
@@ -51,6 +53,7 @@ def show(
         data_root: Where the sets lie.
         class_name: Show this class of a set.
         pixels: Show this picture of a set.
+        watcher: Follows a download.
 
     Raises:
         HydrofoilError: Nothing has that name, or it is asked for what it has not.
@@ -65,8 +68,8 @@ def show(
     if overrides and not is_recipe:
         raise HydrofoilError(f"'{overrides[0]}' changes a recipe's field, and '{what}' is none.")
     if is_set and pixels is not None:
-        return [show_pixels(what, data_root, pixels)]
-    shown = [show_set(what, data_root, class_name)] if is_set else []
+        return [show_pixels(what, data_root, pixels, watcher)]
+    shown = [show_set(what, data_root, class_name, watcher)] if is_set else []
     if is_recipe and not of_a_set:
         shown.append(show_recipe(what, overrides))
     if not shown and Path(what).is_dir():
@@ -77,13 +80,15 @@ def show(
     return shown
 
 
-def show_set(name: str, data_root: str, class_name: str = "") -> Shown:
+def show_set(
+    name: str, data_root: str, class_name: str = "", watcher: Watcher | None = None
+) -> Shown:
     """Describe a set: sizes, counts per class and split, channel statistics, and a row a class.
 
     Raises:
         HydrofoilError: No such source or class, or the files are not there.
     """
-    pictures = load(name, data_root)
+    pictures = load(name, data_root, watcher)
     split = draw_split(pictures)
     means, deviations = pictures.channel_statistics(split.train)
     parts = {part: getattr(split, part) for part in PARTS if len(getattr(split, part))}
@@ -134,13 +139,13 @@ def _one_class(pictures: Pictures, index_N: Any, class_name: str) -> bytes:
     return draw.picture_grid(pictures.pictures_NCHW[first_N], numbers, heading=heading)
 
 
-def show_pixels(name: str, data_root: str, number: int) -> Shown:
+def show_pixels(name: str, data_root: str, number: int, watcher: Watcher | None = None) -> Shown:
     """Draw one picture of a set large, with every pixel's value in its cell.
 
     Raises:
         HydrofoilError: The set has no picture of that number.
     """
-    pictures = load(name, data_root)
+    pictures = load(name, data_root, watcher)
     if number >= len(pictures):
         raise HydrofoilError(f"--pixels {number}: {name} has pictures 0 to {len(pictures) - 1}.")
     label = pictures.classes[int(pictures.labels_N[number])]

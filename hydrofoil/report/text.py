@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from hydrofoil.data.download import Download
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.sources import merges_published_test
 from hydrofoil.data.split import PARTS, Split
@@ -202,6 +203,22 @@ def epoch_line(epoch: dict[str, Any], recipe: Recipe) -> str:
             )
     parts.append(f"{epoch['train_seconds'] + epoch['valid_seconds']:.2f} s")
     return "   ".join(parts) + ("  * kept" if kept else "")
+
+
+def download_line(download: Download) -> str:
+    """Return how far a download is, how fast, and how long it will take.
+
+    >>> download_line(Download("train.gz", "example.org", 30_000_000, 170_000_000, 70_000))
+    'train.gz: 30.0 of 170.0 MB from example.org, 70 kB/s, 33:20 left'
+    """
+    left = "–"
+    if download.rate:
+        minutes, seconds = divmod(round((download.total - download.done) / download.rate), 60)
+        left = f"{minutes}:{seconds:02d}"
+    return (
+        f"{download.name}: {download.done / 1e6:.1f} of {download.total / 1e6:.1f} MB "
+        f"from {download.host}, {download.rate / 1e3:,.0f} kB/s, {left} left"
+    )
 
 
 def test_lines(test: dict[str, Any]) -> str:
