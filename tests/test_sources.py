@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from hydrofoil import HydrofoilError, load
+from hydrofoil.data.idx import read_idx
 from hydrofoil.data.sources import SOURCES, data_root
 from tests import published
 

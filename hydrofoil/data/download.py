@@ -137,6 +137,9 @@ class Manners:
     context: ssl.SSLContext | None = None
 
 
+MANNERS = Manners()
+
+
 class DownloadError(Exception):
     """A file could not be had; says why, mirror by mirror."""
 
@@ -176,7 +179,7 @@ def fetch(
         folder: Where to; made if need be. One process at a time may work there.
         other_packing: Take a file with another digest, if the caller can tell whether it is right.
         strikes: Of each address, against it; two, and it is not asked.
-        manners: How mirrors are dealt with.
+        manners: How mirrors are dealt with; None: MANNERS.
         watcher: Follows it.
 
     Raises:
@@ -185,7 +188,7 @@ def fetch(
     """
     strikes = Counter() if strikes is None else strikes
     return _Fetch(
-        file, folder, other_packing, strikes, manners or Manners(), watcher or Silent()
+        file, folder, other_packing, strikes, manners or MANNERS, watcher or Silent()
     ).run()
 
 
@@ -206,7 +209,7 @@ class _Part:
                 str(note["etag"]), int(note["total"]), int(note["pieces"]),
             )  # fmt: skip
             self.size = self.path.stat().st_size
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        except (OSError, ArithmeticError, ValueError, TypeError, KeyError, RecursionError):
             self.size = 0
         if not 0 < self.size <= self.total or not self.urls:
             self.discard()
@@ -315,12 +318,12 @@ class _Fetch:
                 self._transfer(url)
             except _SlowError:
                 continue
-            except _UnfitError as error:
-                self.unfit.add(url)
+            except (_UnfitError, _RefusedError) as error:
                 self.whys[url] = str(error)
-            except _RefusedError as error:
-                self.strikes[url] += 2
-                self.whys[url] = str(error)
+                if held and isinstance(error, _UnfitError):
+                    self.unfit.add(url)
+                else:
+                    self.strikes[url] += 2
             except _FailedError as error:
                 self.whys[url] = str(error)
                 if self.part.size > held:
@@ -488,6 +491,8 @@ def _why(error: BaseException) -> str:
         return _why(inner)
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, http.client.HTTPException):  # its text is the server's
+        return f"no proper http ({type(error).__name__})"
     said = reason(error) if isinstance(error, OSError) else str(error)
     return (said.strip().splitlines() or [type(error).__name__])[0][:120]
 
@@ -509,14 +514,18 @@ def _open(url: str, headers: dict[str, str], manners: Manners, seconds: float) -
     host = _host(url)
     sent = {"User-Agent": f"hydrofoil/{__version__}", "Accept-Encoding": "identity", **headers}
     for _ in range(MOST_REDIRECTS + 1):
-        if urlsplit(url).scheme != "https":
-            raise _RefusedError(f"{host}: leads to {urlsplit(url).scheme}, expected https")
+        scheme = url.partition(":")[0]
+        if scheme != "https":
+            raise _RefusedError(f"{host}: leads to {scheme[:40]!r}, expected https")
         try:
             return opener.open(urllib.request.Request(url, headers=sent), timeout=seconds)
         except HTTPError as error:
             error.close()
             if error.code in (301, 302, 303, 307, 308) and "Location" in error.headers:
-                url = urljoin(url, error.headers["Location"])
+                try:
+                    url = urljoin(url, error.headers["Location"])
+                except ValueError:
+                    raise _RefusedError(f"{host}: leads to no address") from error
                 continue
             if error.code == 416:
                 raise _UnfitError(f"{host}: has not the bytes asked for") from error

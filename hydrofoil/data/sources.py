@@ -194,8 +194,9 @@ def _alone(name: str, stage: Path) -> Generator[None]:
         try:
             yield
         finally:
-            if set(os.listdir(stage)) <= {".lock"}:
-                os.unlink(stage / ".lock")
+            with contextlib.suppress(FileNotFoundError):
+                if os.listdir(stage) == [".lock"]:
+                    os.unlink(stage / ".lock")
 
 
 def _bring(source: Source, folder: Path, stage: Path, watcher: Watcher) -> None:
