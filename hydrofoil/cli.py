@@ -544,6 +544,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Time whole jobs of the tutorials as they stand and of hydrofoil, in turn. Takes hours."""
+    import importlib.util
     import subprocess
 
     script = REPOSITORY / "bench" / "tutorials.py"
@@ -551,6 +552,11 @@ def bench(
         raise HydrofoilError(
             "bench: bench/tutorials.py lies in hydrofoil's repository, and not in this install.\n"
             "Clone the repository, and run there: pip install -e . && hydrofoil bench"
+        )
+    if importlib.util.find_spec("torchvision") is None:
+        raise HydrofoilError(
+            "bench: the tutorials' own side needs torchvision, which is not installed.\n"
+            "Install it with: pip install torchvision"
         )
     given = {"--fraction": fraction, "--repeats": repeats, "--cores": cores}
     command = [sys.executable, str(script), *(names or []), *(["--json", "-"] if as_json else [])]

@@ -1,7 +1,11 @@
 import gzip
+import hashlib
+import os
 import pickle
 import shutil
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,12 +13,17 @@ import torch
 import torchvision
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from sklearn.datasets import load_digits
 
 from hydrofoil import HydrofoilError, load
+from hydrofoil.data.cifar import read_batch
+from hydrofoil.data.files import Block
 from hydrofoil.data.idx import read_idx
 from hydrofoil.data.sources import SOURCES, data_root
 from tests import published
+
+REAL_DATA = os.environ.get("HYDROFOIL_DATA", "")  # read before any fixture hides it
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -63,6 +72,58 @@ def test_cifar_is_read_as_torchvision_reads_it(
     np.testing.assert_array_equal(ours.pictures_NCHW.numpy(), expected)
     assert ours.labels_N.tolist() == [label for part in parts for label in part.targets]
     assert ours.classes == tuple(parts[0].classes)
+
+
+def test_cifar100s_published_names_are_read(data_root: Path, tmp_path: Path) -> None:
+    content = published.published_cifar100_meta()
+    assert hashlib.md5(content).hexdigest() == torchvision.datasets.CIFAR100.meta["md5"]
+    shutil.copytree(data_root / "cifar-100-python", tmp_path / "cifar-100-python")
+    (tmp_path / "cifar-100-python/meta").write_bytes(content)
+    assert " ".join(load("cifar100", tmp_path).classes) == published.CIFAR100_FINE
+
+
+PICKLED = st.dictionaries(
+    st.binary(max_size=300),
+    st.one_of(
+        st.binary(max_size=300),
+        st.integers(-(2**31), 2**31 - 1),
+        st.lists(st.integers(-(2**31), 2**31 - 1), max_size=1100),
+        st.lists(st.integers(0, 255), max_size=70),
+        st.lists(st.binary(max_size=300), max_size=30),
+        arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=40)),
+        arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40)).map(np.asfortranarray),
+    ),
+    max_size=5,
+)
+
+
+@settings(suppress_health_check=list(HealthCheck), max_examples=100, deadline=None)
+@given(batch=PICKLED, memos=st.booleans())
+def test_batches_are_read_as_pickle_reads_them(
+    batch: dict[bytes, Any], memos: bool, tmp_path: Path
+) -> None:
+    """Whatever Python 2 would have written in the published form."""
+    path = tmp_path / "batch"
+    path.write_bytes(published.python_2_pickle(batch, memos))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the form names numpy.core
+        theirs = pickle.loads(path.read_bytes(), encoding="bytes")
+    ours = read_batch(path)
+    assert list(ours) == list(theirs)
+    for key, value in ours.items():
+        if isinstance(value, Block):
+            array = np.empty(value.shape, np.uint8)
+            value.read(array)
+            np.testing.assert_array_equal(array, theirs[key])
+        else:
+            assert value == theirs[key]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL_DATA, reason="needs the real sets under HYDROFOIL_DATA")
+@pytest.mark.parametrize("name", [name for name in SOURCES if SOURCES[name].pictures_hash])
+def test_the_real_sets_are_the_published_ones(name: str) -> None:
+    assert load(name, REAL_DATA).hash == SOURCES[name].pictures_hash
 
 
 def test_gzipped_idx_files_serve_as_well(tmp_path: Path) -> None:

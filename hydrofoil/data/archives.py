@@ -10,7 +10,7 @@ import gzip
 import os
 import re
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
@@ -29,6 +29,10 @@ _KINDS = {
     b"6": "a named pipe", b"7": "a contiguous file", b"L": "a long name", b"K": "a long link name",
     b"S": "a sparse file", b"D": "a list of files", b"M": "a file's continuation", b"V": "a label",
 }  # fmt: skip
+
+
+_Piece = Callable[[], bytes]
+_Writer = Callable[[Path, _Piece], None]
 
 
 class _Source(Protocol):
@@ -50,7 +54,7 @@ def unpack_tar(
 
     Args:
         archive: The .tar.gz.
-        into: Where the files go, each whole or not at all.
+        into: Where the files go: all, each whole, or none.
         folder: The folder in the archive that holds them.
         files: Their names there; all must be in it, once.
         most_unpacked: How many bytes it may unpack to, all members together.
@@ -60,7 +64,15 @@ def unpack_tar(
             the folder or anything else that the published archives do not; or `into` cannot be
             written.
     """
-    _guarded(archive, lambda raw: _members(raw, into, folder, files, most_unpacked))
+
+    def unpack(raw: _Source) -> None:
+        held = _Held(raw, most_unpacked)
+        with _in_place_at_last() as write:
+            _members(held, into, folder, files, write)
+            while held.read(PIECE):  # the padding, and gzip's own checksum behind it
+                pass
+
+    _guarded(archive, unpack)
 
 
 def unpack_gzip(archive: Path, to: Path, most_unpacked: int = MOST_UNPACKED) -> None:
@@ -72,7 +84,8 @@ def unpack_gzip(archive: Path, to: Path, most_unpacked: int = MOST_UNPACKED) -> 
 
     def unpack(raw: _Source) -> None:
         held = _Held(raw, most_unpacked)
-        _write(to, lambda: held.read(PIECE))
+        with _in_place_at_last() as write:
+            write(to, lambda: held.read(PIECE))
 
     _guarded(archive, unpack)
 
@@ -112,11 +125,9 @@ class _Held:
         return piece
 
 
-def _members(
-    raw: _Source, into: Path, folder: str, files: Collection[str], most_unpacked: int
-) -> None:
+def _members(held: _Held, into: Path, folder: str, files: Collection[str], write: _Writer) -> None:
     """Walk the headers; write each expected file."""
-    held, wanted = _Held(raw, most_unpacked), set(files)
+    wanted = set(files)
     for _ in range(MOST_MEMBERS):
         header = held.exactly(BLOCK)
         if not any(header):
@@ -135,7 +146,7 @@ def _members(
                 left -= len(taken)
                 return taken
 
-            _write(into / name, piece)
+            write(into / name, piece)
         elif kind == b"0" and name.casefold() in {file.casefold() for file in files}:
             raise _HostileError(f"it holds '{name}' twice, or in other letters")
         else:
@@ -145,8 +156,6 @@ def _members(
         raise _HostileError(f"it holds more than {MOST_MEMBERS} members")
     if wanted:
         raise _HostileError(f"it lacks {', '.join(sorted(wanted))}")
-    while held.read(PIECE):  # the padding, and gzip's own checksum behind it
-        pass
 
 
 def _checked(header: bytes) -> bytes:
@@ -205,17 +214,26 @@ def _pass_over(held: _Held, size: int) -> None:
         size -= len(held.exactly(min(size, PIECE)))
 
 
-def _write(path: Path, piece: Callable[[], bytes]) -> None:
-    """Write beside, sync and rename: the file is there whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
+@contextlib.contextmanager
+def _in_place_at_last() -> Generator[_Writer]:
+    """Give what writes files beside their places, synced; rename them once all is well."""
+    waiting: dict[Path, Path] = {}
+
+    def write(path: Path, piece: _Piece) -> None:
+        beside = path.with_name(f".{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
+        waiting[beside] = path
         with open(beside, "wb") as file:
             while part := piece():
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+
+    try:
+        yield write
+        for beside, path in waiting.items():
+            os.replace(beside, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
+        for beside in waiting:
+            with contextlib.suppress(FileNotFoundError):
+                beside.unlink()

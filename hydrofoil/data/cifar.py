@@ -194,7 +194,7 @@ class _Reader:
         if start + count > self.size:
             raise self.unexpected("the end")
         self.skip(count)
-        self.put(b"")
+        self.put()
         self.tokens(*_END)
         return Block(self.path, start, shape, fortran=order == b"\x88")
 
@@ -204,15 +204,15 @@ class _Reader:
             if (found := self.take(len(token))) != token:
                 raise self.unexpected(f"{found[:40]!r} in the place of {token[:40]!r}")
             if token not in (b"\x80\x02", b"(", b"."):
-                self.put(token[2:] if token[:1] == b"U" else b"")
+                self.put(token[2:] if token[:1] == b"U" else None)
 
-    def put(self, text: bytes) -> None:
+    def put(self, text: bytes | None = None) -> None:
         """Take a memo number, if there is one."""
         opcode = self.peek()
         if opcode == b"q" or opcode == b"r":
             self.at += 1
             number = self.take(1)[0] if opcode == b"q" else self.number("<I")
-            if text:
+            if text is not None:
                 self.memo[number] = text
 
     def number(self, form: str) -> int:

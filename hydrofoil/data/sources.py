@@ -313,8 +313,10 @@ def _read_cifar(
 def _read_cifar100(folder: Path) -> Pictures:
     names = read_batch(folder / "meta").get(b"fine_label_names")
     try:
-        classes = tuple(cast(bytes, name).decode() for name in cast("list[Any]", names))
-    except (TypeError, AttributeError, UnicodeDecodeError):
+        classes = tuple(cast(bytes, name).decode("ascii") for name in cast("list[Any]", names))
+        if not all(map(str.isprintable, classes)):
+            raise ValueError("they would write more than names to a terminal")
+    except (TypeError, AttributeError, ValueError):
         raise HydrofoilError(
             f"{folder / 'meta'}: expected the names of the classes; it holds something else.\n"
             f"{AGAIN}"

@@ -7,6 +7,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,13 +53,18 @@ class Split:
             HydrofoilError: The file is missing or broken.
         """
         try:
-            content = io.BytesIO(path.read_bytes())
-            with np.load(content, allow_pickle=False) as file:
-                parts = [torch.from_numpy(file[part].astype(np.int64)) for part in PARTS]
-                return Split(*parts, pictures_hash=str(file["pictures_hash"]))
+            content = path.read_bytes()
         except OSError as error:
             raise HydrofoilError(f"{path}: the split cannot be read: {reason(error)}.") from error
-        except (TypeError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        try:
+            # savez stores and does not pack, so nothing in the file can grow beyond its own length.
+            with zipfile.ZipFile(io.BytesIO(content)) as file:
+                if sum(part.file_size for part in file.infolist()) > len(content):
+                    raise ValueError("it would grow")
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                parts = [_indices(file[part]) for part in PARTS]
+                return Split(*parts, pictures_hash=str(file["pictures_hash"]))
+        except Exception as error:  # zipfile and numpy raise whatever they stumble on
             raise HydrofoilError(
                 f"{path}: the split is broken: not what hydrofoil wrote."
             ) from error
@@ -69,7 +75,9 @@ class Split:
         Raises:
             HydrofoilError: The pictures are not the ones that were split.
         """
-        if self.pictures_hash != pictures.hash:
+        parts = (self.train, self.valid, self.test)
+        last = max((int(part[-1]) for part in parts if len(part)), default=-1)
+        if last >= len(pictures) or self.pictures_hash != pictures.hash:
             raise HydrofoilError(
                 f"{pictures.source}: these are not the pictures that the run was trained on "
                 f"(hash {pictures.hash[:12]}, expected {self.pictures_hash[:12]}).\n"
@@ -123,6 +131,13 @@ def draw_split(
             f"{pictures.source}: no picture is left to train on, of {len(pictures)}."
         )
     return Split(by_class.sort().values, valid_N.sort().values, test_N, pictures.hash)
+
+
+def _indices(array: np.ndarray[Any, Any]) -> Tensor:
+    index_N = torch.from_numpy(array.astype(np.int64, casting="no"))
+    if index_N.ndim != 1 or bool((index_N.diff(prepend=torch.tensor([-1])) <= 0).any()):
+        raise ValueError("indices that do not rise from 0")
+    return index_N
 
 
 def _every_nth(by_class: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 f"{path}: not a plain state dict; loading it could run code, so it is refused.\n"
                 "Save one with: torch.save(model.state_dict(), path)"
             ) from error
-        why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        why = "".join(letter if letter.isprintable() else "?" for letter in first)  # the file's own
         raise HydrofoilError(f"{path}: broken, or not weights: {why}") from error
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
