@@ -119,77 +119,71 @@ CIFAR100_COARSE = (
 
 
 def published_cifar100_meta() -> bytes:
-    """Return CIFAR-100's published file of names, byte for byte: with a memo number each."""
-    memo = 0
-
-    def put(content: bytes) -> bytes:
-        nonlocal memo
-        memo += 1
-        return content + b"q" + bytes([memo])
-
-    whole = b"\x80\x02" + put(b"}") + b"("
-    for key, names in (
-        ("fine_label_names", CIFAR100_FINE),
-        ("coarse_label_names", CIFAR100_COARSE),
-    ):
-        whole += put(_text(key)) + put(b"]") + b"("
-        whole += b"".join([put(_text(name)) for name in names.split()]) + b"e"
-    return whole + b"u."
+    """Return CIFAR-100's published file of names, byte for byte."""
+    names = {
+        b"fine_label_names": CIFAR100_FINE.encode().split(),
+        b"coarse_label_names": CIFAR100_COARSE.encode().split(),
+    }
+    return Python2Pickle(memos=True).whole(names)
 
 
-def python_2_pickle(batch: Mapping[bytes, Any], memos: bool) -> bytes:
-    """Return a dictionary in the published files' form, with a memo number after each object.
+class Python2Pickle:
+    """Writes a dictionary in the published files' form, with a memo number after each object.
 
-    Without memos, as Python's pickletools.optimize leaves it.
+    Args:
+        memos: Without them, a file is as Python's pickletools.optimize leaves it.
     """
-    seen: dict[bytes, int] = {}
-    count = 0
 
-    def put(content: bytes) -> bytes:
-        nonlocal count
-        count += memos
-        if not memos:
-            return content
-        return content + (b"q%c" % count if count < 256 else b"r" + struct.pack("<I", count))
+    def __init__(self, memos: bool) -> None:
+        self.memos, self.count, self.seen = memos, 0, dict[bytes, int]()
 
-    def text(content: bytes) -> bytes:
-        if content in seen:
-            number = seen[content]
-            return b"h%c" % number if number < 256 else b"j" + struct.pack("<I", number)
-        short = len(content) < 256
-        head = b"U%c" % len(content) if short else b"T" + struct.pack("<i", len(content))
-        whole = put(head + content)
-        if memos:
-            seen[content] = count
-        return whole
+    def whole(self, batch: Mapping[bytes, Any]) -> bytes:
+        start = b"\x80\x02" + self.put(b"}") + b"("
+        items = [self.text(key) + self.value(value) for key, value in batch.items()]
+        return start + b"".join(items) + b"u."
 
-    def integer(number: int) -> bytes:
-        if 0 <= number < 256:
-            return b"K%c" % number
-        in_two = 0 <= number < 65536
-        return b"M" + struct.pack("<H", number) if in_two else b"J" + struct.pack("<i", number)
-
-    def sequence(items: Sequence[Any]) -> bytes:
-        whole = put(b"]")
-        for start in range(0, len(items), 1000):
-            part = items[start : start + 1000]
-            whole += b"(" + b"".join([one(item) for item in part]) + b"e"
-        return whole
-
-    def array(value: np.ndarray) -> bytes:
-        fortran = not value.flags.c_contiguous
-        whole = put(b"cnumpy.core.multiarray\n_reconstruct\n") + put(b"cnumpy\nndarray\n")
-        whole += b"K\0" + put(b"\x85") + put(b"U\x01b") + put(b"\x87") + put(b"R") + b"(K\x01"
-        whole += b"".join(map(integer, value.shape)) + put(b"\x86")
-        whole += put(b"cnumpy\ndtype\n") + put(b"U\x02u1") + b"K\0K\x01" + put(b"\x87")
-        whole += put(b"R") + b"(K\x03" + put(b"U\x01|") + b"NNN" + 2 * b"J\xff\xff\xff\xff"
-        whole += b"K\0" + put(b"t") + b"b" + (b"\x88" if fortran else b"\x89")
-        whole += put(b"T" + struct.pack("<i", value.nbytes) + value.tobytes("A"))
-        return whole + put(b"t") + b"b"
-
-    def one(value: Any) -> bytes:
-        kinds = {bytes: text, int: integer, list: sequence, np.ndarray: array}
+    def value(self, value: Any) -> bytes:
+        kinds = {bytes: self.text, int: integer, list: self.sequence, np.ndarray: self.array}
         return kinds[type(value)](value)
 
-    body = b"".join([text(key) + one(value) for key, value in batch.items()])
-    return b"\x80\x02" + put(b"}") + b"(" + body + b"u."
+    def put(self, content: bytes) -> bytes:
+        self.count += self.memos
+        return content + (self.number(b"q", b"r", self.count) if self.memos else b"")
+
+    def number(self, short: bytes, long: bytes, number: int) -> bytes:
+        return short + b"%c" % number if number < 256 else long + struct.pack("<I", number)
+
+    def text(self, content: bytes) -> bytes:
+        if content in self.seen:
+            return self.number(b"h", b"j", self.seen[content])
+        short = len(content) < 256
+        head = b"U%c" % len(content) if short else b"T" + struct.pack("<i", len(content))
+        whole = self.put(head + content)
+        if self.memos:
+            self.seen[content] = self.count
+        return whole
+
+    def sequence(self, items: Sequence[Any]) -> bytes:
+        whole = self.put(b"]")
+        for start in range(0, len(items), 1000):
+            part = [self.value(item) for item in items[start : start + 1000]]
+            whole += b"(" + b"".join(part) + b"e"
+        return whole
+
+    def array(self, array: np.ndarray) -> bytes:
+        put, order = self.put, b"\x89" if array.flags.c_contiguous else b"\x88"
+        whole = put(b"cnumpy.core.multiarray\n_reconstruct\n") + put(b"cnumpy\nndarray\n")
+        whole += b"K\0" + put(b"\x85") + put(b"U\x01b") + put(b"\x87") + put(b"R") + b"(K\x01"
+        whole += b"".join(map(integer, array.shape)) + put(b"\x86")
+        whole += put(b"cnumpy\ndtype\n") + put(b"U\x02u1") + b"K\0K\x01" + put(b"\x87")
+        whole += put(b"R") + b"(K\x03" + put(b"U\x01|") + b"NNN" + 2 * b"J\xff\xff\xff\xff"
+        whole += b"K\0" + put(b"t") + b"b" + order
+        whole += put(b"T" + struct.pack("<i", array.nbytes) + array.tobytes("A"))
+        return whole + put(b"t") + b"b"
+
+
+def integer(number: int) -> bytes:
+    if 0 <= number < 256:
+        return b"K%c" % number
+    in_two = 0 <= number < 65536
+    return b"M" + struct.pack("<H", number) if in_two else b"J" + struct.pack("<i", number)

@@ -104,7 +104,7 @@ def test_batches_are_read_as_pickle_reads_them(
 ) -> None:
     """Whatever Python 2 would have written in the published form."""
     path = tmp_path / "batch"
-    path.write_bytes(published.python_2_pickle(batch, memos))
+    path.write_bytes(published.Python2Pickle(memos).whole(batch))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the form names numpy.core
         theirs = pickle.loads(path.read_bytes(), encoding="bytes")
