@@ -515,12 +515,20 @@ def test_one_process_downloads_a_set_at_a_time(
     assert load("mnist", tmp_path).hash == load("mnist", data_root).hash
 
 
-def test_a_failed_download_leaves_no_empty_folders(offer: Offer, tmp_path: Path) -> None:
-    offer("cifar10", ({}, honest))
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_a_failed_download_leaves_no_empty_folders(name: str, offer: Offer, tmp_path: Path) -> None:
+    offer(name, ({}, honest))
     with pytest.raises(HydrofoilError, match="answers 404") as caught:
-        load("cifar10", tmp_path)
+        load(name, tmp_path / "new" / "root")
     assert len(str(caught.value).splitlines()) == 3
     assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_written_the_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "root").write_text("a file")
+    with pytest.raises(HydrofoilError, match="cannot be written, Not a directory") as caught:
+        load("cifar10", tmp_path / "root")
+    assert "data_batch_1" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", SOURCES)

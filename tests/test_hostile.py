@@ -323,6 +323,19 @@ def test_no_archive_escapes(first: bool, tmp_path: Path) -> None:
         assert not (inside / "in").exists() or not os.listdir(inside / "in"), name
 
 
+def test_the_escapes_do_escape_where_nothing_stops_them(tmp_path: Path) -> None:
+    """Without this, the test above could pass for archives that never worked."""
+    import tarfile
+
+    for name in ("absolute", "above", "a link, then through it", "pax path", "a long name"):
+        outside = tmp_path / name
+        outside.mkdir()
+        content = io.BytesIO(archive(escapes(outside)[name]))
+        with tarfile.open(fileobj=content) as tar:
+            tar.extractall(outside / "in", filter="fully_trusted")
+        assert (outside / "canary").exists(), name
+
+
 def test_a_good_archive_is_unpacked_and_what_is_not_wanted_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "set.tar.gz"
     notes = member(b"pax", b"0020 mtime=12345.67\n", b"x")

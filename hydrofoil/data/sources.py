@@ -156,27 +156,27 @@ def _missing(source: Source, folder: Path) -> list[str]:
 def _download(name: str, source: Source, folder: Path, watcher: Watcher) -> None:
     """Bring a source's missing files; a download that was broken off is gone on with."""
     stage = folder / ".download"  # in the folder itself, so that a rename never crosses disks
+    made = [path for path in (stage, *stage.parents) if not path.exists()]
     try:
         with _alone(name, stage):
             if _missing(source, folder):  # another process may just have brought them
                 watcher.say(f"{name}: not in {folder}; downloading it")
                 _bring(source, folder, stage, watcher)
                 shutil.rmtree(stage, ignore_errors=True)
-    except DownloadError as error:
+    except (DownloadError, OSError) as error:
+        why = f"it cannot be written, {reason(error)}" if isinstance(error, OSError) else error
         raise HydrofoilError(
-            f"{name}: not in {folder}, and could not be downloaded: {error}\n"
+            f"{name}: not in {folder}, and could not be downloaded: {why}\n"
             f"Missing: {', '.join(_missing(source, folder))}\n"
             "Put these files there, or name another folder with --data-root or HYDROFOIL_DATA."
         ) from error
     except KeyboardInterrupt:
         watcher.say(f"{name}: what has come is kept in {stage}; the next try goes on from there")
         raise
-    except OSError as error:
-        raise HydrofoilError(f"{folder}: cannot be written: {reason(error)}.") from error
     finally:
-        with contextlib.suppress(OSError):  # leave no empty folders
-            stage.rmdir()
-            folder.rmdir()
+        with contextlib.suppress(OSError):  # what is not empty stays
+            for path in made:
+                path.rmdir()
 
 
 @contextlib.contextmanager
