@@ -330,6 +330,7 @@ def test_the_escapes_do_escape_where_nothing_stops_them(tmp_path: Path) -> None:
     for name in ("absolute", "above", "a link, then through it", "pax path", "a long name"):
         outside = tmp_path / name
         outside.mkdir()
+        (outside / "in").mkdir()
         content = io.BytesIO(archive(escapes(outside)[name]))
         with tarfile.open(fileobj=content) as tar:
             tar.extractall(outside / "in", filter="fully_trusted")
