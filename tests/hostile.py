@@ -164,9 +164,10 @@ def member(name: bytes, content: bytes = b"bad", kind: bytes = b"0", **fields: b
     return header(name, kind, len(content), **fields) + content + bytes(-len(content) % 512)
 
 
-def pax(record: bytes, kind: bytes = b"x") -> bytes:
-    length = len(record) + 5
-    return member(b"pax", b"%04d " % length + record + b"\n", kind)
+def pax(*records: bytes, kind: bytes = b"x") -> bytes:
+    """Return notes on the next member, each record with its own length before it."""
+    whole = b"".join(b"%04d %s\n" % (len(record) + 6, record) for record in records)
+    return member(b"pax", whole, kind)
 
 
 def escapes(outside: Path) -> dict[str, bytes]:
@@ -229,11 +230,11 @@ def escapes(outside: Path) -> dict[str, bytes]:
         "pax link": pax(b"linkpath=" + to) + member(b"set/a"),
         "pax size": pax(b"size=99999999999") + member(b"set/a"),
         "pax size below 0": pax(b"size=-1") + member(b"set/a"),
-        "pax for all": pax(b"path=../canary", b"g") + member(b"set/a"),
+        "pax for all": pax(b"path=../canary", kind=b"g") + member(b"set/a"),
         "pax sparse": pax(b"GNU.sparse.name=../canary") + member(b"set/a"),
         "pax real size": pax(b"GNU.sparse.realsize=1099511627776") + member(b"set/a"),
         "pax letters": pax(b"hdrcharset=BINARY") + member(b"set/a"),
-        "pax, second record": pax(b"mtime=1\n0017 path=../canary") + member(b"set/a"),
+        "pax, second record": pax(b"mtime=1", b"path=../canary") + member(b"set/a"),
         "pax without end": header(b"pax", b"x", 1 << 30),
         "a size of 8 GB": header(b"set/a", size=0o77777777777),
         "a size in base 256": header(b"set/a", length=b"\x80" + bytes(10) + b"\x03"),

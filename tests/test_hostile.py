@@ -327,7 +327,8 @@ def test_the_escapes_do_escape_where_nothing_stops_them(tmp_path: Path) -> None:
     """Without this, the test above could pass for archives that never worked."""
     import tarfile
 
-    for name in ("absolute", "above", "a link, then through it", "pax path", "a long name"):
+    known = ("absolute", "above", "a link, then through it", "a prefix above", "a long name")
+    for name in (*known, "pax path", "pax, second record", "pax for all"):
         outside = tmp_path / name
         outside.mkdir()
         (outside / "in").mkdir()
