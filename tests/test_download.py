@@ -473,12 +473,24 @@ def test_other_pictures_in_another_packing_are_refused_and_a_second_source_is_tr
     wrong = packed(tmp_path / "wrong" / FOLDERS[name], level=1)
     right, expected = packed(data_root / FOLDERS[name]), load(name, data_root).hash
     offer(name, (wrong, honest), pictures_hash=expected)
-    with pytest.raises(HydrofoilError, match="could not be downloaded"):
+    with pytest.raises(HydrofoilError, match="no mirror has what was published"):
         load(name, tmp_path / "alone")
     assert not list((tmp_path / "alone").rglob("*ubyte")) + list(tmp_path.rglob("alone/*/*batch*"))
     first, second = offer(name, (wrong, honest), (right, honest), pictures_hash=expected)
     download.rates.update({first.host: 2.0, second.host: 1.0})
     assert load(name, tmp_path).hash == expected
+
+
+def test_a_page_in_the_place_of_the_files_is_no_set(
+    offer: Offer, data_root: Path, tmp_path: Path
+) -> None:
+    """As networks that want a login answer, to every address."""
+    page = dict.fromkeys(packed(data_root / "MNIST/raw"), b"<html>Welcome to our hotel</html>")
+    expected = load("mnist", data_root).hash
+    offer("mnist", (page, honest), pictures_hash=expected)
+    with pytest.raises(HydrofoilError, match="no mirror has what was published"):
+        load("mnist", tmp_path)
+    assert not list(tmp_path.rglob("*ubyte*"))
 
 
 def test_a_hostile_archive_is_refused_and_a_second_source_is_tried(

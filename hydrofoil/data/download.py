@@ -344,13 +344,14 @@ class _Fetch:
             self.unfit.clear()
             fit = left
         if not fit:
-            kept = f"; {self.part.size / 1e6:.1f} MB are kept" if self.part.size else ""
-            raise DownloadError("; ".join(dict.fromkeys(self.whys.values()))[:300] + kept)
+            raise self._given_up()
         url = min(fit, key=lambda url: (self.tries[url], -rates.get(_host(url), 1.0)))
         if self.asked:
             time.sleep(min(self.manners.wait_seconds * 2 ** (self.tries[url] - 1), 8.0))
         if url != self.asked:
-            what = "goes on" if self.part.size else f"{self.file.bytes / 1e6:.1f} MB"
+            size = self.file.bytes / 1e3
+            what = f"{size / 1e3:.1f} MB" if size > 100 else f"{size:.0f} kB"
+            what = "goes on" if self.part.size else what
             self.watcher.say(f"{self.file.name}: {what} from {_host(url)}")
         self.asked = url
         return url
@@ -366,7 +367,12 @@ class _Fetch:
             found = list(pool.map(self._speed, new))
         rates.update(zip(map(_host, new), found, strict=True))
         if not any(rates.get(_host(url)) for url in there):
-            raise DownloadError("; ".join(dict.fromkeys(self.whys.values()))[:300])
+            raise self._given_up()
+
+    def _given_up(self) -> DownloadError:
+        whys = "; ".join(dict.fromkeys(self.whys.values()))[:300]
+        kept = f"; {self.part.size / 1e6:.1f} MB are kept" if self.part.size else ""
+        return DownloadError((whys or "no mirror has what was published") + kept)
 
     def _speed(self, url: str) -> float:
         """Return a mirror's bytes a second, or 0 where it gives none."""
