@@ -296,6 +296,19 @@ def test_the_command_line_refuses_a_pickle_with_2_and_no_traceback(
     assert not (tmp_path / "canary").exists()
 
 
+def test_weights_that_would_grow_when_read_are_refused(tmp_path: Path) -> None:
+    """torch inflates a record to whatever length its head names."""
+    saved, path = io.BytesIO(), tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(1 << 22)}, saved)
+    with zipfile.ZipFile(saved) as file, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in file.namelist():
+            packed.writestr(name, file.read(name))
+    with pytest.raises(HydrofoilError, match="would unpack to"):
+        read_weights(path)
+    torch.save({"a": torch.zeros(1 << 10)}, path)
+    assert torch.equal(read_weights(path)["a"], torch.zeros(1 << 10))
+
+
 # ── archives ─────────────────────────────────────────────────────────────────────────────────────
 
 ESCAPES = escapes(Path("/nowhere"))

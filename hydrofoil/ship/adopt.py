@@ -1,5 +1,6 @@
 """Weights from elsewhere: a state dict as the tutorials save it."""
 
+import zipfile
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load(path.read_bytes())
+        _check_room(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise HydrofoilError(f"{path}: the weights cannot be read: {reason(error)}.") from error
@@ -38,3 +40,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "Save one with: torch.save(model.state_dict(), path)"
         )
     return weights
+
+
+def _check_room(path: Path) -> None:
+    """Refuse a file that grows when it is read: torch.save stores and does not pack."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        size = sum(part.file_size for part in file.infolist())
+    if size > path.stat().st_size:
+        raise ValueError(f"it would unpack to {size} bytes")
