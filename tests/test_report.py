@@ -390,7 +390,7 @@ def test_the_most_confused_pair_and_classes_never_answered_are_told() -> None:
     said = findings(confused=[pair], classes=[never, share("cat", 900)])
     assert (
         "cat and dog are taken for each other most: 214 of their 2,000 pictures "
-        "(120 cat as dog, 94 dog as cat)."
+        "(cat as dog: 120; dog as cat: 94)."
     ) in said
     assert "Never answered, though there are pictures of it: eel." in said
 
@@ -414,7 +414,12 @@ def epochs(*losses: tuple[float, float | None]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("losses", "begin"),
     [
-        ([(2.0, 2.0), (1.0, 1.2), (0.5, 1.6)], "Overfitting after epoch 2: by epoch 3"),
+        ([(2 - 0.1 * n, 1.2 + 0.1 * abs(n - 4)) for n in range(12)], "Overfitting after epoch 5"),
+        # The same with as much noise as there is rise, as of a small validation split.
+        (
+            [(2 - 0.1 * n, 1.2 + 0.01 * abs(n - 4) + 0.1 * (n % 3 == 1)) for n in range(12)],
+            "Validation has levelled off",
+        ),
         ([(2.0, 2.0), (1.5, 1.6), (1.2, 1.3)], "Still learning at the end: epoch 3"),
         ([(2.0, 2.0), (1.5, 1.6), (1.49, 1.6)], "Validation has levelled off"),
         ([(2.0, 2.0), (1.0, 1.1), (2.3, 2.3)], "Training falls apart after epoch 2"),

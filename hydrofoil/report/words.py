@@ -4,6 +4,8 @@ A difference is told only where the 95 % intervals of both sides lie apart.
 """
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
+from statistics import mean, median
 from typing import Any
 
 from hydrofoil.report.text import interval, percent
@@ -56,8 +58,8 @@ def _confused(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"{first} and {second} are taken for each other most: "
         f"{worst['count']:,} of their {worst['of']:,} pictures "
-        f"({worst['first_as_second']:,} {first} as {second}, "
-        f"{worst['second_as_first']:,} {second} as {first})."
+        f"({first} as {second}: {worst['first_as_second']:,}; "
+        f"{second} as {first}: {worst['second_as_first']:,})."
     ]
 
 
@@ -103,29 +105,49 @@ def of_curves(epochs: Sequence[Mapping[str, Any]], last: int) -> list[str]:
     found = [*_fallen_apart(epochs, train)]
     if any(epoch["valid"] is None for epoch in epochs):
         return [*found, "Nothing was held out for validation, so overfitting would not be seen."]
+    if not found:
+        found.append(_validation(epochs, train))
+    if epochs[-1]["epoch"] < last:
+        found.append(f"The training is not finished: {epochs[-1]['epoch']} of {last} epochs.")
+    return found
+
+
+def _validation(epochs: Sequence[Mapping[str, Any]], train: Sequence[float]) -> str:
+    """Say whether validation rises again, still falls, or neither.
+
+    A small split's loss jitters from epoch to epoch: it rises, for these words, where the mean of
+    the last three epochs lies three standard errors above the mean of those around the lowest.
+    """
     valid = [epoch["valid"]["loss"] for epoch in epochs]
     low = min(range(len(valid)), key=valid.__getitem__)
     at, end = epochs[low]["epoch"], epochs[-1]["epoch"]
-    rise = valid[-1] / valid[low] - 1 if valid[low] > 0 else 0.0
-    if not found and low < len(valid) - 1 and rise > 0.02 and train[-1] < train[low]:
-        found.append(
-            f"Overfitting after epoch {at}: by epoch {end} the validation loss rises from "
-            f"{valid[low]:.4f} to {valid[-1]:.4f} while the training loss falls from "
-            f"{train[low]:.4f} to {train[-1]:.4f}."
-        )
-    if not found and low == len(valid) - 1 and valid[-2] - valid[-1] > 0.005 * valid[-2]:
-        found.append(
+    if 0 < low < len(valid) - 3:
+        near, late = mean(valid[low - 1 : low + 2]), mean(valid[-3:])
+        error = _jitter(valid) * sqrt(2 / 3)
+        if late > 1.02 * near and late - near > 3 * error and train[-1] < train[low]:
+            return (
+                f"Overfitting after epoch {at}: by epoch {end} the validation loss rises from "
+                f"{valid[low]:.4f} to {valid[-1]:.4f} while the training loss falls from "
+                f"{train[low]:.4f} to {train[-1]:.4f}."
+            )
+    if low == len(valid) - 1 and valid[-2] - valid[-1] > 0.005 * valid[-2]:
+        return (
             f"Still learning at the end: epoch {end} lowers the validation loss from "
             f"{valid[-2]:.4f} to {valid[-1]:.4f}; more epochs would probably help."
         )
-    if not found:
-        found.append(
-            f"Validation has levelled off: its lowest loss is {valid[low]:.4f} at epoch {at}, "
-            f"its last {valid[-1]:.4f}."
-        )
-    if end < last:
-        found.append(f"The training is not finished: {end} of {last} epochs.")
-    return found
+    return (
+        f"Validation has levelled off: its lowest loss is {valid[low]:.4f} at epoch {at}, "
+        f"its last {valid[-1]:.4f}."
+    )
+
+
+def _jitter(values: Sequence[float]) -> float:
+    """Return the deviation of a curve's noise, from its second differences, which know no trend.
+
+    Those of independent noise deviate by √6 of its own; the median is 0.6745 of a deviation.
+    """
+    seconds = [abs(a - 2 * b + c) for a, b, c in zip(values, values[1:], values[2:], strict=False)]
+    return median(seconds) / (0.6745 * sqrt(6))
 
 
 def _fallen_apart(epochs: Sequence[Mapping[str, Any]], train: Sequence[float]) -> list[str]:
