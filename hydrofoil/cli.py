@@ -275,7 +275,7 @@ def train(
         summary = follower.summary(state)
         if then_test:
             summary["test"] = _test(run, place, pictures, say)
-            say(f"next: {command('predict', run.path)} PICTURE")
+            say(f"next: {command('report', run.path)} --open")
         else:
             say(f"next: {command('test' if len(split.test) else 'show', run.path, data_root)}")
     _print_json(as_json, summary)
@@ -672,6 +672,7 @@ def _test(
     from hydrofoil.evaluate.test import shown_pictures, test_report
     from hydrofoil.report import text
     from hydrofoil.report.results import result_figures
+    from hydrofoil.report.words import findings
     from hydrofoil.timing import Stopwatch
 
     split = run.split()
@@ -689,7 +690,8 @@ def _test(
     run.keep_answers(test=answers, valid=valid)
     run.keep_shown(pictures, shown_pictures(result))
     run.write_json("test.json", result)
-    say(f"{run.path}\n{text.test_lines(result)}\n")
+    found = "\n".join(findings(result))
+    say(f"{run.path}\n{text.test_lines(result)}\n\n{found}\n")
     for name, png in result_figures(pictures, result).items():
         say(f"drawn: {run.write(f'figures/{name}.png', png)}")
     return result

@@ -228,6 +228,9 @@ def test_lines(test: dict[str, Any]) -> str:
         f"{interval(test['interval'])}",
         f"test loss {test['loss']:.4f}; weights of epoch {test['epoch']}",
     ]
+    if test.get("top_5"):
+        among = f"{percent(test['top_5']['accuracy'])}, {interval(test['top_5']['interval'])}"
+        lines.append(f"among the five most probable: {among}")
     if test["expected_accuracy"] is not None:
         lines.append(f"the recipe expects {percent(test['expected_accuracy'])}")
     if test["opened"] > 1:
