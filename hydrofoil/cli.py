@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 
     from hydrofoil.data.pictures import Pictures
     from hydrofoil.data.split import Split
+    from hydrofoil.models.classifier import Classifier
     from hydrofoil.recipe import Recipe
     from hydrofoil.run import Run
     from hydrofoil.sides import Job
+    from hydrofoil.train.state import State
 
 REPOSITORY = Path(__file__).parents[1]  # in a clone or an editable install
+
+BUG = "This is a bug in hydrofoil: please report it with the text above and `hydrofoil --version`."
 
 app = typer.Typer(
     add_completion=False,
@@ -39,21 +43,30 @@ app = typer.Typer(
 )
 
 
-def _argument(name: str, help: str) -> Any:
-    return typer.Argument(metavar=name, help=help, show_default=False)
+def _argument(name: str, help: str, **options: Any) -> Any:
+    return typer.Argument(metavar=name, help=help, show_default=False, **options)
 
 
 def _option(flag: str, name: str, help: str, **limits: Any) -> Any:
     return typer.Option(flag, metavar=name, help=help, show_default=False, **limits)
 
 
+def _path(given: str | Path) -> Path:
+    """Return the path that was typed: an empty one would be the folder that one stands in."""
+    text = str(given)  # a default is a path already
+    if not text or "\0" in text:
+        raise typer.BadParameter("expected a path, and got an empty one.")
+    return Path(text)
+
+
 RecipeName = Annotated[str, _argument("RECIPE", "A shipped recipe's name, or a file's path.")]
 Overrides = Annotated[
     list[str] | None, _argument("[FIELD=VALUE]...", "Override: train.epochs=3 optimizer.lr=0.01")
 ]
-RunFolder = Annotated[Path, _argument("RUN", "The run folder.")]
+RunFolder = Annotated[Path, _argument("RUN", "The run folder.", parser=_path)]
 NewRun = Annotated[
-    Path | None, _option("--run", "DIR", "The run folder to make; default: runs/<recipe>-<n>.")
+    Path | None,
+    _option("--run", "DIR", "The run folder to make; default: runs/<recipe>-<n>.", parser=_path),
 ]
 Seed = Annotated[int | None, _option("--seed", "N", "The recipe's train.seed.", min=0)]
 Device = Annotated[str, _option("--device", "NAME", "auto (default), cpu, cuda, cuda:1 or mps.")]
@@ -64,7 +77,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with 0, 2 for what a person can mend, or 130 for Ctrl-C."""
+    """Run the command line and leave with a status.
+
+    0: done; 2: what a person can mend, said in one to three lines; 130 and 143: stopped by Ctrl-C
+    or SIGTERM; 1: a proof or benchmark failed, or a bug of ours, with its traceback.
+    """
     usage_error: Any = typer.BadParameter.__bases__[0]  # click's; newer versions of typer carry it
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -81,16 +98,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("stopped.", file=sys.stderr)
         status = 130
-    except (MemoryError, RuntimeError) as error:  # torch's own OutOfMemoryError is a RuntimeError
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
-            raise
-        print(
-            f"out of memory: {str(error).splitlines()[0][:150] if str(error) else ''}\n"
-            "Try a smaller train.batch_size or model.",
-            file=sys.stderr,
-        )
+    except OSError as error:  # that nobody nearer has put into words
+        name = f"{error.filename}: " if error.filename else ""
+        print(f"{name}{error.strerror or error}.", file=sys.stderr)
         status = 2
+    except Exception as error:
+        status = _say_unexpected(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _say_unexpected(error: Exception) -> int:
+    """Tell a lack of memory, which can be mended, from a bug of ours; return the exit status."""
+    # torch's own OutOfMemoryError is a RuntimeError.
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "memory" in str(error)
+    ):
+        said = str(error).splitlines()[0][:150] if str(error) else ""
+        print(f"out of memory: {said}\nTry a smaller train.batch_size or model.", file=sys.stderr)
+        return 2
+    import traceback
+
+    traceback.print_exception(error)
+    print(BUG, file=sys.stderr)
+    return 1
 
 
 def _print(line: object) -> None:
@@ -178,7 +208,8 @@ def show(
         int | None, _option("--pixels", "I", "Draw picture I with each pixel's value.", min=0)
     ] = None,
     out: Annotated[
-        Path | None, _option("--out", "FILE", "Where to draw; default: here, or in the run.")
+        Path | None,
+        _option("--out", "FILE", "Where to draw; default: here, or in the run.", parser=_path),
     ] = None,
     code: Annotated[
         bool, typer.Option("--code", help="Print the C that native steps of a recipe run.")
@@ -188,9 +219,9 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a set, a recipe or a run: pictures and sizes, layers and costs, learning curves."""
+    from hydrofoil.files import write_whole
     from hydrofoil.progress import DownloadFollower
     from hydrofoil.report.show import show as find
-    from hydrofoil.run import write_whole
 
     if out is not None and out.suffix.lower() != ".png":
         raise HydrofoilError(f"--out {out}: figures are PNG: expected a name that ends in .png.")
@@ -239,12 +270,13 @@ def train(
 ) -> None:
     """Train a recipe, and keep everything in a run folder."""
     from hydrofoil.device import pick_device, pick_threads
+    from hydrofoil.environment import environment
     from hydrofoil.models import build
     from hydrofoil.models.summary import total_multiply_adds
     from hydrofoil.progress import Follower
     from hydrofoil.recipe import read_recipe
     from hydrofoil.report import text
-    from hydrofoil.run import Run, command, environment
+    from hydrofoil.run import Run, command
     from hydrofoil.timing import CPU, Stopwatch
     from hydrofoil.train.executors import prepare
     from hydrofoil.train.loop import fit
@@ -265,14 +297,14 @@ def train(
     say(f"{text.recipe_lines(recipe)}\n{text.split_line(recipe, split)}\nrun: {run.path}")
     with run.writing():
         _log_data(run, pictures, split, data_seconds)
-        with _stoppable(run, data_root), Follower(run, say) as follower:
+        with _stoppable(run, data_root), Follower(run, say, model, state) as follower:
             executor = follower.prepared(prepare(model, pictures, split, recipe, state))
             for epoch in fit(
                 model, pictures, split, recipe,
                 state=state, executor=executor, watch=follower.watch,
             ):  # fmt: skip
-                follower.keep(epoch, model, state)
-        summary = follower.summary(state)
+                follower.keep(epoch)
+        summary = follower.summary()
         if then_test:
             summary["test"] = _test(run, place, pictures, say)
             say(f"next: {command('report', run.path)} --open")
@@ -284,45 +316,53 @@ def train(
 @app.command()
 def resume(
     run_folder: RunFolder,
+    overrides: Annotated[
+        list[str] | None, _argument("[train.epochs=N]", "Train for another number of epochs.")
+    ] = None,
     execute: Annotated[
         str | None,
         _option(
             "--execute", "NAME", "Go on with eager, compile, graph or native; default: as begun."
         ),
     ] = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Only show, in a few steps, that resuming is exact.")
+    ] = False,
     device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
 ) -> None:
-    """Go on with a run that was stopped, from its last whole epoch."""
+    """Go on with a run that was stopped, from its last checkpoint."""
     from hydrofoil.device import pick_device, restore_threads
     from hydrofoil.models import build
     from hydrofoil.progress import Follower
+    from hydrofoil.resuming import changes
     from hydrofoil.run import Run, command
     from hydrofoil.timing import CPU, Stopwatch
     from hydrofoil.train.executors import prepare
     from hydrofoil.train.loop import fit
     from hydrofoil.train.state import State
 
-    say, run = _sayer(as_json), Run.open(run_folder)
-    recipe, split, place = run.recipe, run.split(), pick_device(device)
-    if run.imported():
-        raise HydrofoilError(
-            f"{run.path}: its weights were imported, so there is no training to go on with.\n"
-            f"Test them with: {command('test', run.path)}"
-        )
-    with run.writing():
+    say, place = _sayer(as_json), pick_device(device)
+    if prove and overrides:
+        raise HydrofoilError(f"--prove changes nothing of a run: expected no {overrides[0]}.")
+    with Run.open(run_folder).writing():
+        run, notes = _resumable(run_folder, overrides or [])
+        recipe, split = run.recipe, run.split()
         restore_threads(run.environment().get("threads"))
         clock = Stopwatch(CPU)
         pictures = _load(recipe, data_root)
+        seconds = clock.seconds()
         split.check(pictures)
-        _log_data(run, pictures, split, clock.seconds())
         model = build(recipe, pictures.shape, pictures.classes).to(place)
         state = State.fresh(model, recipe)
-        run.load_last(model, state)
-        run.forget_after(state.epoch)
-        say(f"{run.path}: {state.epoch} of {recipe.train.epochs} epochs are done")
-        with _stoppable(run, data_root), Follower(run, say) as follower:
+        notes += [*run.load_last(model, state), *changes(run, place)]
+        _say_resumed(run, state, notes, say)
+        if prove:
+            _prove(run, model, pictures, split, state, execute, as_json)
+            return
+        _log_data(run, pictures, split, seconds)
+        with _stoppable(run, data_root), Follower(run, say, model, state) as follower:
             executor = follower.prepared(
                 prepare(model, pictures, split, recipe, state, execute=execute)
             )
@@ -330,17 +370,19 @@ def resume(
                 model, pictures, split, recipe,
                 state=state, executor=executor, watch=follower.watch,
             ):  # fmt: skip
-                follower.keep(epoch, model, state)
-        summary = follower.summary(state)
+                follower.keep(epoch)
+        summary = follower.summary()
         say(f"next: {command('test' if len(split.test) else 'show', run.path, data_root)}")
-    _print_json(as_json, summary)
+    _print_json(as_json, {**summary, "notes": notes})
 
 
 @app.command("import")
 def import_weights(
     context: typer.Context,
     recipe_name: RecipeName,
-    weights: Annotated[Path, _argument("WEIGHTS", "A state dict: .pt, .pth or .safetensors.")],
+    weights: Annotated[
+        Path, _argument("WEIGHTS", "A state dict: .pt, .pth or .safetensors.", parser=_path)
+    ],
     overrides: Overrides = None,
     run_folder: NewRun = None,
     data_root: DataRoot = "",
@@ -349,9 +391,10 @@ def import_weights(
     """Make a run from weights that a tutorial saved, to test and use them here."""
     import torch
 
+    from hydrofoil.environment import environment
     from hydrofoil.models import build
     from hydrofoil.recipe import read_recipe
-    from hydrofoil.run import Run, command, environment
+    from hydrofoil.run import Run, command
     from hydrofoil.ship.adopt import read_weights
 
     say, recipe = _sayer(as_json), read_recipe(recipe_name, overrides or [])
@@ -390,7 +433,9 @@ def test(
 @app.command()
 def predict(
     run_folder: RunFolder,
-    pictures: Annotated[list[Path], _argument("PICTURE...", "Picture files, of any size.")],
+    pictures: Annotated[
+        list[Path], _argument("PICTURE...", "Picture files, of any size.", parser=_path)
+    ],
     device: Device = "auto",
     invert: Annotated[
         bool, typer.Option("--invert", help="Dark on bright pictures for a bright on dark set.")
@@ -412,7 +457,9 @@ def predict(
 @app.command()
 def explain(
     run_folder: RunFolder,
-    pictures: Annotated[list[Path], _argument("PICTURE...", "Picture files, of any size.")],
+    pictures: Annotated[
+        list[Path], _argument("PICTURE...", "Picture files, of any size.", parser=_path)
+    ],
     class_name: Annotated[
         str, _option("--class", "NAME", "Explain this class; default: the answer.")
     ] = "",
@@ -420,16 +467,18 @@ def explain(
         bool, typer.Option("--invert", help="Dark on bright pictures for a bright on dark set.")
     ] = False,
     out: Annotated[
-        Path | None, _option("--out", "DIR", "Where to draw; default: the run's figures.")
+        Path | None,
+        _option("--out", "DIR", "Where to draw; default: the run's figures.", parser=_path),
     ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Show why a run's model answers as it does: Grad-CAM, occlusion, feature maps, filters."""
     from hydrofoil.device import pick_device
+    from hydrofoil.files import write_whole
     from hydrofoil.report.explain import explain as find
     from hydrofoil.report.explain import figure_names, filters_figure
-    from hydrofoil.run import Run, write_whole
+    from hydrofoil.run import Run
 
     run = Run.open(run_folder)
     if out is not None and (out.suffix.lower() == ".png" or out.is_file()):
@@ -450,19 +499,24 @@ def explain(
 
 @app.command()
 def report(
-    run_folders: Annotated[list[Path], _argument("RUN...", "One run folder, or several.")],
+    run_folders: Annotated[
+        list[Path], _argument("RUN...", "One run folder, or several.", parser=_path)
+    ],
     out: Annotated[
         Path | None,
         _option(
-            "--out", "FILE", "Where to write; default: report.html in the run, or beside them."
+            "--out",
+            "FILE",
+            "Where to write; default: report.html in the run, or beside them.",
+            parser=_path,
         ),
     ] = None,
     then_open: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write one HTML page of a run, or of several side by side."""
+    from hydrofoil.files import write_whole
     from hydrofoil.report.page import run_page, runs_page
-    from hydrofoil.run import write_whole
 
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise HydrofoilError(f"--out {out}: expected a name that ends in .html.")
@@ -493,7 +547,10 @@ def compare(
         int | None, _option("--seeds", "N", "Of each recipe; default: 10.", min=1)
     ] = None,
     runs: Annotated[
-        Path, _option("--runs", "DIR", "Where missing runs are made; default: runs/compare.")
+        Path,
+        _option(
+            "--runs", "DIR", "Where missing runs are made; default: runs/compare.", parser=_path
+        ),
     ] = Path("runs/compare"),
     points: Annotated[
         float | None,
@@ -504,9 +561,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Say whether B is better than A, over several seeds; trains and tests what is missing."""
+    from hydrofoil.files import write_whole
     from hydrofoil.report.comparison import comparison_lines, differs_line
     from hydrofoil.report.page import comparison_page
-    from hydrofoil.run import write_whole
     from hydrofoil.sides import compare_jobs, differing, kept_path, plan
 
     if points is not None and not 0 < points <= 100:
@@ -515,11 +572,11 @@ def compare(
     say(differs_line(differing(*(jobs[0].recipe for jobs in sides))))
     try:
         _complete(context, sides, device, data_root, say)
-    except (KeyboardInterrupt, typer.Exit):
+    except (KeyboardInterrupt, typer.Exit) as left:
         print(
             f"Go on with the comparison: {shlex.join(['hydrofoil', *context.obj])}", file=sys.stderr
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(getattr(left, "exit_code", 130)) from None
     kept = kept_path(*sides, runs)
     comparison = compare_jobs(*sides, points, kept)
     content = comparison.as_dict()
@@ -616,6 +673,53 @@ def _complete_run(context: typer.Context, job: "Job", device: str, data_root: st
     }[state]  # fmt: skip
 
 
+def _resumable(folder: Path, overrides: Sequence[str]) -> "tuple[Run, list[str]]":
+    """Open a run to go on with, for other epochs if that is asked; return it and some notes."""
+    from hydrofoil.resuming import extend
+    from hydrofoil.run import Run, command
+
+    run = Run.open(folder)
+    if run.imported():
+        raise HydrofoilError(
+            f"{run.path}: its weights were imported, so there is no training to go on with.\n"
+            f"Test them with: {command('test', run.path)}"
+        )
+    return extend(run, overrides)
+
+
+def _say_resumed(
+    run: "Run", state: "State", notes: Sequence[str], say: Callable[[object], None]
+) -> None:
+    """Say from where a run goes on."""
+    from hydrofoil.report.text import plural
+
+    for note in notes:
+        say(f"note: {note}")
+    part = f", and {plural(state.step, 'step')} of the next" if state.step else ""
+    say(f"{run.path}: {state.epoch} of {run.recipe.train.epochs} epochs are done{part}")
+
+
+def _prove(
+    run: "Run",
+    model: "Classifier",
+    pictures: "Pictures",
+    split: "Split",
+    state: "State",
+    execute: str | None,
+    as_json: bool,
+) -> None:
+    """Print what `resume --prove` compared; leave with 1 if it is not the same."""
+    from hydrofoil.resuming import prove
+
+    proof = prove(run, model, pictures, split, state, execute)
+    same = f"the same bits in {proof.tensors} tensors, and the same sums."
+    told = f"DIFFERENT: {', '.join(proof.differing[:6])}" if proof.differing else same
+    _sayer(as_json)(f"{proof.compared}:\n{told}")
+    _print_json(as_json, proof.as_dict())
+    if proof.differing:
+        raise typer.Exit(1)
+
+
 def _load(recipe: "Recipe", data_root: str) -> "Pictures":
     """Load a recipe's set from the root given here, or the recipe's, or the default."""
     from hydrofoil.data.sources import load
@@ -652,16 +756,22 @@ def _log_data(run: "Run", pictures: "Pictures", split: "Split", seconds: float) 
 
 @contextmanager
 def _stoppable(run: "Run", data_root: str) -> Generator[None]:
-    """On Ctrl-C, say how to go on, and leave with 130."""
+    """On Ctrl-C or SIGTERM, say how to go on, and leave with 130 or 143."""
+    from hydrofoil.report import text
     from hydrofoil.run import command
 
     try:
         yield
-    except KeyboardInterrupt:
-        done = f"{run.epochs_kept()} of {run.recipe.train.epochs} epochs"
+    except KeyboardInterrupt as stopped:
+        done, steps = run.epochs_kept(), run.steps_kept()
+        part = f" and {text.plural(steps, 'step')}" if steps else ""
         go_on = command("resume", run.path, data_root)
-        print(f"\nstopped after {done}.\nGo on with: {go_on}", file=sys.stderr)
-        raise typer.Exit(130) from None
+        print(
+            f"\nstopped after {done} of {run.recipe.train.epochs} epochs{part}.\n"
+            f"Go on with: {go_on}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(128 + getattr(stopped, "number", 2)) from None
 
 
 def _test(

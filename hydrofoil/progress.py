@@ -1,26 +1,34 @@
 """Follows what takes long: a training run, epoch by epoch, all kept in its folder; a download."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from torch import Tensor
+
 from hydrofoil.data.download import Download
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.native.build import compiler
 from hydrofoil.report import text
 from hydrofoil.run import Run
+from hydrofoil.stopping import Stopped, Stopping
 from hydrofoil.train.executors import Executor, Prepared
+from hydrofoil.train.guard import NotFiniteError
 from hydrofoil.train.loop import Epoch, Progress
 from hydrofoil.train.state import State
 
-# Saving syncs the disk, some 20 ms: longer than the epochs of a small set. A run that is killed
-# repeats what it did since it was last saved; one that stops in any other way saves before it ends.
-SAVE_SECONDS = 1.0
+# Saving waits for the disk, 10 to 40 ms: longer than the epochs of a small set. So the next save is
+# put off until this many times what the last one took, and five seconds at least, have gone by. A
+# run that is killed repeats what it did since; one that stops otherwise saves before it ends.
+SAVE_SHARE = 200
+SAVE_SECONDS = 5.0
 
 
 class Follower:
-    """Watches steps and keeps epochs.
+    """Watches steps, keeps epochs and checkpoints.
 
     The bar appears on a terminal's standard error once an epoch takes longer than a second; every
     `train.log_every` steps the running loss is told and logged.
@@ -28,18 +36,23 @@ class Follower:
     Args:
         run: Where log and weights are kept.
         say: Takes each line for a person.
+        model: That is trained.
+        state: Of its training.
     """
 
-    def __init__(self, run: Run, say: Callable[[str], None]) -> None:
-        self.run, self.say = run, say
+    def __init__(
+        self, run: Run, say: Callable[[str], None], model: Classifier, state: State
+    ) -> None:
+        self.run, self.say, self.model, self.state = run, say, model, state
         self.every = run.recipe.train.log_every
         self.terminal = sys.stderr.isatty()
         self.bar: Any = None
-        self.start = self.began = self.drawn = time.perf_counter()
-        self.unsaved: dict[str, bytes] = {}
-        self.saved = -SAVE_SECONDS
+        self.start = self.began = self.drawn = self.saved = time.perf_counter()
+        self.put_off = SAVE_SECONDS  # until the next save
+        self.events: list[dict[str, Any]] = []  # not in the log yet: it is written with the weights
+        self.unsaved: tuple[dict[str, Tensor], dict[str, Any]] | None = None  # of the last epoch
         self.epoch = self.first = 0  # the epoch that is watched, and its steps at the first look
-        self.seen = (0.0, 0)  # loss and pictures of this epoch at the last line
+        self.stopping = Stopping()
 
     def __enter__(self) -> Self:
         return self
@@ -50,28 +63,44 @@ class Follower:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._clear()
-        self._save()
+        try:
+            self._clear()
+            if isinstance(error, NotFiniteError):
+                place = {"epoch": error.epoch, "step": error.step, "pictures": error.pictures}
+                self.events.append({"event": "not finite", **place})
+            if isinstance(error, Stopped):
+                place = {"epoch": self.state.epoch, "step": self.state.step}
+                name = signal.Signals(error.number).name
+                self.events.append({"event": "stopped", "signal": name, **place})
+                self._save()
+            elif self.unsaved:
+                self._save(*self.unsaved)
+            else:
+                self._log()
+        finally:
+            self.stopping.end()
 
     def prepared(self, prepared: Prepared) -> Executor:
-        """Tell and log which executor runs the steps, and return it."""
+        """Tell and log which executor runs the steps, and return it; signals wait for it now."""
         executor = prepared.executor
-        self.run.log(
-            {
-                "event": "executor",
-                "name": executor.name,
-                "threads": executor.threads,
-                "seconds": prepared.seconds,
-            }
-        )
+        event: dict[str, Any] = {
+            "event": "executor",
+            "name": executor.name,
+            "threads": executor.threads,
+            "seconds": prepared.seconds,
+        }
+        if executor.name == "native":
+            event["compiler"] = compiler()[1].partition("\n")[0]
+        self.run.log(event)
         self.say(f"{prepared.line}\n")
+        self.stopping.begin()
         return executor
 
     def watch(self, progress: Progress) -> None:
-        """Follow the steps."""
+        """Follow the steps, and save where that is due or the run is asked to stop."""
         if progress.epoch != self.epoch:
             self.epoch, self.first = progress.epoch, progress.step
-            self.began, self.seen = time.perf_counter(), (0.0, 0)
+            self.began = time.perf_counter()
         if self.every and progress.step % self.every == 0:
             self._tell_running_loss(progress)
         # The sums are read, and the device waited for, ten times a second at most.
@@ -80,29 +109,51 @@ class Follower:
             if now - self.drawn > 0.1 and now - self.began > 1:
                 self.drawn = now
                 self._draw(progress, (progress.step - self.first) / (now - self.began))
+        if progress.checked:
+            self.stopping.check()
+            if progress.step < progress.steps and self._due(progress.step):
+                self._save()
 
-    def keep(self, epoch: Epoch, model: Classifier, state: State) -> None:
-        """Log an epoch, keep its weights, and tell of it."""
+    def _due(self, step: int) -> bool:
+        """Tell whether to save inside an epoch."""
+        train, waited = self.run.recipe.train, time.perf_counter() - self.saved
+        if train.save_steps and step % train.save_steps == 0:
+            return True
+        return bool(train.save_seconds) and waited > max(train.save_seconds, self.put_off)
+
+    def keep(self, epoch: Epoch) -> None:
+        """Keep an epoch, now or with the next, and tell of it."""
         self._clear()
-        self.run.log(epoch.as_dict())
-        if epoch.best:
-            self.unsaved |= self.run.best_files(model, epoch.number)
-        self.unsaved |= self.run.last_files(model, state)
-        if time.perf_counter() - self.saved > SAVE_SECONDS:
+        self.events.append(epoch.as_dict())
+        waited = time.perf_counter() - self.saved
+        if self.run.recipe.train.save_steps or waited > self.put_off:
             self._save()
+        else:
+            tensors = self.state.tensors(self.model)
+            copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            self.unsaved = copies, self.state.numbers()
         self.say(text.epoch_line(epoch.as_dict(), self.run.recipe))
+        self.stopping.check()
 
-    def _save(self) -> None:
-        """Write what the run can go on from: the best weights first, as the last tell of them."""
-        for name in ("best.safetensors", "last.safetensors", "last.json"):
-            if name in self.unsaved:
-                self.run.write(name, self.unsaved[name])
-        self.unsaved.clear()
+    def _save(
+        self, tensors: dict[str, Tensor] | None = None, numbers: dict[str, Any] | None = None
+    ) -> None:
+        """Write all that the run can go on from: as it is now, or as it was."""
+        began = time.perf_counter()
+        tensors = tensors or self.state.tensors(self.model)
+        self._log()
+        self.run.save(self.model, tensors, numbers or self.state.numbers())
+        self.unsaved = None
         self.saved = time.perf_counter()
+        self.put_off = max(SAVE_SECONDS, SAVE_SHARE * (self.saved - began))
 
-    def summary(self, state: State) -> dict[str, Any]:
+    def _log(self) -> None:
+        self.run.log(*self.events)
+        self.events.clear()
+
+    def summary(self) -> dict[str, Any]:
         """Tell which epoch was kept, and return what a program wants to know of the training."""
-        seconds = time.perf_counter() - self.start
+        seconds, state = time.perf_counter() - self.start, self.state
         self.run.log({"event": "trained", "epochs": state.epoch, "seconds": seconds})
         kept = [epoch for epoch in self.run.epochs() if epoch["epoch"] == state.best_epoch]
         self.say(
@@ -118,12 +169,12 @@ class Follower:
 
     def _tell_running_loss(self, progress: Progress) -> None:
         """Tell and log the mean loss of the steps since the last line."""
-        scores = progress.sums.read()
-        total, count = self.seen
-        loss = (scores.loss * scores.count - total) / (scores.count - count)
-        self.seen = (scores.loss * scores.count, scores.count)
+        total, _, count = progress.sums.totals()
+        before, pictures = self.state.told
+        loss = (total - before) / (count - pictures)
+        self.state.told = total, count
         self._clear()
-        self.run.log(
+        self.events.append(
             {"event": "loss", "epoch": progress.epoch, "step": progress.step, "loss": loss}
         )
         self.say(

@@ -31,6 +31,10 @@ def _as_tuple(value: object) -> object:
     return tuple(cast("list[object]", value)) if isinstance(value, list) else value
 
 
+# Of `train`: these decide nothing about the weights after an epoch.
+FREE = ("epochs", "log_every", "save_steps", "save_seconds", "on_nan")
+
+
 class Fields(BaseModel):
     """A frozen section of a recipe that knows its fields and no others."""
 
@@ -132,6 +136,12 @@ class Train(Fields):
     """What runs the steps: auto takes what saves more than its preparing costs."""
     log_every: Annotated[int, Field(ge=0)] = 0
     """Print and log the mean loss of every so many steps; 0: only once an epoch."""
+    save_steps: Annotated[int, Field(ge=0)] = 0
+    """Save a checkpoint every so many steps inside an epoch, whatever it costs; 0: never."""
+    save_seconds: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 30.0
+    """Save a checkpoint inside an epoch after so many seconds without one; 0: never."""
+    on_nan: Literal["stop"] = "stop"
+    """Where a loss or gradient is not finite: stop before the update, and keep what was good."""
 
 
 class Sgd(Fields):
@@ -237,8 +247,8 @@ class Recipe(Fields):
     def hash(self) -> str:
         """Return the SHA-256, in hexadecimal, of all that decides the weights after each epoch.
 
-        That is all but names, remarks, expectations, the data root, how many epochs there are and
-        what runs the steps.
+        That is all but names, remarks, expectations, the data root, how many epochs there are, what
+        is told and saved when, and what runs the steps.
         """
         plain = self.model_dump(
             mode="json",
@@ -247,7 +257,7 @@ class Recipe(Fields):
                 "about": True,
                 "expect": True,
                 "data": {"root"},
-                "train": {"epochs", "log_every", "execute"},
+                "train": {*FREE, "execute"},
             },
         )
         if not self.train.label_smoothing:  # runs from before there was any keep their hash
@@ -316,8 +326,8 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     text = recipe_text(name)
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise HydrofoilError(f"{name}: not TOML: {error}.") from error
+    except (ValueError, RecursionError) as error:  # a number of 5 000 digits, a thousand brackets
+        raise HydrofoilError(f"{name}: not TOML: {_first_line(error)}.") from error
     # Names first: another model or optimiser leaves behind the file's fields that it does not know.
     for override in sorted(overrides, key=lambda text: ".name=" not in text.replace(" ", "")):
         _override(document, override)
@@ -325,6 +335,10 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(document)
     except ValidationError as error:
         raise HydrofoilError(_explain(error.errors(), document, name)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".")[:120]
 
 
 def _override(document: dict[str, Any], override: str) -> None:
@@ -350,7 +364,7 @@ def _override(document: dict[str, Any], override: str) -> None:
 
 def _value(text: str) -> object:
     """Read a value as TOML, or as what a hasty hand types for it: .5 for 0.5, cnn3 for "cnn3"."""
-    with suppress(tomllib.TOMLDecodeError):
+    with suppress(ValueError, RecursionError):
         return tomllib.loads(f"value = {text}")["value"]
     with suppress(ValueError):
         return float(text)

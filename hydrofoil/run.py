@@ -1,15 +1,17 @@
-"""The run folder: what lies in it, who may write it, and how its files appear whole or not at all.
+"""The run folder: what lies in it, who may write it, and how it is known to be whole.
 
-    recipe.toml         resolved: every field, also the defaults
-    environment.json    versions, device, threads, git revision, command line
-    split.npz           indices of train, valid and test, and the hash of the set that they index
-    log.jsonl           one object an epoch, and one an event
-    best.safetensors    the weights that `select` chose, with what is needed to use them as metadata
-    last.safetensors    weights and optimiser after the last whole epoch; last.json has the numbers
-    test.json           what `test` found, and how often the test split was opened
-    answers.npz         the logits of that test, and of the validation split by the same weights
-    shown.npz           the few pictures that test.json names, so that a report needs no data set
-    figures/            what was drawn
+    recipe.toml           resolved: every field, also the defaults
+    environment.json      versions, device, threads, git revision, command line
+    split.npz             indices of train, valid and test, and the hash of the set they index
+    log.jsonl             one object an epoch, and one an event
+    best.safetensors      the weights that `select` chose, with what using them takes as metadata
+    last.safetensors      the last checkpoint: all that going on needs, the best weights included
+    previous.safetensors  the checkpoint before it
+    test.json             what `test` found, and how often the test split was opened
+    answers.npz           the logits of that test, and of the validation split by the same weights
+    shown.npz             the few pictures that test.json names, so that a report needs no data set
+    figures/              what was drawn
+    manifest.json         the SHA-256 of all these: see manifest.py
 
 Nothing that is read back is a pickle, and a reader needs no process that wrote.
 
@@ -21,30 +23,36 @@ import fcntl
 import io
 import json
 import os
-import platform
 import shlex
 import shutil
-import subprocess
-import tempfile
 import zipfile
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from hydrofoil import __version__
+from hydrofoil import manifest
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
-from hydrofoil.device import describe_device
 from hydrofoil.errors import HydrofoilError, reason
 from hydrofoil.evaluate.score import Answers
+from hydrofoil.files import (
+    discard,
+    not_written,
+    put_in_place,
+    read_file,
+    stage_all,
+    sync_folder,
+    write_all,
+)
+from hydrofoil.manifest import Digest, Manifest
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.recipe import Recipe, read_recipe
@@ -53,51 +61,13 @@ if TYPE_CHECKING:  # a reader of runs, such as the report, needs no training cod
     from hydrofoil.train.state import State
 
 ANSWER_FIELDS = ("index_N", "labels_N", "logits_NK")
+BEGINNINGS = {".lock", manifest.NAME, "environment.json", "split.npz"}  # before it is a run
 
 
 def command(verb: str, path: Path, data_root: str = "") -> str:
     """Return a command to type, which works as it stands, also where a path has spaces."""
     root = ["--data-root", data_root] if data_root else []
     return shlex.join(["hydrofoil", verb, str(path), *root])
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one and never a part.
-
-    Raises:
-        HydrofoilError: The system refused: disk full, read-only, no such folder.
-    """
-    beside = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(beside, 0o666 & ~_umask())
-        os.replace(beside, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise HydrofoilError(f"{path}: cannot be written: {reason(error)}.") from error
-    finally:
-        if beside is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(beside)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @dataclass(frozen=True)
@@ -107,10 +77,14 @@ class Run:
     Args:
         path: Where it lies.
         recipe: What it trains.
+        written: What files are known by that this process has written: see `write_files`.
     """
 
     path: Path
     recipe: Recipe
+    written: dict[str, Digest] = field(
+        default_factory=dict[str, Digest], compare=False, repr=False, kw_only=True
+    )
 
     @classmethod
     def create(
@@ -122,13 +96,18 @@ class Run:
             HydrofoilError: Something is there already, or the folder cannot be written.
         """
         run = cls(_claim_folder(path, recipe.name), recipe)
-        try:
-            run.write_json("environment.json", environment)
-            run.write("split.npz", split.to_bytes())
-            run.write("recipe.toml", recipe.toml().encode())  # last: it makes a folder a run
-        except BaseException:
-            shutil.rmtree(run.path, ignore_errors=True)  # it was made, or was empty, a moment ago
-            raise
+        files = {
+            "environment.json": _json(environment),
+            "split.npz": split.to_bytes(),
+            "recipe.toml": recipe.toml().encode(),  # last: it makes a folder a run
+        }
+        with _locked(run.path):
+            _check_free(run.path)  # of two that saw it empty, one was first
+            try:
+                run.write_files(files)
+            except BaseException:
+                shutil.rmtree(run.path, ignore_errors=True)  # it was made, or empty, a moment ago
+                raise
         return run
 
     @classmethod
@@ -149,7 +128,10 @@ class Run:
             raise HydrofoilError(
                 f"{path}: not a run folder: it holds no recipe.toml.{_runs_beside(path)}"
             )
+        _read_checked(path, "recipe.toml")
         return cls(path, read_recipe(str(path / "recipe.toml")))
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
     @contextlib.contextmanager
     def writing(self) -> Generator[None]:
@@ -160,75 +142,148 @@ class Run:
         Raises:
             HydrofoilError: Another process holds it, or the folder cannot be written.
         """
-        try:
-            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise HydrofoilError(f"{self.path}: cannot be written: {reason(error)}.") from error
-        try:
-            self._take(handle)
-            for leftover in self.path.glob(".*-*"):  # of a writer that was killed
-                leftover.unlink(missing_ok=True)
-            yield
-        finally:
-            os.close(handle)
-
-    def _take(self, handle: int) -> None:
-        """Lock, or say who holds it."""
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise HydrofoilError(
-                f"{self.path}: another process is writing this run.\n"
-                "Wait for it to end, or stop it."
-            ) from error
-        except OSError as error:
-            raise HydrofoilError(f"{self.path}: cannot be locked: {reason(error)}.") from error
+        with _locked(self.path):
+            for leftover in self.path.rglob(".*-*"):  # of a writer that was killed
+                discard(leftover)
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(HydrofoilError):  # the first error is the one to tell
+                    self.write_files({})
+                raise
+            self.write_files({})
 
     def write(self, name: str, content: bytes) -> Path:
         """Write one file of the run, whole or not at all, and return its path."""
-        write_whole(self.path / name, content)
+        self.write_files({name: content})
         return self.path / name
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
         """Write one file of the run as JSON."""
         return self.write(name, _json(content))
 
+    def write_files(
+        self, contents: Mapping[str, bytes], aside: Mapping[str, str] | None = None
+    ) -> None:
+        """Write files of the run in this order, each whole or not at all.
+
+        The manifest goes first and names what is there and what comes, so that a process that dies
+        anywhere in between leaves files that are known. Costs three waits for the disk.
+
+        Args:
+            contents: By name; with none, the manifest forgets what has been replaced.
+            aside: Names under which to keep the files that are replaced: new name by old.
+
+        Raises:
+            HydrofoilError: The system refused; what lies there is still whole.
+        """
+        before = Manifest.read(self.path)
+        moves = {old: new for old, new in (aside or {}).items() if (self.path / old).exists()}
+        now = {name: self._on_disk(name, before) for name in (*contents, *moves.values())}
+        coming = {name: Digest.of(content) for name, content in contents.items()}
+        coming |= {new: moved for old, new in moves.items() if (moved := now[old])}
+        known = self._certified(before)
+        for name, new in coming.items():
+            known[name] = tuple(dict.fromkeys(one for one in (new, now[name]) if one))
+            self.written.pop(name, None)  # until all is done, only the disk can tell
+        first = {manifest.NAME: Manifest(known).to_bytes()} if Manifest(known) != before else {}
+        grown = [self.path / name for name in manifest.GROWING if (self.path / name).exists()]
+        files = {self.path / name: content for name, content in {**first, **contents}.items()}
+        staged = stage_all(files, sync=grown) if files else {}
+        try:
+            for name in first:
+                put_in_place(staged[self.path / name], self.path / name)
+                sync_folder(self.path)
+            for name in contents:
+                if name in moves:
+                    put_in_place(self.path / name, self.path / moves[name])
+                put_in_place(staged[self.path / name], self.path / name)
+        finally:
+            for beside in staged.values():  # what is in place is not there any more
+                discard(beside)
+        for folder in {(self.path / name).parent for name in contents}:
+            sync_folder(folder)
+        self.written.update(coming)
+
+    def _certified(self, before: Manifest | None) -> dict[str, tuple[Digest, ...]]:
+        """Return what the manifest should say of the files as they are; the log is read anew."""
+        if before is None:  # a run from before there were manifests: taken as it is
+            names = [path for path in self.path.rglob("[!.]*") if path.is_file()]
+            return {
+                str(path.relative_to(self.path)): (Digest.of(read_file(path)),) for path in names
+            }
+        known = dict(before.files)
+        for name, some in before.files.items():
+            settled = name in self.written or len(some) > 1
+            digest = self._on_disk(name, before) if settled else None
+            known[name] = (digest,) if digest else some
+        for name in manifest.GROWING:
+            if (self.path / name).exists():
+                known[name] = (Digest.of(self.read(name)),)
+        return known
+
+    def _on_disk(self, name: str, known: Manifest | None) -> Digest | None:
+        """Return by what the file is known that lies there now; None: none, or a broken one."""
+        if name in self.written:
+            return self.written[name]
+        path = self.path / name
+        if not path.exists():
+            return None
+        content = read_file(path)
+        return known.knows(name, content) if known else Digest.of(content)
+
+    def read(self, name: str) -> bytes:
+        """Return a file of the run as it was written.
+
+        Raises:
+            HydrofoilError: It is missing, or its content is not what was written.
+        """
+        return _read_checked(self.path, name)
+
     # ── the log ──────────────────────────────────────────────────────────────────────────────────
 
-    def log(self, event: Mapping[str, Any]) -> None:
-        """Append one object to log.jsonl, in the place of a line that was left unfinished."""
+    def log(self, *events: Mapping[str, Any]) -> None:
+        """Append objects to log.jsonl, in the place of a line that was left unfinished.
+
+        The disk is waited for with the next file of the run, whose manifest then knows them.
+        """
+        if not events:
+            return
         path = self.path / "log.jsonl"
+        content = self.read("log.jsonl") if path.exists() else b""
         try:
-            with open(path, "ab+") as file:
-                file.seek(0)
-                whole = file.read().rfind(b"\n") + 1
-                file.truncate(whole)
-                file.write(json.dumps(event).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                whole = content.rfind(b"\n") + 1
+                try:
+                    os.ftruncate(handle, whole)
+                    os.lseek(handle, whole, os.SEEK_SET)
+                    write_all(handle, _lines(events))
+                except OSError:
+                    os.ftruncate(handle, whole)  # all of the lines, or none
+                    raise
+            finally:
+                os.close(handle)
         except OSError as error:
-            raise HydrofoilError(f"{path}: cannot be written: {reason(error)}.") from error
+            raise not_written(path, error) from error
 
     def events(self) -> list[dict[str, Any]]:
         """Return the log; a last line that a dying process left unfinished is passed over."""
-        path = self.path / "log.jsonl"
-        if not path.exists():
+        path, known = self.path / "log.jsonl", Manifest.read(self.path)
+        if not path.exists() and not (known and known.files.get("log.jsonl")):
             return []
-        try:
-            lines = path.read_text("utf-8", errors="replace").splitlines()
-        except OSError as error:
-            raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
+        lines = self.read("log.jsonl").decode("utf-8", errors="replace").splitlines()
         events: list[dict[str, Any]] = []
         for number, line in enumerate(lines, start=1):
             try:
                 events.append(dict(json.loads(line)))
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, RecursionError) as error:
                 if number < len(lines):
                     raise HydrofoilError(f"{path}: line {number} is broken: {error}.") from error
         return events
 
     def epochs(self) -> list[dict[str, Any]]:
-        """Return the log's epochs.
+        """Return the log's epochs, up to the last whose weights are kept.
 
         Raises:
             HydrofoilError: One lacks what every epoch has.
@@ -240,12 +295,16 @@ class Run:
                 raise HydrofoilError(
                     f"{self.path / 'log.jsonl'}: an epoch in it is broken: {epoch}"
                 )
-        return epochs
+        last = max(self.epochs_kept(), self._epoch_of_best())
+        return [epoch for epoch in epochs if epoch["epoch"] <= last or not last]
 
     def epochs_kept(self) -> int:
         """Return how many epochs a resumed run would not have to repeat."""
-        kept = self.path / "last.json"
-        return int(self._read_json("last.json").get("epoch", 0)) if kept.exists() else 0
+        return int(self._last_numbers().get("epoch", 0))
+
+    def steps_kept(self) -> int:
+        """Return how many steps of the epoch after these it would not have to repeat."""
+        return int(self._last_numbers().get("step", 0))
 
     def times_tested(self) -> int:
         """Return how often this run opened the test split; the log counts, test.json repeats it."""
@@ -255,20 +314,30 @@ class Run:
         """Tell whether the weights came from elsewhere."""
         return any(event.get("event") == "imported" for event in self.events())
 
-    def forget_after(self, epoch: int) -> None:
-        """Drop from the log what came after an epoch: a resumed run will log it again."""
-        kept = [event for event in self.events() if event.get("epoch", 0) <= epoch]
-        self.write("log.jsonl", "".join(json.dumps(event) + "\n" for event in kept).encode())
+    def forget_after(self, epoch: int, step: int = 0) -> None:
+        """Drop from the log what came after some steps of the epoch that follows: it comes again.
+
+        Args:
+            epoch: Whole epochs to keep.
+            step: Steps of the next one whose running losses are kept.
+        """
+
+        def stays(event: Mapping[str, Any]) -> bool:
+            number = event.get("epoch", 0) if event.get("event") in ("epoch", "loss") else 0
+            return number <= epoch or (number == epoch + 1 and event.get("step", step + 1) <= step)
+
+        events = self.events()
+        kept = [event for event in events if stays(event)]
+        if len(kept) < len(events):
+            self.write("log.jsonl", _lines(kept))
 
     # ── weights ──────────────────────────────────────────────────────────────────────────────────
 
     def save_best(self, model: Classifier, epoch: int) -> None:
         """Keep the network's parameters, and nothing else, as best.safetensors."""
-        for name, content in self.best_files(model, epoch).items():
-            self.write(name, content)
+        self.write("best.safetensors", self._best(model, model.network.state_dict(), epoch))
 
-    def best_files(self, model: Classifier, epoch: int) -> dict[str, bytes]:
-        """Return what `save_best` writes."""
+    def _best(self, model: Classifier, weights: Mapping[str, torch.Tensor], epoch: int) -> bytes:
         metadata = {
             "format": "hydrofoil 1",
             "model": json.dumps(self.recipe.model.model_dump(mode="json")),
@@ -280,8 +349,7 @@ class Run:
             "epoch": str(epoch),
             "recipe": self.recipe.hash(),
         }
-        tensors = _plain(model.network.state_dict())
-        return {"best.safetensors": save_tensors(tensors, metadata)}
+        return save_tensors(_plain(weights), metadata)
 
     def load_best(self, device: torch.device) -> tuple[Classifier, int]:
         """Return the model with the run's best weights, and their epoch.
@@ -291,14 +359,13 @@ class Run:
         """
         path = self.path / "best.safetensors"
         if not path.exists() and self.epochs_kept():
-            raise HydrofoilError(f"{path}: missing, so there are no weights.{self._anew()}")
+            raise HydrofoilError(f"{path}: missing, so there are no weights.{manifest.cure(path)}")
         if not path.exists():
             raise HydrofoilError(
                 f"{self.path}: no epoch is finished yet, so there are no weights.\n"
                 f"Go on with: {command('resume', self.path)}"
             )
-        metadata = _read_metadata(path)
-        self._check_recipe(path, metadata)
+        tensors, metadata = self._tensors("best.safetensors")
         try:
             shape, classes = json.loads(metadata["shape"]), json.loads(metadata["classes"])
             epoch = int(metadata["epoch"])
@@ -308,56 +375,126 @@ class Run:
                 f"{path}: not weights that hydrofoil wrote: {error!r} in its metadata."
             ) from error
         model = build(self.recipe, (channels, height, width), classes)
-        model.load_weights(_read_tensors(path), str(path))
+        model.load_weights(tensors, str(path))
         return model.to(device), epoch
 
-    def save_last(self, model: Classifier, state: "State") -> None:
-        """Keep everything that going on from here needs."""
-        for name, content in self.last_files(model, state).items():
-            self.write(name, content)
+    def save(
+        self,
+        model: Classifier,
+        tensors: Mapping[str, torch.Tensor],
+        numbers: Mapping[str, Any],
+    ) -> None:
+        """Keep a checkpoint and the best weights that it tells of.
 
-    def last_files(self, model: Classifier, state: "State") -> dict[str, bytes]:
-        """Return what `save_last` writes."""
-        numbers = state.numbers()
-        # The numbers travel in the tensors' file too, so that the pair cannot come from two epochs.
+        The best weights come first: best.safetensors is never behind the checkpoint.
+
+        Args:
+            model: Whose training it is.
+            tensors: What `State.tensors` returned, perhaps a while ago.
+            numbers: What `State.numbers` returned then.
+        """
+        files: dict[str, bytes] = {}
+        best, epoch = _part(tensors, "best/"), int(numbers["best_epoch"])
+        if best and epoch != self._epoch_of_best():
+            files["best.safetensors"] = self._best(model, best, epoch)
+        # The numbers travel in the tensors' file, so that the two cannot come from two moments.
         metadata = {"numbers": json.dumps(numbers), "recipe": self.recipe.hash()}
-        tensors = save_tensors(_plain(state.tensors(model)), metadata)
-        return {"last.safetensors": tensors, "last.json": _json(numbers)}
+        files["last.safetensors"] = save_tensors(_plain(tensors), metadata)
+        self.write_files(files, aside={"last.safetensors": "previous.safetensors"})
 
-    def load_last(self, model: Classifier, state: "State") -> None:
-        """Put the last whole epoch back into a fresh model and state, if one was finished."""
-        path = self.path / "last.safetensors"
-        if not path.exists():
-            if len(self.epochs()) > 1:  # one may have been logged just before the process died
-                raise HydrofoilError(
-                    f"{path}: missing, so there is nothing to go on from.{self._anew()}"
-                )
-            return
-        metadata = _read_metadata(path)
-        self._check_recipe(path, metadata)
-        try:
-            numbers = json.loads(metadata["numbers"])
-        except (KeyError, ValueError) as error:
+    def load_last(self, model: Classifier, state: "State") -> list[str]:
+        """Put the last whole checkpoint back into a fresh model and state, if there is one.
+
+        Also lets best.safetensors be what it was then, and the log end there.
+
+        Returns:
+            What a person should know: which file was broken, and what was used instead.
+
+        Raises:
+            HydrofoilError: Checkpoints are missing, or all are broken or another recipe's.
+        """
+        errors: list[HydrofoilError] = []
+        for name in ("last.safetensors", "previous.safetensors"):
+            if not (self.path / name).exists():
+                continue
+            try:
+                self._restore(name, model, state)
+            except HydrofoilError as error:
+                errors.append(error)
+                continue
+            self._put_best_back(model, state)
+            self.forget_after(state.epoch, state.step)
+            return [*map(str, errors), *([f"going on from {name}"] if errors else [])]
+        if errors:
+            raise errors[0]
+        logged = sum(event.get("event") == "epoch" for event in self.events())
+        if logged or (self.path / "best.safetensors").exists():
             raise HydrofoilError(
-                f"{path}: not a checkpoint that hydrofoil wrote: {error!r}."
+                f"{self.path / 'last.safetensors'}: missing, so there is nothing to go on from.\n"
+                f"Train anew with: {command('train', self.path / 'recipe.toml')}"
+            )
+        return []
+
+    def _restore(self, name: str, model: Classifier, state: "State") -> None:
+        tensors, metadata = self._tensors(name)
+        try:
+            numbers = dict(json.loads(metadata["numbers"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise HydrofoilError(
+                f"{self.path / name}: not a checkpoint that hydrofoil wrote: {error!r}."
             ) from error
-        state.restore(model, _read_tensors(path), numbers)
+        state.restore(model, tensors, numbers)
 
-    def _anew(self) -> str:
-        return f"\nTrain anew with: {command('train', self.path / 'recipe.toml')}"
+    def _put_best_back(self, model: Classifier, state: "State") -> None:
+        """Write the best weights of the checkpoint, unless they lie there.
 
-    def _check_recipe(self, path: Path, metadata: Mapping[str, str]) -> None:
-        """Refuse weights that were trained by another recipe than the one beside them."""
+        A run that was killed in a save, or went on with other bits, may have left another epoch's.
+        """
+        if not state.best:  # checkpoints of older versions had none
+            return
+        with contextlib.suppress(HydrofoilError):
+            tensors, _ = self._tensors("best.safetensors")
+            same = tensors.keys() == state.best.keys() and all(
+                torch.equal(tensor, state.best[name].cpu()) for name, tensor in tensors.items()
+            )
+            if same and self._epoch_of_best() == state.best_epoch:
+                return
+        self.write("best.safetensors", self._best(model, state.best, state.best_epoch))
+
+    def _tensors(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+        """Return the tensors and metadata of a file that this recipe's training wrote."""
+        path, content = self.path / name, self.read(name)
+        try:
+            tensors, metadata = load_tensors(content), _metadata(content)
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise HydrofoilError(
+                f"{path}: not a safetensors file, or cut short: {error}."
+            ) from error
         if metadata.get("recipe", self.recipe.hash()) != self.recipe.hash():
             raise HydrofoilError(
                 f"{path}: trained by another recipe than the recipe.toml beside it.\n"
                 "Put the old one back, or train the new one in a run of its own."
             )
+        return tensors, metadata
+
+    def _last_numbers(self) -> dict[str, Any]:
+        """Return the numbers of the last checkpoint; nothing if there is none that is whole."""
+        for name in ("last.safetensors", "previous.safetensors"):
+            with contextlib.suppress(HydrofoilError, KeyError, ValueError, TypeError):
+                return dict(json.loads(_metadata(self.read(name))["numbers"]))
+        return {}
+
+    def _epoch_of_best(self) -> int:
+        """Return the epoch of best.safetensors; 0 if there is none that is whole."""
+        with contextlib.suppress(HydrofoilError, KeyError, ValueError):
+            return int(_metadata(self.read("best.safetensors"))["epoch"])
+        return 0
 
     # ── other files ──────────────────────────────────────────────────────────────────────────────
 
     def split(self) -> Split:
         """Return the run's split."""
+        self.read("split.npz")
         return Split.read(self.path / "split.npz")
 
     def environment(self) -> dict[str, Any]:
@@ -428,12 +565,10 @@ class Run:
             raise HydrofoilError(f"{path}: broken: not what hydrofoil wrote.") from error
 
     def _read_json(self, name: str) -> dict[str, Any]:
-        path = self.path / name
+        path, text = self.path / name, self.read(name)
         try:
-            content = json.loads(path.read_text("utf-8"))
-        except OSError as error:
-            raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
-        except ValueError as error:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise HydrofoilError(
                 f"{path}: broken: {error}.\nDelete it; hydrofoil test writes test.json again."
             ) from error
@@ -449,11 +584,10 @@ def _npz(arrays: Mapping[str, Any]) -> bytes:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    content = _read_checked(path.parent, path.name)
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except OSError as error:
-        raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
     except (TypeError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise HydrofoilError(f"{path}: broken: not what hydrofoil wrote.") from error
 
@@ -462,27 +596,70 @@ def _json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def _lines(events: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(event) + "\n" for event in events).encode()
+
+
 def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_tensors(path.read_bytes())
-    except OSError as error:
-        raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise HydrofoilError(f"{path}: not a safetensors file, or cut short: {error}.") from error
+def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin so, by the rest of their names."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _read_metadata(path: Path) -> dict[str, str]:
+def _metadata(content: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file's content: see its format's description."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return dict(header.get("__metadata__", {}))
+
+
+def _read_checked(folder: Path, name: str) -> bytes:
+    """Return a run's file, checked against the manifest.
+
+    A writer may replace both meanwhile: what does not match is read again if the manifest changed.
+    """
+    path, seen = folder / name, None
+    while True:
+        known, content = Manifest.read(folder), read_file(path)
+        if known is None or known.knows(name, content):
+            return content
+        if known == seen:
+            known.check(path, name, content)
+        seen = known
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    """Hold a folder's lock; a dead process holds none."""
+    path = folder / ".lock"
     try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
-    except SafetensorError as error:
-        raise HydrofoilError(f"{path}: not a safetensors file, or cut short: {error}.") from error
+        raise not_written(folder, error) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HydrofoilError(
+                f"{folder}: another process is writing this run"
+                f"{_holder(handle)}.\nWait for it to end, or stop it."
+            ) from error
+        except OSError as error:
+            raise HydrofoilError(f"{folder}: cannot be locked: {reason(error)}.") from error
+        with contextlib.suppress(OSError):  # for the sentence above alone
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _holder(lock: int) -> str:
+    """Return who says to hold a lock."""
+    number = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
+    return f", number {number}" if number.isdigit() else ""
 
 
 def _claim_folder(path: Path | None, name: str) -> Path:
@@ -509,19 +686,23 @@ def _claim_folder(path: Path | None, name: str) -> Path:
 
 
 def _claim_given(folder: Path) -> None:
-    """Make a folder, or take it if it is empty."""
+    """Make a folder, or take it if it is empty, or but the beginnings of a run that was killed."""
     folder.mkdir(exist_ok=True)
-    if any(folder.iterdir()):
-        go_on = (
-            f", or go on with it: {command('resume', folder)}"
-            if (folder / "recipe.toml").exists()
-            else "."
-        )
-        raise HydrofoilError(
-            f"{folder}: not empty, and what is there stays as it is.\nChoose another --run{go_on}"
-        )
-    # The lock's file, made only if it is not there, tells two processes apart that saw it empty.
-    os.close(os.open(folder / ".lock", os.O_CREAT | os.O_EXCL, 0o666))
+    _check_free(folder)
+
+
+def _check_free(folder: Path) -> None:
+    there = {path.name for path in folder.iterdir()}
+    if all(name in BEGINNINGS or (name.startswith(".") and "-" in name) for name in there):
+        return
+    go_on = (
+        f", or go on with it: {command('resume', folder)}"
+        if (folder / "recipe.toml").exists()
+        else "."
+    )
+    raise HydrofoilError(
+        f"{folder}: not empty, and what is there stays as it is.\nChoose another --run{go_on}"
+    )
 
 
 def _runs_beside(path: Path) -> str:
@@ -532,41 +713,3 @@ def _runs_beside(path: Path) -> str:
         if runs:
             return f"\nThe latest runs there: {', '.join(str(file.parent) for file in runs[:4])}"
     return "\nA run folder is made by: hydrofoil train RECIPE"
-
-
-def environment(device: torch.device, arguments: Sequence[str]) -> dict[str, Any]:
-    """Describe what a run is about to be computed with; names no host and no user."""
-    return {
-        "hydrofoil": __version__,
-        "git": _git_revision(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_name(),
-        "device": str(device),
-        "device_name": describe_device(device),
-        "threads": torch.get_num_threads(),
-        "command": ["hydrofoil", *(text.replace(str(Path.home()), "~") for text in arguments)],
-    }
-
-
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def _git_revision() -> str | None:
-    """Return the running code's revision, with "+" if it was changed since; None outside git."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    tracked = [*git, "ls-files", "--error-unmatch", Path(__file__).name]  # not a project around us
-    describe = [*git, "describe", "--always", "--dirty=+", "--abbrev=12"]
-    try:
-        subprocess.run(tracked, capture_output=True, timeout=5, check=True)
-        done = subprocess.run(describe, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -16,7 +16,7 @@ import numpy as np
 
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.compare import Answered, Comparison, compare
-from hydrofoil.recipe import Recipe, read_recipe, shipped_recipes
+from hydrofoil.recipe import FREE, Recipe, read_recipe, shipped_recipes
 from hydrofoil.run import Run, command
 
 SEEDS = 10
@@ -70,7 +70,7 @@ def fields(recipe: Recipe) -> dict[str, Any]:
             "about": True,
             "expect": True,
             "data": {"root"},
-            "train": {"seed", "log_every"},
+            "train": {"seed", *FREE} - {"epochs"},
         },
     )
     return {f"{top}.{field}": value for top in plain for field, value in plain[top].items()}

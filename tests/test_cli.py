@@ -177,7 +177,7 @@ def test_training_ends_with_the_next_command_and_keeps_the_whole_run(cli: Cli) -
     names = {path.name for path in run.path.iterdir()}
     assert names >= {
         "recipe.toml", "environment.json", "split.npz", "log.jsonl",
-        "best.safetensors", "last.safetensors", "last.json",
+        "best.safetensors", "last.safetensors", "manifest.json",
     }  # fmt: skip
 
 
@@ -294,6 +294,14 @@ def wrong_inputs() -> dict[str, tuple[tuple[str, ...], list[str]]]:
         ),
         "test of no split": (("train", "digits", "data.test=0", "--test"), ["no test split"]),
         "run in the way": (("train", "digits", "--run", "busy"), ["busy: not empty"]),
+        "no path for a run": (("train", "digits", "--run", ""), ["--run", "an empty one"]),
+        "no path of a run": (("test", ""), ["RUN", "an empty one"]),
+        "endless number": (("train", "digits", f"train.epochs={'9' * 5000}"), ["train.epochs"]),
+        "deep list": (("train", "digits", f"data.mean={'[' * 5000}"), ["data.mean", "a list"]),
+        "deep recipe": (("train", "busy/deep.toml"), ["busy/deep.toml: not TOML"]),
+        "binary recipe": (("train", "busy/binary.toml"), ["binary.toml", "no UTF-8"]),
+        "folder for a recipe": (("train", "busy/../busy"), ["Is a directory"]),
+        "long path": (("test", "x" * 300), ["File name too long"]),
         "unwritable": (("train", "digits", "--run", "/proc/run"), ["/proc/run"]),
     }
 
@@ -302,6 +310,9 @@ def wrong_inputs() -> dict[str, tuple[tuple[str, ...], list[str]]]:
 def test_wrong_input_ends_in_two_with_a_short_cure(case: str, cli: Cli) -> None:
     Path("busy").mkdir()
     Path("busy/mine.txt").write_text("mine")
+    Path("busy/deep.toml").write_text("a = " + "[" * 5000)
+    Path("busy/binary.toml").write_bytes(b"\xff\xfe")
+    before = sorted(path.name for path in Path("busy").iterdir())
     arguments, parts = wrong_inputs()[case]
     status, output, errors = cli(*arguments)
     assert status == 2, errors
@@ -310,7 +321,21 @@ def test_wrong_input_ends_in_two_with_a_short_cure(case: str, cli: Cli) -> None:
     assert 1 <= len(errors.strip().splitlines()) <= 3, errors
     assert "Traceback" not in errors
     assert not Path("runs").exists()
-    assert [path.name for path in Path("busy").iterdir()] == ["mine.txt"]
+    assert sorted(path.name for path in Path("busy").iterdir()) == before
+
+
+def test_a_bug_of_ours_prints_its_traceback_and_where_to_go_with_it(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("by us")
+
+    monkeypatch.setattr("hydrofoil.recipe.shipped_recipes", broken)
+    status, _, errors = cli("recipes")
+    assert status == 1
+    assert errors.startswith("Traceback")
+    assert "ZeroDivisionError: by us" in errors
+    assert errors.splitlines()[-1].startswith("This is a bug in hydrofoil: please report it")
 
 
 def test_a_missing_or_truncated_set_leaves_no_run_behind(cli: Cli, tmp_path: Path) -> None:

@@ -595,7 +595,8 @@ def test_a_wrong_comparison_ends_in_two_with_a_short_cure(case: str, cli: Cli, r
     for copy in ("1", "2"):
         shutil.copytree(a / "seed-0", f"twice/{copy}")
     shutil.copytree(a / "seed-0", "unfinished")
-    Path("unfinished/last.json").unlink()
+    for name in ("last", "previous"):
+        Path(f"unfinished/{name}.safetensors").unlink(missing_ok=True)
     before = sorted(runs.rglob("*"))
     arguments, parts = wrong_inputs(a, b)[case]
     status, _, errors = cli(*arguments)

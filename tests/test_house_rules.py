@@ -16,7 +16,7 @@ MODULES = {
 }
 # A module may import from its own line and those above it: back along the flow, never forward.
 FLOW = [
-    ["__init__", "errors", "randomness", "device", "timing"],
+    ["__init__", "errors", "files", "manifest", "randomness", "device", "environment", "timing"],
     ["recipe"],
     ["data"],
     ["models"],
@@ -27,7 +27,7 @@ FLOW = [
     ["sides"],
     ["ship"],
     ["report"],
-    ["progress"],
+    ["stopping", "progress", "resuming"],
     ["cli"],
 ]
 PUBLIC = """

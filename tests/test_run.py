@@ -1,6 +1,9 @@
+import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from hydrofoil import HydrofoilError, Run, State, build, draw_split, load, read_recipe
-from hydrofoil import run as run_module
-from hydrofoil.run import environment, write_whole
+from hydrofoil.environment import environment
+from hydrofoil.files import write_whole
 
 CPU = torch.device("cpu")
 
@@ -21,6 +24,11 @@ def run() -> Run:
     recipe = read_recipe("digits", ["train.epochs=2"])
     split = draw_split(load("digits"), **recipe.split_options())
     return Run.create(None, recipe, split, environment(CPU, ["train", "digits"]))
+
+
+def as_older_versions_left_it(run: Run) -> Run:
+    (run.path / "manifest.json").unlink()
+    return run
 
 
 def saved(run: Run) -> Any:
@@ -95,14 +103,15 @@ def test_weights_of_another_model_in_a_run_are_refused(run: Run) -> None:
     recipe = read_recipe("digits", ["model.name=mlp"])
     other = Run.create(None, recipe, run.split(), {})
     content = (run.path / "best.safetensors").read_bytes()
-    (other.path / "best.safetensors").write_bytes(content)
+    other.write("best.safetensors", content)
     with pytest.raises(HydrofoilError, match=r"best\.safetensors: trained by another recipe"):
         other.load_best(CPU)
 
 
 def test_a_recipe_changed_under_a_run_is_refused_but_not_for_its_epochs(run: Run) -> None:
     model = saved(run)
-    run.save_last(model, State.fresh(model, run.recipe))
+    state = State.fresh(model, run.recipe)
+    run.save(model, state.tensors(model), state.numbers())
     longer = Run(run.path, read_recipe("digits", ["train.epochs=9", "about=mine"]))
     assert longer.load_best(CPU)[0].weights_hash() == model.weights_hash()
     changed = Run(run.path, read_recipe("digits", ["train.epochs=2", "data.mean=[0.4]"]))
@@ -117,6 +126,9 @@ def test_cut_off_weights_are_named(run: Run, keep: int) -> None:
     saved(run)
     path = run.path / "best.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(HydrofoilError, match=r"best\.safetensors: its content is not what was wr"):
+        run.load_best(CPU)
+    as_older_versions_left_it(run)
     with pytest.raises(HydrofoilError, match=r"best\.safetensors: not a safetensors file, or cut"):
         run.load_best(CPU)
 
@@ -124,6 +136,7 @@ def test_cut_off_weights_are_named(run: Run, keep: int) -> None:
 def test_foreign_safetensors_are_refused(run: Run) -> None:
     from safetensors.torch import save
 
+    as_older_versions_left_it(run)
     (run.path / "best.safetensors").write_bytes(save({"x": torch.zeros(1)}))
     with pytest.raises(HydrofoilError, match="not weights that hydrofoil wrote"):
         run.load_best(CPU)
@@ -163,15 +176,15 @@ def test_a_run_that_cannot_be_made_whole_is_not_made(
 ) -> None:
     whole, calls = os.fsync, 0
 
-    def disk_full_at_the_second_file(handle: int) -> None:
+    def disk_full_after_some_files(handle: int) -> None:
         nonlocal calls
         calls += 1
-        if calls > 2:  # a file and its folder
+        if calls > 3:  # the manifest, its folder, a file
             raise OSError(28, "No space left on device")
         whole(handle)
 
-    monkeypatch.setattr(os, "fsync", disk_full_at_the_second_file)
-    with pytest.raises(HydrofoilError, match=r"split\.npz: cannot be written: No space left"):
+    monkeypatch.setattr(os, "fsync", disk_full_after_some_files)
+    with pytest.raises(HydrofoilError, match="cannot be written: No space left"):
         Run.create(tmp_path / "half", run.recipe, run.split(), {})
     assert not (tmp_path / "half").exists()
 
@@ -187,13 +200,14 @@ def test_runs_that_lead_nowhere_are_named(run: Run, tmp_path: Path) -> None:
 def test_a_lost_checkpoint_is_not_trained_over(run: Run) -> None:
     model = saved(run)
     state = State.fresh(model, run.recipe)
-    state.epoch = 2
-    run.save_last(model, state)
+    state.epoch = 1
+    state.finish(model, "last", None)
+    run.save(model, state.tensors(model), state.numbers())
     fields = dict.fromkeys(["valid", "best", "train_seconds", "valid_seconds"])
     for epoch in (1, 2):
         run.log({"event": "epoch", "epoch": epoch, "train": {}, **fields})
     (run.path / "best.safetensors").unlink()
-    with pytest.raises(HydrofoilError, match=r"best\.safetensors: missing(.|\n)*Train anew"):
+    with pytest.raises(HydrofoilError, match=r"best\.safetensors: missing(.|\n)*hydrofoil resume"):
         run.load_best(CPU)
     (run.path / "last.safetensors").unlink()
     with pytest.raises(HydrofoilError, match=r"last\.safetensors: missing(.|\n)*Train anew"):
@@ -237,6 +251,42 @@ def test_one_process_writes_a_run_at_a_time(run: Run) -> None:
         pass
 
 
+def test_a_lock_is_as_good_as_the_process_that_holds_it(run: Run) -> None:
+    code = (
+        "import sys, time; from hydrofoil import Run\n"
+        "with Run.open(sys.argv[1]).writing(): print('held', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(run.path)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    ) as other:
+        assert other.stdout
+        other.stdout.readline()
+        try:
+            with (
+                pytest.raises(HydrofoilError, match=f"another process .* number {other.pid}\\."),
+                run.writing(),
+            ):
+                pass
+        finally:
+            other.kill()
+    with run.writing():
+        pass
+    assert (run.path / ".lock").read_text() == str(os.getpid())
+
+
+def test_the_beginnings_of_a_run_that_was_killed_are_no_obstacle(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "begun"
+    folder.mkdir()
+    for name in (".lock", "manifest.json", "environment.json", ".split.npz-0123abcd"):
+        (folder / name).write_bytes(b"{")
+    (folder / "manifest.json").write_bytes((run.path / "manifest.json").read_bytes())
+    made = Run.create(folder, run.recipe, run.split(), {"threads": 1})
+    assert Run.open(made.path).environment() == {"threads": 1}
+    assert Run.open(made.path).split().pictures_hash == run.split().pictures_hash
+
+
 def test_a_file_is_seen_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,19 +312,59 @@ def test_files_have_the_rights_that_the_person_gives_new_files(tmp_path: Path) -
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
 
 
-def test_a_folder_that_cannot_be_written_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.ENOSPC, "The disk is full"),
+        (errno.EDQUOT, "Your quota"),
+        (errno.EROFS, "mounted read-only"),
+        (errno.EFBIG, "Files may not grow so large"),
+        (errno.EIO, "The disk reports faults"),
+        (errno.EACCES, "You may not write there"),
+    ],
+)
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "close", "replace"])
+def test_each_way_in_which_a_disk_refuses_has_its_sentence(
+    number: int, sentence: str, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_only(*_: object, **__: object) -> None:
-        raise OSError(30, "Read-only file system")
+    write_whole(tmp_path / "file", b"old")
+    real = os.close
 
-    monkeypatch.setattr(run_module.tempfile, "mkstemp", read_only)
-    with pytest.raises(HydrofoilError, match="cannot be written: Read-only file system"):
-        write_whole(tmp_path / "file", b"x")
+    def refuse(handle: Any, *_: object) -> None:
+        if call == "close":
+            real(handle)
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, refuse)
+        with pytest.raises(HydrofoilError) as caught:
+            write_whole(tmp_path / "file", b"new")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{tmp_path / 'file'}: cannot be written: {os.strerror(number)}."
+    assert sentence in lines[1]
+    assert len(lines) == 2
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_too_large_for_the_limit_is_an_error_and_no_signal(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from hydrofoil.files import write_whole\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: write_whole(Path(sys.argv[1]), bytes(2000))\n"
+        "except Exception as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "large")], capture_output=True, text=True
+    )
+    assert "Files may not grow so large" in done.stdout, done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "\x00"])
 def test_a_broken_json_file_is_named(run: Run, content: str) -> None:
+    as_older_versions_left_it(run)
     (run.path / "test.json").write_text(content)
     with pytest.raises(HydrofoilError, match=r"test\.json: broken"):
         run.test()

@@ -90,7 +90,18 @@ class Sums:
 
     def read(self) -> Scores:
         """Return the means so far; waits for the device."""
-        return Scores(self.loss.item() / max(self.count, 1), int(self.right.item()), self.count)
+        loss, right, count = self.totals()
+        return Scores(loss / max(count, 1), right, count)
+
+    def totals(self) -> tuple[float, int, int]:
+        """Return the sum of losses, right answers and pictures so far; waits for the device."""
+        return self.loss.item(), int(self.right.item()), self.count
+
+    def set_totals(self, loss: float, right: int, count: int) -> None:
+        """Go on from what `totals` returned, to the last bit."""
+        self.loss.fill_(loss)
+        self.right.fill_(right)
+        self.count = count
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,17 @@
-"""A literal table from a model's name to the function that lists its layers; one file a family."""
+"""A literal table from a model's name to the function that lists its layers; one file a family.
+
+Axes: C channels, W the 256 values of a byte, in a row.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import nn
 
+from hydrofoil.errors import HydrofoilError
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.cnn import cnn, cnn3
 from hydrofoil.models.lenet import lenet, lenet_linear
@@ -49,4 +54,12 @@ def build(recipe: Recipe, shape: tuple[int, int, int], classes: Sequence[str]) -
         torch.default_generator.manual_seed(key(recipe.train.seed, "weights"))
         layers = MODELS[recipe.model.name](recipe.model, shape, len(classes))
     network = nn.Sequential(OrderedDict(layers))
-    return Classifier(network, shape, classes, recipe.data.mean, recipe.data.std)
+    model = Classifier(network, shape, classes, recipe.data.mean, recipe.data.std)
+    bytes_1C1W = torch.arange(256, dtype=torch.uint8).expand(1, shape[0], 1, 256)
+    largest = model.normalise(bytes_1C1W).abs().max().item()
+    if not isfinite(largest):
+        raise HydrofoilError(
+            f"data.std = {list(recipe.data.std)}: pixels become {largest:g} by it; "
+            "expected deviations of pixels scaled to [0, 1], such as 0.5."
+        )
+    return model

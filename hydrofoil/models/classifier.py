@@ -115,7 +115,7 @@ class Classifier(nn.Module):
                     "made for other pictures or another number of classes.\n"
                     f"The model here takes {taken} pictures of {len(self.classes)} classes."
                 )
-            if not tensor.is_floating_point():
+            if tensor.is_floating_point() != own[name].is_floating_point():
                 raise HydrofoilError(
                     f"{origin}: {name} is {tensor.dtype}, expected {own[name].dtype}."
                 )

@@ -7,8 +7,6 @@ torch. A note that is missing, unreadable or cannot be written is a note that is
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,8 @@ from typing import Any
 import torch
 
 from hydrofoil.device import available_threads, user_cache
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.files import write_whole
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.native.build import processor
 
@@ -56,12 +56,8 @@ class Costs:
     def note(self, name: str, seconds: float) -> float:
         """Keep some seconds, and return them."""
         self.seconds = {**_read(self.path), name: seconds}
-        with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, beside = tempfile.mkstemp(dir=self.path.parent)
-            with os.fdopen(handle, "w") as file:
-                json.dump(self.seconds, file)
-            os.replace(beside, self.path)
+        with contextlib.suppress(HydrofoilError):
+            write_whole(self.path, json.dumps(self.seconds).encode(), durable=False)
         return seconds
 
 

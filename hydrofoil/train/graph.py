@@ -66,9 +66,11 @@ class Graph(Eager):
             whole = len(part_N) // self.batch_size
             pictures = whole * self.batch_size
             if whole:
+                self._sums.loss.copy_(sums.loss)  # no bit depends on where calls are cut
+                self._sums.right.copy_(sums.right)
                 self._replay_steps(part_N[:pictures], epoch, step, whole)
-                sums.loss += self._sums.loss
-                sums.right += self._sums.right
+                sums.loss.copy_(self._sums.loss)
+                sums.right.copy_(self._sums.right)
                 sums.count += pictures
             if pictures < len(part_N):
                 super().train_steps(part_N[pictures:], epoch, step + whole, sums)
@@ -82,8 +84,7 @@ class Graph(Eager):
             if self._keys_SL2.is_cuda:
                 table = table.pin_memory()
             self._keys_SL2[:steps].copy_(table, non_blocking=True)
-        for running in (self._step, self._sums.loss, self._sums.right):
-            running.zero_()
+        self._step.zero_()
         self._in_graph = True  # where replaying is calling
         try:
             for _ in range(steps):

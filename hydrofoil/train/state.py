@@ -1,12 +1,12 @@
-"""What training carries from one epoch to the next beside the weights, and its form on disk.
+"""What training carries from step to step beside the weights, and its form on disk.
 
-Order and dropout are functions of (seed, epoch, step), so the rest is the optimiser's tensors and
-three numbers.
+Order and dropout are functions of (seed, epoch, step), so the rest is the optimiser's tensors, the
+best weights so far, and some numbers.
 """
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isnan
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.evaluate.metrics import Scores
+from hydrofoil.evaluate.metrics import Scores, Sums
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.recipe import Recipe
 from hydrofoil.train.optimizers import build_optimizer
@@ -26,26 +26,39 @@ class State:
 
     Args:
         optimizer: Bound to the model's parameters.
+        sums: Of the steps that are done of the epoch after those that are done.
         epoch: Epochs that are done.
+        step: Steps that are done of the next.
+        seconds: What those steps took.
+        told: Loss and pictures of them when the running loss was last told.
         best_epoch: The one whose weights are best; 0: none yet.
         best_value: What the recipe selects by, there: lower is better; None where the last is kept.
+        best: Those weights.
         executor: What ran the steps; going on with another would end in other bits.
     """
 
     optimizer: torch.optim.Optimizer
+    sums: Sums
     epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    told: tuple[float, int] = (0.0, 0)
     best_epoch: int = 0
     best_value: float | None = None
+    best: dict[str, Tensor] = field(default_factory=dict[str, Tensor], repr=False)
     executor: str | None = None
 
     @classmethod
     def fresh(cls, model: Classifier, recipe: Recipe) -> "State":
-        """Return the state before the first epoch."""
-        return cls(build_optimizer(recipe.optimizer, model.network.parameters()))
+        """Return the state before the first epoch, for a model that lies where it is trained."""
+        optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
+        return cls(optimizer, Sums(model.device))
 
-    def finish(self, epoch: int, select: str | None, valid: Scores | None) -> bool:
+    def finish(self, model: Classifier, select: str | None, valid: Scores | None) -> bool:
         """Count an epoch as done, and tell whether it is the best so far; of equals, the first."""
-        self.epoch = epoch
+        self.epoch += 1
+        self.step, self.seconds, self.told = 0, 0.0, (0.0, 0)
+        self.sums.set_totals(0.0, 0, 0)
         value = None
         if valid is not None and select == "valid.loss":
             value = valid.loss
@@ -54,22 +67,28 @@ class State:
         before = self.best_value
         best = value is None or before is None or isnan(before) or value < before
         if best:
-            self.best_epoch, self.best_value = epoch, value
+            self.best_epoch, self.best_value = self.epoch, value
+            weights = model.network.state_dict()
+            self.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
         return best
 
     def tensors(self, model: Classifier) -> dict[str, Tensor]:
-        """Return all tensors for resuming: "network/…" and "optimizer/<parameter>/<name>"."""
+        """Return all tensors for resuming: "network/…", "best/…", "optimizer/<parameter>/<name>".
+
+        They are the ones that training goes on to change.
+        """
         tensors = {f"network/{name}": tensor for name, tensor in model.network.state_dict().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
         for name, parameter in model.network.named_parameters():
-            for field, value in self.optimizer.state.get(parameter, {}).items():
+            for slot, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:  # momentum 0 leaves its buffer empty
-                    tensors[f"optimizer/{name}/{field}"] = torch.as_tensor(value)
+                    tensors[f"optimizer/{name}/{slot}"] = torch.as_tensor(value)
         return tensors
 
     def numbers(self) -> dict[str, Any]:
-        """Return what resuming needs beside the tensors, as last.json holds it."""
-        names = ("epoch", "best_epoch", "best_value", "executor")
-        return {name: getattr(self, name) for name in names}
+        """Return what resuming needs beside the tensors; waits for the device."""
+        names = ("epoch", "step", "seconds", "told", "best_epoch", "best_value", "executor")
+        return {**{name: getattr(self, name) for name in names}, "sums": self.sums.totals()}
 
     def restore(
         self, model: Classifier, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]
@@ -79,45 +98,89 @@ class State:
         Raises:
             HydrofoilError: They are not such a state, or another model's.
         """
-        weights = {
-            n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")
-        }
-        model.load_weights(weights, "last.safetensors")
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
         parameters = dict(model.network.named_parameters())
         try:
             for name, tensor in tensors.items():
-                if name.startswith("optimizer/"):
-                    _, parameter, field = name.split("/")
-                    # Adam counts its steps in a tensor that stays on the CPU.
-                    place = tensor.device if field == "step" else model.device
-                    self.optimizer.state[parameters[parameter]][field] = tensor.to(place)
+                part, _, rest = name.partition("/")
+                parts[part][rest] = tensor
+            model.load_weights(parts["network"], "the last checkpoint")
+            if parts["best"] and parts["best"].keys() != parts["network"].keys():
+                raise KeyError("best/…")
+            self.best = {name: tensor.to(model.device) for name, tensor in parts["best"].items()}
+            for name, tensor in parts["optimizer"].items():
+                parameter, slot = name.split("/")
+                # Adam counts its steps in a tensor that stays on the CPU.
+                place = tensor.device if slot == "step" else model.device
+                self.optimizer.state[parameters[parameter]][slot] = tensor.to(place)
             self.epoch, self.best_epoch = int(numbers["epoch"]), int(numbers["best_epoch"])
             best = numbers["best_value"]
             self.best_value = None if best is None else float(best)
-            executor = numbers.get("executor", "eager")  # older runs knew no other
+            executor = numbers.get("executor", "eager")  # the first versions knew no other
             self.executor = None if executor is None else str(executor)
+            self.step = int(numbers.get("step", 0))  # and saved after whole epochs alone
+            self.seconds = float(numbers.get("seconds", 0))
+            loss, count = numbers.get("told", (0.0, 0))
+            self.told = float(loss), int(count)
+            self.sums.set_totals(*numbers.get("sums", (0.0, 0, 0)))
         except (KeyError, ValueError, TypeError) as error:
             raise HydrofoilError(f"the last checkpoint is broken: {error!r}.") from error
 
 
+class Snapshot:
+    """A copy of weights, optimiser and sums at one moment, to be put back in place.
+
+    Costs as much memory as they do, and the time to copy them.
+    """
+
+    def __init__(self, model: Classifier, state: State) -> None:
+        self.model, self.state = model, state
+        self.take()
+
+    def take(self) -> None:
+        """Copy everything as it is now."""
+        self.tensors = [tensor.detach().clone() for tensor in self._weights()]
+        self.slots = [
+            {name: value.clone() for name, value in slots.items() if isinstance(value, Tensor)}
+            for slots in self._slots()
+        ]
+        self.take_sums()
+
+    def take_sums(self) -> None:
+        """Copy the sums and the number of the step alone."""
+        sums = self.state.sums
+        self.sums = sums.loss.clone(), sums.right.clone(), sums.count
+        self.step = self.state.step
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Let everything be as it was.
+
+        Optimiser state that was first made since then stays, as zeros: torch would begin with them.
+        """
+        for tensor, value in zip(self._weights(), self.tensors, strict=True):
+            tensor.copy_(value)
+        for slots, values in zip(self._slots(), self.slots, strict=True):
+            for name, tensor in slots.items():
+                if isinstance(tensor, Tensor):
+                    tensor.copy_(values[name]) if name in values else tensor.zero_()
+        self.state.sums.loss.copy_(self.sums[0])
+        self.state.sums.right.copy_(self.sums[1])
+        self.state.sums.count, self.state.step = self.sums[2], self.step
+        self.state.optimizer.zero_grad()
+
+    def _weights(self) -> list[Tensor]:
+        return [*self.model.network.parameters(), *self.model.network.buffers()]
+
+    def _slots(self) -> list[dict[str, Any]]:
+        return [self.state.optimizer.state[p] for p in self.model.network.parameters()]
+
+
 @contextmanager
 def unchanged(model: Classifier, optimizer: torch.optim.Optimizer) -> Generator[None]:
-    """Put weights and optimiser back afterwards, in place: steps inside were a trial.
-
-    State that the trial's first step made stays, as zeros: torch would begin with the same.
-    """
-    tensors = [*model.network.parameters(), *model.network.buffers()]
-    before = [tensor.detach().clone() for tensor in tensors]
-    states = [optimizer.state[parameter] for parameter in model.network.parameters()]
-    known = [{k: v.clone() for k, v in s.items() if isinstance(v, Tensor)} for s in states]
+    """Put weights and optimiser back afterwards, in place: steps inside were a trial."""
+    before = Snapshot(model, State(optimizer, Sums(model.device)))
     try:
         yield
     finally:
-        with torch.no_grad():
-            for tensor, value in zip(tensors, before, strict=True):
-                tensor.copy_(value)
-            for state, values in zip(states, known, strict=True):
-                for name, tensor in state.items():
-                    if isinstance(tensor, Tensor):
-                        tensor.copy_(values[name]) if name in values else tensor.zero_()
-        optimizer.zero_grad()
+        before.put_back()

@@ -1,0 +1,173 @@
+"""Files that appear whole or not at all, and a sentence for each way in which a disk refuses."""
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from hydrofoil.errors import HydrofoilError, reason
+
+CURES = {
+    errno.ENOSPC: "The disk is full: make room, and run the command again.",
+    errno.EDQUOT: "Your quota on this disk is used up: make room, and run the command again.",
+    errno.EROFS: "That disk is mounted read-only: choose a folder on another one.",
+    errno.EFBIG: "Files may not grow so large there: raise the limit (ulimit -f), or choose "
+    "another disk.",
+    errno.EIO: "The disk reports faults: choose another one, and look after this one.",
+    errno.EACCES: "You may not write there: choose a folder of your own, or change its rights.",
+    errno.EPERM: "You may not write there: choose a folder of your own, or change its rights.",
+}
+
+
+def not_written(path: Path, error: OSError) -> HydrofoilError:
+    """Return the error that says why the system refused to write, and what to do."""
+    cure = CURES.get(error.errno or 0, "")
+    return HydrofoilError(f"{path}: cannot be written: {reason(error)}.{cure and chr(10)}{cure}")
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        HydrofoilError: It is missing, or the system refuses.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
+
+
+def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a file so that a reader sees the old one or the new one and never a part.
+
+    Args:
+        path: Where; its folder is made.
+        content: What.
+        durable: Wait until the disk has it: some milliseconds. A note that may be lost needs not.
+
+    Raises:
+        HydrofoilError: The system refused: disk full, read-only, no such folder.
+    """
+    staged = stage(path, content, durable=durable)
+    try:
+        put_in_place(staged, path)
+    except HydrofoilError:
+        discard(staged)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def stage(path: Path, content: bytes, *, durable: bool = True) -> Path:
+    """Write the content beside its path under a hidden name, and return that; see `put_in_place`.
+
+    Plain writes, so that the system's own error comes out: a memory map would die of a signal.
+
+    Raises:
+        HydrofoilError: The system refused. Nothing is left behind.
+    """
+    beside = path.parent / f".{path.name}-{secrets.token_hex(4)}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            write_all(handle, content)
+            if durable:
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        discard(beside)
+        raise not_written(path, error) from error
+    except BaseException:
+        discard(beside)
+        raise
+    return beside
+
+
+def stage_all(contents: Mapping[Path, bytes], sync: Sequence[Path] = ()) -> dict[Path, Path]:
+    """Stage several files, each as `stage` does; return the hidden name of each.
+
+    At once, as a disk that is asked by several threads takes one turn for all of them: 1 to 4 ms
+    instead of 10 for three files.
+
+    Args:
+        contents: By path.
+        sync: Files that were appended to, for whose content the disk is waited for too.
+
+    Raises:
+        HydrofoilError: The system refused one of them. Nothing is left behind.
+    """
+    with ThreadPoolExecutor(len(contents) + len(sync)) as pool:
+        staging = {path: pool.submit(stage, path, content) for path, content in contents.items()}
+        syncing = [pool.submit(sync_file, path) for path in sync]
+    failed = [error for one in (*staging.values(), *syncing) if (error := one.exception())]
+    if failed:
+        for one in staging.values():
+            if not one.exception():
+                discard(one.result())
+        raise failed[0]
+    return {path: one.result() for path, one in staging.items()}
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the disk has a file's content.
+
+    Raises:
+        HydrofoilError: The system refused.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def write_all(handle: int, content: bytes) -> None:
+    """Write to an open file until all is written."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+
+
+def put_in_place(staged: Path, path: Path) -> None:
+    """Let a file that was written beside take its place.
+
+    Raises:
+        HydrofoilError: The system refused.
+    """
+    try:
+        os.replace(staged, path)
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def discard(path: Path) -> None:
+    """Remove a file, if it is there and that can be done."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder.
+
+    Raises:
+        HydrofoilError: The system refused.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # some network disks cannot
+                raise
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise not_written(folder, error) from error

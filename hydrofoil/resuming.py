@@ -1,0 +1,154 @@
+"""What `resume` does beside training: extend a run, say what differs, prove that resuming is exact.
+
+Axes: N pictures.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hydrofoil.data.batches import epoch_order
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.split import Split
+from hydrofoil.environment import differences, environment
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.models import build
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.native import Unsupported
+from hydrofoil.native.build import compiler
+from hydrofoil.recipe import read_recipe
+from hydrofoil.report.text import plural
+from hydrofoil.run import Run, command
+from hydrofoil.train.executors import prepare
+from hydrofoil.train.state import State
+
+PROVE_STEPS = 8
+
+
+def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
+    """Let a run train for another number of epochs; return it, and what a person should know.
+
+    Args:
+        run: Whose recipe.toml is written anew.
+        overrides: train.epochs=N, and nothing else.
+
+    Raises:
+        HydrofoilError: Another field, or fewer epochs than are done.
+    """
+    recipe, before = read_recipe(str(run.path / "recipe.toml"), overrides), run.recipe
+    same = recipe.model_copy(update={"train": before.train})
+    epochs, old = recipe.train.epochs, before.train.epochs
+    if same != before or recipe.train.model_copy(update={"epochs": old}) != before.train:
+        raise HydrofoilError(
+            f"resume {' '.join(overrides)}: expected train.epochs=N alone: "
+            "a run that goes on with another recipe would be neither's.\n"
+            f"Train anew with: {command('train', run.path / 'recipe.toml')} FIELD=VALUE"
+        )
+    begun = run.epochs_kept() + bool(run.steps_kept())
+    if epochs < begun:
+        raise HydrofoilError(f"train.epochs = {epochs}: expected at least {begun}, already begun.")
+    if epochs == old:
+        return run, []
+    run.log({"event": "extended", "epochs": [old, epochs]})
+    run.write("recipe.toml", recipe.toml().encode())
+    # No recipe has a learning rate that depends on the number of epochs. One that did would have
+    # to be named here: its rates until now are those of the old number.
+    notes = [f"{old} epochs become {epochs}, to the bits of a run that was asked for {epochs}"]
+    if recipe.train.select == "last" and run.epochs_kept():
+        notes.append(f"the weights kept until now, of epoch {run.epochs_kept()}, give way")
+    if run.test():
+        notes.append("test.json is of the weights kept until now")
+    return Run(run.path, recipe), notes
+
+
+def changes(run: Run, device: torch.device) -> list[str]:
+    """Say what is not as it was when the run began, so that its end may have other bits."""
+    before, now = run.environment(), environment(device, [])
+    native = [
+        e["compiler"] for e in run.events() if e.get("event") == "executor" and "compiler" in e
+    ]
+    if native:
+        before["compiler"] = native[-1]
+        try:
+            now["compiler"] = compiler()[1].partition("\n")[0]
+        except Unsupported:
+            now["compiler"] = "missing"
+    return [f"{one}: the end may have other bits" for one in differences(before, now)]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How two ways of training the same steps compare.
+
+    Args:
+        compared: What was done, in words.
+        tensors: How many tensors were compared, bit by bit.
+        differing: The names of those, and of numbers, that are not the same.
+    """
+
+    compared: str
+    tensors: int
+    differing: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the proof for a program."""
+        return {**vars(self), "same": not self.differing}
+
+
+def prove(
+    run: Run, model: Classifier, pictures: Pictures, split: Split, state: State, execute: str | None
+) -> Proof:
+    """Train a few steps straight on, and the same ones from a checkpoint read anew; compare.
+
+    The run stays as it is; the model and state do not.
+
+    Args:
+        run: Says the recipe.
+        model: As the last checkpoint has it.
+        pictures: The set.
+        split: Says what to train on.
+        state: As the last checkpoint has it.
+        execute: What runs the steps; default: what ran them.
+    """
+    recipe, size = run.recipe, run.recipe.train.batch_size
+    steps = ceil(len(split.train) / size)
+    half = min(PROVE_STEPS, steps // 2)
+    first, number = min(state.step, steps - 2 * half), state.epoch + 1
+    order_N = epoch_order(split.train, recipe.train.seed, number).to(model.device)
+
+    def train(model: Classifier, state: State, start: int) -> None:
+        executor = prepare(model, pictures, split, recipe, state, execute=execute).executor
+        model.train()
+        part_N = order_N[start * size : (start + half) * size]
+        executor.train_steps(part_N, number, start + 1, state.sums)
+        state.step = start + half
+
+    train(model, state, first)
+    again = build(recipe, pictures.shape, pictures.classes).to(model.device)
+    fresh = State.fresh(again, recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        beside = Run(Path(folder), recipe)
+        beside.save(model, state.tensors(model), state.numbers())
+        beside.load_last(again, fresh)
+    execute = state.executor
+    for one, its in ((model, state), (again, fresh)):
+        train(one, its, first + half)
+    ours, theirs = state.tensors(model), fresh.tensors(again)
+    differing = [
+        name
+        for name in sorted(ours.keys() | theirs.keys())
+        if name not in ours or name not in theirs or not torch.equal(ours[name], theirs[name])
+    ]
+    numbers, others = state.numbers(), fresh.numbers()
+    differing += [name for name in numbers if numbers[name] != others[name]]
+    return Proof(
+        f"epoch {number}, steps {first + 1} to {first + 2 * half} by {execute}: straight on, and "
+        f"saved after step {first + half}, read into a fresh model and {plural(half, 'step')} more",
+        len(ours),
+        differing,
+    )
