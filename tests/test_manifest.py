@@ -1,0 +1,297 @@
+"""A run's files are whole, whatever the process died of, and what was changed since is refused."""
+
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hydrofoil import Classifier, HydrofoilError, Run, State, build, draw_split, load, read_recipe
+from hydrofoil.manifest import NAME, Manifest
+from tests.resume_steps import command, model
+
+CPU = torch.device("cpu")
+READERS: dict[str, Callable[[Run], object]] = {
+    "recipe.toml": lambda run: Run.open(run.path),
+    "environment.json": lambda run: run.environment(),
+    "split.npz": lambda run: run.split(),
+    "log.jsonl": lambda run: run.events(),
+    "best.safetensors": lambda run: run.load_best(CPU),
+    "last.safetensors": lambda run: run.read("last.safetensors"),
+    "previous.safetensors": lambda run: run.read("previous.safetensors"),
+    "test.json": lambda run: run.test(),
+    "figures/confusion.png": lambda run: run.read("figures/confusion.png"),
+    "manifest.json": lambda run: run.environment(),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("finished") / "run"
+    with model("plain"):
+        quick = ("train.epochs=3", "train.execute=eager", "train.save_steps=30")
+        assert command("train", "digits", *quick, "--test", "--run", path)[0] == 0
+    return path
+
+
+@pytest.fixture
+def run(finished: Path) -> Run:
+    return Run.open(shutil.copytree(finished, "run"))
+
+
+def flipped(content: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(content))
+    return content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :]
+
+
+def cut(content: bytes, rng: random.Random) -> bytes:
+    return content[: rng.randrange(len(content))]
+
+
+def swapped(content: bytes, rng: random.Random) -> bytes:
+    while True:
+        first, second = sorted(rng.sample(range(len(content)), 2))
+        if content[first] != content[second]:
+            break
+    new = bytearray(content)
+    new[first], new[second] = content[second], content[first]
+    return bytes(new)
+
+
+def test_the_manifest_knows_every_file(run: Run) -> None:
+    known = Manifest.read(run.path)
+    assert known
+    files = {str(p.relative_to(run.path)) for p in run.path.rglob("[!.]*") if p.is_file()}
+    assert set(known.files) == files - {NAME}
+    assert set(READERS) - set(known.files) == {NAME}
+    assert {len(contents) for contents in known.files.values()} == {1}
+
+
+@pytest.mark.parametrize("change", [flipped, cut, swapped])
+@pytest.mark.parametrize("name", READERS)
+def test_a_file_that_was_changed_is_refused_by_name(
+    name: str, change: Callable[[bytes, random.Random], bytes], run: Run
+) -> None:
+    rng, path = random.Random(f"{name} {change.__name__}"), run.path / name
+    content = path.read_bytes()
+    for _ in range(25):
+        path.write_bytes(change(content, rng))
+        with pytest.raises(HydrofoilError, match="its content is not what was written") as caught:
+            READERS[name](run)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert len(str(caught.value).splitlines()) <= 3
+    path.write_bytes(content)
+    READERS[name](run)
+
+
+@pytest.mark.parametrize("verb", ["show", "test", "predict", "resume"])
+@pytest.mark.parametrize("name", READERS)
+def test_no_verb_loads_what_was_changed(verb: str, name: str, run: Run) -> None:
+    path, rng = run.path / name, random.Random(verb)
+    path.write_bytes(flipped(path.read_bytes(), rng))
+    status, told = command(verb, run.path, *(["x.png"] if verb == "predict" else []))
+    assert "Traceback" not in told
+    if status == 2 and name != "manifest.json" and "x.png: " not in told:
+        assert f"{path}: its content is not what was written" in told
+    if verb == "resume" and name == "last.safetensors":  # the one before it is whole
+        assert status == 0
+        assert f"note: {path}: its content is not what was written" in told
+        assert "note: going on from previous.safetensors" in told
+        assert Run.open(run.path).epochs_kept() == 3
+    if verb == "resume" and name == "best.safetensors":  # it is in the checkpoint, too
+        assert status == 0
+        assert Run.open(run.path).load_best(CPU)[1] == 3
+
+
+def test_a_file_under_another_ones_name_is_refused(run: Run) -> None:
+    for first, second in (("last", "previous"), ("best", "last")):
+        paths = [run.path / f"{name}.safetensors" for name in (first, second)]
+        contents = [path.read_bytes() for path in paths]
+        for path, content in zip(paths, reversed(contents), strict=True):
+            path.write_bytes(content)
+        for path in paths:
+            with pytest.raises(HydrofoilError, match=f"{path.name}: its content is not what"):
+                run.read(path.name)
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
+
+
+def test_lines_after_the_last_that_is_known_may_be_half_written(run: Run) -> None:
+    before = run.events()
+    with open(run.path / "log.jsonl", "a") as file:
+        file.write('{"event": "loss", "ep')
+    assert run.events() == before
+    run.log({"event": "mine"})
+    assert run.events() == [*before, {"event": "mine"}]
+
+
+def test_a_log_that_lost_its_end_is_refused(run: Run) -> None:
+    path = run.path / "log.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(HydrofoilError, match=r"log\.jsonl: its content is not what was written"):
+        run.events()
+    path.unlink()
+    with pytest.raises(HydrofoilError, match=r"log\.jsonl: cannot be read"):
+        run.events()
+
+
+def test_a_run_from_before_there_was_a_manifest_opens_and_gets_one(run: Run) -> None:
+    (run.path / NAME).unlink()
+    assert run.load_best(CPU)[1] == 3
+    assert command("test", run.path)[0] == 0
+    known = Manifest.read(run.path)
+    assert known
+    assert set(known.files) >= {"recipe.toml", "last.safetensors", "test.json"}
+
+
+# ── a process that dies in a save ────────────────────────────────────────────────────────────────
+
+
+class Killed(BaseException):
+    """Stands for a process that is gone: nothing that it calls afterwards has any effect."""
+
+
+CALLS = ("open", "write", "fsync", "replace", "ftruncate", "unlink", "close")
+
+
+def kill_at(number: int, patch: pytest.MonkeyPatch) -> list[str]:
+    """Let the system call of that number, counted from 1, and all after it, not be made."""
+    made: list[str] = []
+
+    def counted(name: str) -> Callable[..., Any]:
+        real = getattr(os, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            made.append(name)
+            if len(made) >= number:
+                if name == "close":
+                    real(*arguments)  # the system closes a dead process's files
+                raise Killed
+            if name == "write" and len(made) == number - 1:  # a part of it was written
+                real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+                raise Killed
+            return real(*arguments, **options)
+
+        return call
+
+    for name in CALLS:
+        patch.setattr(os, name, counted(name))
+    return made
+
+
+@pytest.fixture
+def training() -> tuple[Run, Classifier, State]:
+    recipe = read_recipe("digits", ["train.epochs=9"])
+    pictures = load("digits")
+    split = draw_split(pictures, **recipe.split_options())
+    model = build(recipe, pictures.shape, pictures.classes)
+    state = State.fresh(model, recipe)
+    run = Run.create(Path("killed"), recipe, split, {})
+    for epoch in (1, 2):
+        save_epoch(run, model, state, epoch)
+    return run, model, state
+
+
+def save_epoch(run: Run, model: Classifier, state: State, epoch: int) -> None:
+    """Let the weights be those of an epoch, count it, and save it."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(epoch)
+    state.epoch = epoch - 1
+    state.finish(model, "last", None)
+    scores = {"loss": 1.0, "accuracy": 0.5, "right": 1, "count": 2}
+    seconds = {"train_seconds": 1.0, "valid_seconds": 0.0}
+    line = {"epoch": epoch, "train": scores, "valid": None, "best": True, **seconds}
+    run.log({"event": "epoch", **line})
+    run.save(model, state.tensors(model), state.numbers())
+
+
+def filled(model: Classifier) -> set[float]:
+    return {float(value) for p in model.parameters() for value in p.detach().flatten().unique()}
+
+
+def test_a_process_killed_at_any_call_of_a_save_leaves_a_whole_checkpoint(
+    training: tuple[Run, Classifier, State],
+) -> None:
+    run, model, state = training
+    before = Path("before")
+    shutil.copytree(run.path, before)
+    number, epochs_found, calls = 0, [], ["save"]
+    while number <= len(calls):
+        number += 1
+        shutil.rmtree(run.path)
+        shutil.copytree(before, run.path)
+        with pytest.MonkeyPatch.context() as patch:
+            calls = kill_at(number, patch)
+            try:
+                save_epoch(Run(run.path, run.recipe), model, state, 3)
+            except Killed:
+                pass
+        again = Run.open(run.path)
+        kept = again.load_best(CPU)[1]
+        assert again.epochs()[-1]["epoch"] == max(kept, again.epochs_kept())  # as `show` reads it
+        with again.writing():
+            fresh = build(run.recipe, model.shape, model.classes)
+            found = State.fresh(fresh, run.recipe)
+            assert again.load_last(fresh, found) == []
+            epochs_found.append(found.epoch)
+            assert filled(fresh) == {float(found.epoch)}
+            best, epoch = again.load_best(CPU)
+            assert (epoch, filled(best)) == (found.epoch, {float(epoch)})
+            assert [one["epoch"] for one in again.events()] == list(range(1, found.epoch + 1))
+            save_epoch(again, fresh, found, found.epoch + 1)
+        assert not [path for path in run.path.iterdir() if path.name.startswith(".last")]
+        assert Run.open(run.path).epochs_kept() == found.epoch == epochs_found[-1] + 1
+        for name in ("last.safetensors", "previous.safetensors", "best.safetensors"):
+            Run.open(run.path).read(name)
+    assert {2, 3} == set(epochs_found)
+    assert epochs_found == sorted(epochs_found)
+    assert number > 20
+
+
+def test_a_call_that_fails_in_a_save_leaves_a_whole_checkpoint_and_a_sentence(
+    training: tuple[Run, Classifier, State],
+) -> None:
+    run, model, state = training
+    before = Path("before")
+    shutil.copytree(run.path, before)
+    for call in ("open", "write", "fsync", "replace"):
+        number = failed = 1
+        while failed:
+            failed = 0
+            shutil.rmtree(run.path)
+            shutil.copytree(before, run.path)
+            process = Run(run.path, run.recipe)
+            with pytest.MonkeyPatch.context() as patch:
+                count = 0
+                real = getattr(os, call)
+
+                def refused(*arguments: Any, real: Any = real, **options: Any) -> Any:
+                    nonlocal count
+                    count += 1
+                    if count == number:  # noqa: B023
+                        raise OSError(28, "No space left on device")
+                    return real(*arguments, **options)
+
+                patch.setattr(os, call, refused)
+                try:
+                    save_epoch(process, model, state, 3)
+                except HydrofoilError as error:
+                    failed = 1
+                    assert "cannot be written: No space left on device.\nThe disk" in str(error)
+            fresh = build(run.recipe, model.shape, model.classes)
+            found = State.fresh(fresh, run.recipe)
+            other = Run.open(run.path)
+            assert other.load_last(fresh, found) == []
+            assert filled(fresh) == {float(found.epoch)}
+            assert found.epoch in ((2, 3) if failed else (3,))
+            save_epoch(process, model, state, 4)  # the same process, once there is room
+            assert Run.open(run.path).epochs_kept() == 4
+            for name in ("last.safetensors", "previous.safetensors", "best.safetensors"):
+                Run.open(run.path).read(name)
+            number += 1
+        assert number > 2
