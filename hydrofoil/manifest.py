@@ -108,6 +108,8 @@ def cure(path: Path) -> str:
         "recipe.toml": f"To train longer: hydrofoil resume {run} train.epochs=N; another recipe "
         "needs a run of its own.",
         "best.safetensors": f"Written again from the last checkpoint by: hydrofoil resume {run}",
-        "test.json": f"Written again by: hydrofoil test {run}",
+        **dict.fromkeys(
+            ("test.json", "answers.npz", "shown.npz"), f"Written again by: hydrofoil test {run}"
+        ),
     }
     return f"\n{cures[path.name]}" if path.name in cures else ""
