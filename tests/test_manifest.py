@@ -88,7 +88,7 @@ def test_a_file_that_was_changed_is_refused_by_name(
     READERS[name](run)
 
 
-@pytest.mark.parametrize("verb", ["show", "test", "predict", "resume"])
+@pytest.mark.parametrize("verb", ["predict", "resume"])
 @pytest.mark.parametrize("name", READERS)
 def test_no_verb_loads_what_was_changed(verb: str, name: str, run: Run) -> None:
     path, rng = run.path / name, random.Random(verb)
@@ -105,6 +105,15 @@ def test_no_verb_loads_what_was_changed(verb: str, name: str, run: Run) -> None:
     if verb == "resume" and name == "best.safetensors":  # it is in the checkpoint, too
         assert status == 0
         assert Run.open(run.path).load_best(CPU)[1] == 3
+
+
+@pytest.mark.parametrize(("verb", "name"), [("show", "log.jsonl"), ("test", "split.npz")])
+def test_what_a_verb_reads_is_refused_by_name(verb: str, name: str, run: Run) -> None:
+    path = run.path / name
+    path.write_bytes(flipped(path.read_bytes(), random.Random(0)))
+    status, told = command(verb, run.path)
+    assert status == 2
+    assert f"{path}: its content is not what was written" in told
 
 
 def test_a_file_under_another_ones_name_is_refused(run: Run) -> None:

@@ -169,3 +169,12 @@ def test_a_broken_recipe_file_is_named(
 
 def test_a_recipes_text_is_the_file_with_its_comments() -> None:
     assert "# transforms.Normalize" in recipe_text("cifar10-cnn3")
+
+
+def test_when_a_run_is_saved_is_no_part_of_what_it_computes() -> None:
+    plain = read_recipe("digits")
+    free = ["train.save_steps=3", "train.save_seconds=0", "train.log_every=2", "train.epochs=7"]
+    assert read_recipe("digits", free).hash() == plain.hash()
+    assert read_recipe("digits", ["train.batch_size=3"]).hash() != plain.hash()
+    with pytest.raises(HydrofoilError, match=r"train\.on_nan"):
+        read_recipe("digits", ["train.on_nan=ignore"])
