@@ -447,7 +447,9 @@ def test_two_recipes_are_trained_tested_and_compared(cli: Cli, runs: Path) -> No
     assert "6 of 6: B, seed 2" in output
     assert output.count(", there\n") == 6
     (kept,) = runs.glob("compare-digits-*-digits-*.json")
-    assert output.rstrip().endswith(f"kept: {kept}")
+    page = kept.with_suffix(".html")
+    assert output.rstrip().endswith(f"kept: {kept}, and as a page: {page}")
+    assert "Is B better than A?" in page.read_text("utf-8")
     content = json.loads(kept.read_text())
     assert content["differs"] == {"optimizer.lr": [0.02, 0.001]}
     assert content["a"]["seeds"] == [0, 1, 2]

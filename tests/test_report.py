@@ -248,9 +248,7 @@ def test_an_untested_run_says_how_to_test_it(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "r", tested=False)
-    recipe = run.path / "recipe.toml"
-    recipe.write_text(recipe.read_text().replace("epochs = 2", "epochs = 5"))
+    run = make_run(tmp_path / "r", epochs=5, stop_after=2)
     text = read(run_page(run.path)).text
     assert "The training is not finished: 2 of 5 epochs." in text
     assert f"hydrofoil resume {run.path}" in text
