@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hydrofoil.run import Run
     from hydrofoil.sides import Job
     from hydrofoil.train.state import State
+    from hydrofoil.track import Tracking
 
 REPOSITORY = Path(__file__).parents[1]  # in a clone or an editable install
 
@@ -59,6 +60,15 @@ def _path(given: str | Path) -> Path:
     return Path(text)
 
 
+def _check_trackers(names: list[str] | None) -> list[str]:
+    """Refuse a tracker that is unknown or not installed while the command line is read."""
+    if names:
+        from hydrofoil.track import check_trackers
+
+        check_trackers(names)
+    return names or []
+
+
 RecipeName = Annotated[str, _argument("RECIPE", "A shipped recipe's name, or a file's path.")]
 Overrides = Annotated[
     list[str] | None, _argument("[FIELD=VALUE]...", "Override: train.epochs=3 optimizer.lr=0.01")
@@ -72,6 +82,15 @@ Seed = Annotated[int | None, _option("--seed", "N", "The recipe's train.seed.", 
 Device = Annotated[str, _option("--device", "NAME", "auto (default), cpu, cuda, cuda:1 or mps.")]
 DataRoot = Annotated[
     str, _option("--data-root", "DIR", "Where the sets lie; default: HYDROFOIL_DATA or the cache.")
+]
+Track = Annotated[
+    list[str] | None,
+    _option(
+        "--track",
+        "NAME",
+        "Also tell tensorboard or mlflow; may be given twice.",
+        callback=_check_trackers,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -266,6 +285,7 @@ def train(
     device: Device = "auto",
     data_root: DataRoot = "",
     then_test: Annotated[bool, typer.Option("--test", help="Test the kept weights too.")] = False,
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Train a recipe, and keep everything in a run folder."""
@@ -295,13 +315,13 @@ def train(
     state = State.fresh(model, recipe)
     run = Run.create(run_folder, recipe, split, environment(place, context.obj))
     say(f"{text.recipe_lines(recipe)}\n{text.split_line(recipe, split)}\nrun: {run.path}")
-    with run.writing():
+    with run.writing(), _tracking(run, track) as tracking:
         _log_data(run, pictures, split, data_seconds)
         with _stoppable(run, data_root), Follower(run, say, model, state) as follower:
             executor = follower.prepared(prepare(model, pictures, split, recipe, state))
             for epoch in fit(
                 model, pictures, split, recipe,
-                state=state, executor=executor, watch=follower.watch,
+                state=state, executor=executor, watch=tracking.watch(follower.watch),
             ):  # fmt: skip
                 follower.keep(epoch)
         summary = follower.summary()
@@ -328,6 +348,7 @@ def resume(
     prove: Annotated[
         bool, typer.Option("--prove", help="Only show, in a few steps, that resuming is exact.")
     ] = False,
+    track: Track = None,
     device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
@@ -362,13 +383,17 @@ def resume(
             _prove(run, model, pictures, split, state, execute, as_json)
             return
         _log_data(run, pictures, split, seconds)
-        with _stoppable(run, data_root), Follower(run, say, model, state) as follower:
+        with (
+            _stoppable(run, data_root),
+            _tracking(run, track) as tracking,
+            Follower(run, say, model, state) as follower,
+        ):
             executor = follower.prepared(
                 prepare(model, pictures, split, recipe, state, execute=execute)
             )
             for epoch in fit(
                 model, pictures, split, recipe,
-                state=state, executor=executor, watch=follower.watch,
+                state=state, executor=executor, watch=tracking.watch(follower.watch),
             ):  # fmt: skip
                 follower.keep(epoch)
         summary = follower.summary()
@@ -415,6 +440,7 @@ def import_weights(
 @app.command()
 def test(
     run_folder: RunFolder,
+    track: Track = None,
     device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
@@ -424,7 +450,7 @@ def test(
     from hydrofoil.run import Run
 
     run, place = Run.open(run_folder), pick_device(device)
-    with run.writing():
+    with run.writing(), _tracking(run, track):
         pictures = _load(run.recipe, data_root)
         result = _test(run, place, pictures, _sayer(as_json))
     _print_json(as_json, result)
@@ -752,6 +778,13 @@ def _log_data(run: "Run", pictures: "Pictures", split: "Split", seconds: float) 
 
     counts = {part: pictures.counts(getattr(split, part)) for part in PARTS}
     run.log({"event": "data", "seconds": seconds, "counts": counts})
+
+
+def _tracking(run: "Run", names: list[str] | None) -> "Tracking":
+    """Return what tells the trackers of a run; one that fails is told of on standard error."""
+    from hydrofoil.track import Tracking
+
+    return Tracking(run, names or [], lambda line: print(line, file=sys.stderr))
 
 
 @contextmanager

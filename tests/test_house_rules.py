@@ -27,7 +27,7 @@ FLOW = [
     ["sides"],
     ["ship"],
     ["report"],
-    ["stopping", "progress", "resuming"],
+    ["stopping", "progress", "resuming", "track"],
     ["cli"],
 ]
 PUBLIC = """
