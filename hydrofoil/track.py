@@ -356,7 +356,7 @@ class Tracking:
         test, figures = self.run.test(), dict[str, Path]()
         opened = test["opened"] if test else 0
         if test:
-            scalars = [Scalar(n, opened, v, time.time()) for n, v in test_values(test).items()]
+            scalars = [Scalar(n, opened, v, time.time()) for n, v in result_values(test).items()]
             self.trackers[name].tell(scalars)
             drawn = [
                 kind for kind in FIGURES if kind != "mistakes" or test["right"] < test["count"]
@@ -403,7 +403,7 @@ def event_values(
     return 0, {}
 
 
-def test_values(test: Mapping[str, Any]) -> dict[str, float]:
+def result_values(test: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of test.json that the log has not: loss, interval, recall by class."""
     low, high = test["interval"]
     values = {"test/loss": test["loss"], "test/accuracy_low": low, "test/accuracy_high": high}
