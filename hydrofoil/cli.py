@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from hydrofoil.recipe import Recipe
     from hydrofoil.run import Run
     from hydrofoil.sides import Job
-    from hydrofoil.train.state import State
     from hydrofoil.track import Tracking
+    from hydrofoil.train.state import State
 
 REPOSITORY = Path(__file__).parents[1]  # in a clone or an editable install
 
@@ -91,6 +91,16 @@ Track = Annotated[
         "Also tell tensorboard or mlflow; may be given twice.",
         callback=_check_trackers,
     ),
+]
+OtherEpochs = Annotated[
+    list[str] | None, _argument("[train.epochs=N]", "Train for another number of epochs.")
+]
+Execute = Annotated[
+    str | None,
+    _option("--execute", "NAME", "Go on with eager, compile, graph or native; default: as begun."),
+]
+Prove = Annotated[
+    bool, typer.Option("--prove", help="Only show, in a few steps, that resuming is exact.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -336,18 +346,9 @@ def train(
 @app.command()
 def resume(
     run_folder: RunFolder,
-    overrides: Annotated[
-        list[str] | None, _argument("[train.epochs=N]", "Train for another number of epochs.")
-    ] = None,
-    execute: Annotated[
-        str | None,
-        _option(
-            "--execute", "NAME", "Go on with eager, compile, graph or native; default: as begun."
-        ),
-    ] = None,
-    prove: Annotated[
-        bool, typer.Option("--prove", help="Only show, in a few steps, that resuming is exact.")
-    ] = False,
+    overrides: OtherEpochs = None,
+    execute: Execute = None,
+    prove: Prove = False,
     track: Track = None,
     device: Device = "auto",
     data_root: DataRoot = "",
