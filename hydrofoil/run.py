@@ -61,6 +61,7 @@ if TYPE_CHECKING:  # a reader of runs, such as the report, needs no training cod
     from hydrofoil.train.state import State
 
 ANSWER_FIELDS = ("index_N", "labels_N", "logits_NK")
+CHECKPOINTS = ("last.safetensors", "previous.safetensors")
 BEGINNINGS = {".lock", manifest.NAME, "environment.json", "split.npz"}  # before it is a run
 
 
@@ -386,7 +387,8 @@ class Run:
     ) -> None:
         """Keep a checkpoint and the best weights that it tells of.
 
-        The best weights come first: best.safetensors is never behind the checkpoint.
+        The best weights come first: best.safetensors is never behind the checkpoint. But a first
+        checkpoint comes before them: where there are best weights and no checkpoint, it was lost.
 
         Args:
             model: Whose training it is.
@@ -400,6 +402,8 @@ class Run:
         # The numbers travel in the tensors' file, so that the two cannot come from two moments.
         metadata = {"numbers": json.dumps(numbers), "recipe": self.recipe.hash()}
         files["last.safetensors"] = save_tensors(_plain(tensors), metadata)
+        if not any((self.path / name).exists() for name in CHECKPOINTS):
+            files = dict(reversed(files.items()))
         self.write_files(files, aside={"last.safetensors": "previous.safetensors"})
 
     def load_last(self, model: Classifier, state: "State") -> list[str]:
@@ -414,7 +418,7 @@ class Run:
             HydrofoilError: Checkpoints are missing, or all are broken or another recipe's.
         """
         errors: list[HydrofoilError] = []
-        for name in ("last.safetensors", "previous.safetensors"):
+        for name in CHECKPOINTS:
             if not (self.path / name).exists():
                 continue
             try:
@@ -427,12 +431,12 @@ class Run:
             return [*map(str, errors), *([f"going on from {name}"] if errors else [])]
         if errors:
             raise errors[0]
-        logged = sum(event.get("event") == "epoch" for event in self.events())
-        if logged or (self.path / "best.safetensors").exists():
+        if (self.path / "best.safetensors").exists():  # so there was a checkpoint: see `save`
             raise HydrofoilError(
                 f"{self.path / 'last.safetensors'}: missing, so there is nothing to go on from.\n"
                 f"Train anew with: {command('train', self.path / 'recipe.toml')}"
             )
+        self.forget_after(0)  # what was logged before a first save that did not end
         return []
 
     def _restore(self, name: str, model: Classifier, state: "State") -> None:
@@ -479,7 +483,7 @@ class Run:
 
     def _last_numbers(self) -> dict[str, Any]:
         """Return the numbers of the last checkpoint; nothing if there is none that is whole."""
-        for name in ("last.safetensors", "previous.safetensors"):
+        for name in CHECKPOINTS:
             with contextlib.suppress(HydrofoilError, KeyError, ValueError, TypeError):
                 return dict(json.loads(_metadata(self.read(name))["numbers"]))
         return {}

@@ -206,12 +206,23 @@ def test_a_lost_checkpoint_is_not_trained_over(run: Run) -> None:
     fields = dict.fromkeys(["valid", "best", "train_seconds", "valid_seconds"])
     for epoch in (1, 2):
         run.log({"event": "epoch", "epoch": epoch, "train": {}, **fields})
-    (run.path / "best.safetensors").unlink()
-    with pytest.raises(HydrofoilError, match=r"best\.safetensors: missing(.|\n)*hydrofoil resume"):
-        run.load_best(CPU)
+    last = (run.path / "last.safetensors").read_bytes()
     (run.path / "last.safetensors").unlink()
     with pytest.raises(HydrofoilError, match=r"last\.safetensors: missing(.|\n)*Train anew"):
         run.load_last(model, state)
+    (run.path / "last.safetensors").write_bytes(last)
+    (run.path / "best.safetensors").unlink()
+    with pytest.raises(HydrofoilError, match=r"best\.safetensors: missing(.|\n)*hydrofoil resume"):
+        run.load_best(CPU)
+
+
+def test_what_was_logged_before_a_first_save_that_did_not_end_is_forgotten(run: Run) -> None:
+    pictures = load("digits")
+    model = build(run.recipe, pictures.shape, pictures.classes)
+    fields = dict.fromkeys(["valid", "best", "train_seconds", "valid_seconds"])
+    run.log({"event": "executor"}, {"event": "epoch", "epoch": 1, "train": {}, **fields})
+    assert run.load_last(model, State.fresh(model, run.recipe)) == []
+    assert run.events() == [{"event": "executor"}]
 
 
 @pytest.mark.parametrize(
