@@ -54,6 +54,7 @@ def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
         raise HydrofoilError(f"train.epochs = {epochs}: expected at least {begun}, already begun.")
     if epochs == old:
         return run, []
+    tested = run.test()  # a broken one is refused before anything is written
     run.log({"event": "extended", "epochs": [old, epochs]})
     run.write("recipe.toml", recipe.toml().encode())
     # No recipe has a learning rate that depends on the number of epochs. One that did would have
@@ -61,7 +62,7 @@ def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
     notes = [f"{old} epochs become {epochs}, to the bits of a run that was asked for {epochs}"]
     if recipe.train.select == "last" and run.epochs_kept():
         notes.append(f"the weights kept until now, of epoch {run.epochs_kept()}, give way")
-    if run.test():
+    if tested:
         notes.append("test.json is of the weights kept until now")
     return Run(run.path, recipe), notes
 
