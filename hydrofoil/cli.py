@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO, TextIOWrapper
 from itertools import zip_longest
 from pathlib import Path
@@ -119,17 +119,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given = list(sys.argv[1:] if arguments is None else arguments)
         status = app(args=given or ["--help"], standalone_mode=False, obj=given)
     except HydrofoilError as error:
-        print(error, file=sys.stderr)
+        _tell(error)
         status = 2
     except usage_error as error:
-        print(f"{error.format_message()}\nSee: hydrofoil --help", file=sys.stderr)
+        _tell(f"{error.format_message()}\nSee: hydrofoil --help")
         status = 2
     except (KeyboardInterrupt, typer.Abort):
-        print("stopped.", file=sys.stderr)
+        _tell("stopped.")
         status = 130
     except OSError as error:  # that nobody nearer has put into words
         name = f"{error.filename}: " if error.filename else ""
-        print(f"{name}{error.strerror or error}.", file=sys.stderr)
+        _tell(f"{name}{error.strerror or error}.")
         status = 2
     except Exception as error:
         status = _say_unexpected(error)
@@ -143,13 +143,19 @@ def _say_unexpected(error: Exception) -> int:
         isinstance(error, RuntimeError) and "memory" in str(error)
     ):
         said = str(error).splitlines()[0][:150] if str(error) else ""
-        print(f"out of memory: {said}\nTry a smaller train.batch_size or model.", file=sys.stderr)
+        _tell(f"out of memory: {said}\nTry a smaller train.batch_size or model.")
         return 2
     import traceback
 
     traceback.print_exception(error)
-    print(BUG, file=sys.stderr)
+    _tell(BUG)
     return 1
+
+
+def _tell(line: object) -> None:
+    """Print a line on standard error; where nothing can be written there, the status must do."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _print(line: object) -> None:
@@ -158,6 +164,10 @@ def _print(line: object) -> None:
         print(line, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        from hydrofoil.files import not_written
+
+        raise not_written(Path("standard output"), error) from error
 
 
 def _note(line: str) -> None:
@@ -558,7 +568,7 @@ def report(
         import webbrowser
 
         if not webbrowser.open((out or path).resolve().as_uri()):
-            print(f"No browser was found: open {out or path} by hand.", file=sys.stderr)
+            _tell(f"No browser was found: open {out or path} by hand.")
 
 
 @app.command()
@@ -600,9 +610,7 @@ def compare(
     try:
         _complete(context, sides, device, data_root, say)
     except (KeyboardInterrupt, typer.Exit) as left:
-        print(
-            f"Go on with the comparison: {shlex.join(['hydrofoil', *context.obj])}", file=sys.stderr
-        )
+        _tell(f"Go on with the comparison: {shlex.join(['hydrofoil', *context.obj])}")
         raise typer.Exit(getattr(left, "exit_code", 130)) from None
     kept = kept_path(*sides, runs)
     comparison = compare_jobs(*sides, points, kept)
@@ -800,10 +808,9 @@ def _stoppable(run: "Run", data_root: str) -> Generator[None]:
         done, steps = run.epochs_kept(), run.steps_kept()
         part = f" and {text.plural(steps, 'step')}" if steps else ""
         go_on = command("resume", run.path, data_root)
-        print(
+        _tell(
             f"\nstopped after {done} of {run.recipe.train.epochs} epochs{part}.\n"
-            f"Go on with: {go_on}",
-            file=sys.stderr,
+            f"Go on with: {go_on}"
         )
         raise typer.Exit(128 + getattr(stopped, "number", 2)) from None
 
