@@ -179,7 +179,8 @@ class Run:
             HydrofoilError: The system refused; what lies there is still whole.
         """
         before = Manifest.read(self.path)
-        moves = {old: new for old, new in (aside or {}).items() if (self.path / old).exists()}
+        # A broken file is not kept: it would take the place of the whole one before it.
+        moves = {old: new for old, new in (aside or {}).items() if self._on_disk(old, before)}
         now = {name: self._on_disk(name, before) for name in (*contents, *moves.values())}
         coming = {name: Digest.of(content) for name, content in contents.items()}
         coming |= {new: moved for old, new in moves.items() if (moved := now[old])}
