@@ -418,20 +418,23 @@ class Run:
         Raises:
             HydrofoilError: Checkpoints are missing, or all are broken or another recipe's.
         """
-        errors: list[HydrofoilError] = []
+        notes: list[str] = []
+        broken: list[HydrofoilError] = []
         for name in CHECKPOINTS:
             if not (self.path / name).exists():
+                notes += [f"{self.path / name}: missing"] if self._is_lost(name) else []
                 continue
             try:
                 self._restore(name, model, state)
             except HydrofoilError as error:
-                errors.append(error)
+                broken.append(error)
+                notes.append(str(error))
                 continue
             self._put_best_back(model, state)
             self.forget_after(state.epoch, state.step)
-            return [*map(str, errors), *([f"going on from {name}"] if errors else [])]
-        if errors:
-            raise errors[0]
+            return [*notes, *([f"going on from {name}"] if notes else [])]
+        if broken:
+            raise broken[0]
         if (self.path / "best.safetensors").exists():  # so there was a checkpoint: see `save`
             raise HydrofoilError(
                 f"{self.path / 'last.safetensors'}: missing, so there is nothing to go on from.\n"
@@ -439,6 +442,11 @@ class Run:
             )
         self.forget_after(0)  # what was logged before a first save that did not end
         return []
+
+    def _is_lost(self, name: str) -> bool:
+        """Tell whether a missing file was there, and no process died while it was replaced."""
+        known = Manifest.read(self.path)
+        return known is not None and len(known.files.get(name, ())) == 1
 
     def _restore(self, name: str, model: Classifier, state: "State") -> None:
         tensors, metadata = self._tensors(name)
