@@ -24,7 +24,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -41,6 +40,7 @@ FILES = [
     "manifest.json", "figures/predictions.png", "figures/curves.png", "report.html",
 ]  # fmt: skip
 BEST, LAST = "best.safetensors", "last.safetensors"
+TRAIN_STEPS = Eager.train_steps
 
 
 def recipe(select: str, epochs: int) -> list[str]:
@@ -51,7 +51,8 @@ def recipe(select: str, epochs: int) -> list[str]:
 @cache
 def straight(select: str, epochs: int) -> dict[str, Any]:
     """Return what a training comes to that nothing happens to."""
-    with tempfile.TemporaryDirectory() as folder:
+    undisturbed = mock.patch.object(Eager, "train_steps", TRAIN_STEPS)
+    with undisturbed, tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         assert cli("train", *recipe(select, epochs), "--run", run).status == 0
         return end_of(run)
@@ -72,13 +73,13 @@ def goodness(select: str) -> dict[int, float]:
 @contextmanager
 def at_step(number: int, do: Callable[[], object]) -> Generator[list[int]]:
     """Do something before a step of that number, counted from 1; yields the steps that came."""
-    steps, real = list[int](), Eager.train_steps
+    steps = list[int]()
 
     def train_steps(self: Eager, *arguments: Any, **options: Any) -> None:
         steps.append(1)
         if len(steps) == number:
             do()
-        real(self, *arguments, **options)
+        TRAIN_STEPS(self, *arguments, **options)
 
     with mock.patch.object(Eager, "train_steps", train_steps):
         with mock.patch("hydrofoil.train.guard.CHECK_SECONDS", 0.0):  # look after each step
@@ -133,7 +134,7 @@ class CommandLine(RuleBasedStateMachine):
     """Two run folders, and everything that can be done to them."""
 
     names = st.sampled_from(["a", "b"])
-    steps = st.integers(1, 40)
+    steps = st.integers(1, 30)
     stops = st.sampled_from(list(STOPS))
     numbers = st.integers(1, MOST)
 
@@ -156,30 +157,28 @@ class CommandLine(RuleBasedStateMachine):
 
     # ── training ─────────────────────────────────────────────────────────────────────────────────
 
-    @initialize(select=st.sampled_from(SELECTS), epochs=numbers)
-    def first(self, select: str, epochs: int) -> None:
-        self.train("a", select, epochs)
+    @initialize(first=st.sampled_from(SELECTS), second=st.sampled_from(SELECTS), step=steps)
+    def begin(self, first: str, second: str, step: int) -> None:
+        self.train_anew("a", first, 3, step, 143)
+        self.train_anew("b", second, 2, 0, 0)
 
     @rule(name=names, select=st.sampled_from(SELECTS), epochs=numbers)
-    def train(self, name: str, select: str, epochs: int) -> None:
-        path, run = self.folder / name, self.runs.get(name)
+    def train_again(self, name: str, select: str, epochs: int) -> None:
+        """What lies in a folder stays as it is."""
+        path = self.folder / name
         before = {one: one.read_bytes() for one in path.rglob("[!.]*") if one.is_file()}
         told = self.command("train", *recipe(select, epochs), "--run", path)
-        if run is None:
-            self.runs[name] = Known(path, select, epochs)
-            self.ended(self.runs[name], told)
-        else:
-            assert told.status == 2
-            assert before == {o: o.read_bytes() for o in path.rglob("[!.]*") if o.is_file()}
+        assert told.status == 2
+        assert before == {one: one.read_bytes() for one in path.rglob("[!.]*") if one.is_file()}
 
     @rule(name=names, select=st.sampled_from(SELECTS), epochs=numbers, step=steps, stop=stops)
-    def train_and_stop(self, name: str, select: str, epochs: int, step: int, stop: int) -> None:
-        if name in self.runs:
-            return
+    def train_anew(self, name: str, select: str, epochs: int, step: int, stop: int) -> None:
+        """Throw a run away, and train another, which is stopped at a step; 0: it is not."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
         run = self.runs[name] = Known(self.folder / name, select, epochs)
         with at_step(step, STOPS[stop]) as came:
             told = self.command("train", *recipe(select, epochs), "--run", run.path)
-        self.stopped(run, told, stop, len(came) >= step)
+        self.stopped(run, told, stop, 0 < step <= len(came))
 
     @rule(name=names)
     def resume(self, name: str) -> None:
@@ -207,12 +206,9 @@ class CommandLine(RuleBasedStateMachine):
         came: list[int] | None = None,
         step: int = 0,
     ) -> None:
-        run = self.runs.get(name)
-        lost = run is not None and LAST in run.damage
-        told = self.command("resume", self.folder / name, *overrides)
-        if run is None:
-            assert told.status == 2
-            return
+        run = self.runs[name]
+        lost = LAST in run.damage
+        told = self.command("resume", run.path, *overrides)
         if lost and told.status != 2:  # from the one before, which may know an older best
             assert f"{LAST}: " in told.out or run.unchecked
             run.best = -math.inf
@@ -241,9 +237,7 @@ class CommandLine(RuleBasedStateMachine):
     @rule(name=names, verb=st.sampled_from(["train", "resume", "test"]), step=steps)
     def start_a_second_one(self, name: str, verb: str, step: int) -> None:
         """While a run is written nobody else may: and the one that writes does not notice."""
-        run, second = self.runs.get(name), list[Told]()
-        if run is None or run.damage:
-            return
+        run, second = self.runs[name], list[Told]()
         others = {"train": ["train", *recipe(run.select, 1), "--run", run.path]}
         other = others.get(verb, [verb, run.path])
         with at_step(step, lambda: second.append(cli(*other))):
@@ -256,25 +250,26 @@ class CommandLine(RuleBasedStateMachine):
 
     @rule(name=names, verb=st.sampled_from(["test", "show", "report", "predict", "explain"]))
     def look(self, name: str, verb: str) -> None:
-        run = self.runs.get(name)
+        run = self.runs[name]
         more = [self.picture] if verb in ("predict", "explain") else []
-        whole = run is not None and not run.damage
-        told = self.command(verb, self.folder / name, *more)
-        if run is None:
-            assert told.status == 2
-        elif whole and run.content(BEST):
-            assert told.status == 0, told
+        whole = not run.damage and run.content(BEST)
+        told = self.command(verb, run.path, *more)
+        assert told.status == 0 or not whole, told
 
-    @rule()
-    def compare(self) -> None:
-        self.command("compare", self.folder / "a", self.folder / "b", "--runs", self.folder / "c")
+    @rule(tested=st.booleans(), verb=st.sampled_from(["compare", "report"]))
+    def look_at_both(self, tested: bool, verb: str) -> None:
+        for run in self.runs.values() if tested else ():
+            self.command("resume", run.path)
+            self.command("test", run.path)
+        more = ["--runs", self.folder / "kept"] if verb == "compare" else []
+        self.command(verb, *(run.path for run in self.runs.values()), *more)
 
     # ── what happens to files ────────────────────────────────────────────────────────────────────
 
     def damage(self, name: str, file: str, change: Callable[[bytes], bytes | None]) -> None:
-        run = self.runs.get(name)
-        content = run.content(file) if run else None
-        if run is None or not content:
+        run = self.runs[name]
+        content = run.content(file)
+        if not content:
             return
         now = change(content)
         if now == content:
@@ -310,22 +305,13 @@ class CommandLine(RuleBasedStateMachine):
 
         self.damage(name, "recipe.toml", change)
 
-    @precondition(lambda self: any(run.damage for run in self.runs.values()))
     @rule(name=names)
     def put_back(self, name: str) -> None:
         """Put back what was deleted or changed, unless it was written anew since."""
-        run = self.runs.get(name)
-        if run is None:
-            return
+        run = self.runs[name]
         for file, (before, _) in run.damage.items():
             (run.path / file).write_bytes(before)
         run.damage.clear()
-
-    @precondition(lambda self: len(self.runs) == 2 or any(r.damage for r in self.runs.values()))
-    @rule(name=names)
-    def throw_away(self, name: str) -> None:
-        shutil.rmtree(self.folder / name, ignore_errors=True)
-        self.runs.pop(name, None)
 
     # ── what is always so ────────────────────────────────────────────────────────────────────────
 
