@@ -368,7 +368,7 @@ def resume(
     from hydrofoil.device import pick_device, restore_threads
     from hydrofoil.models import build
     from hydrofoil.progress import Follower
-    from hydrofoil.resuming import changes
+    from hydrofoil.resuming import changes, keep_extended
     from hydrofoil.run import Run, command
     from hydrofoil.timing import CPU, Stopwatch
     from hydrofoil.train.executors import prepare
@@ -388,11 +388,11 @@ def resume(
         split.check(pictures)
         model = build(recipe, pictures.shape, pictures.classes).to(place)
         state = State.fresh(model, recipe)
-        notes += [*run.load_last(model, state), *changes(run, place)]
+        notes += [*run.load_last(model, state, only_read=prove), *changes(run, place)]
         _say_resumed(run, state, notes, say)
         if prove:
-            _prove(run, model, pictures, split, state, execute, as_json)
-            return
+            return _prove(run, model, pictures, split, state, execute, as_json)
+        keep_extended(run)
         _log_data(run, pictures, split, seconds)
         with (
             _stoppable(run, data_root),

@@ -31,10 +31,12 @@ PROVE_STEPS = 8
 
 
 def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
-    """Let a run train for another number of epochs; return it, and what a person should know.
+    """Return a run with another number of epochs to train, and what a person should know.
+
+    Nothing is written: see `keep_extended`.
 
     Args:
-        run: Whose recipe.toml is written anew.
+        run: As its recipe.toml has it.
         overrides: train.epochs=N, and nothing else.
 
     Raises:
@@ -54,17 +56,25 @@ def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
         raise HydrofoilError(f"train.epochs = {epochs}: expected at least {begun}, already begun.")
     if epochs == old:
         return run, []
-    tested = run.test()  # a broken one is refused before anything is written
-    run.log({"event": "extended", "epochs": [old, epochs]})
-    run.write("recipe.toml", recipe.toml().encode())
     # No recipe has a learning rate that depends on the number of epochs. One that did would have
     # to be named here: its rates until now are those of the old number.
     notes = [f"{old} epochs become {epochs}, to the bits of a run that was asked for {epochs}"]
     if recipe.train.select == "last" and run.epochs_kept():
         notes.append(f"the weights kept until now, of epoch {run.epochs_kept()}, give way")
-    if tested:
+    if run.test():
         notes.append("test.json is of the weights kept until now")
     return Run(run.path, recipe), notes
+
+
+def keep_extended(run: Run) -> None:
+    """Write recipe.toml anew if the run trains for another number of epochs than it says.
+
+    For when everything else was read and is whole: a command that is refused changes nothing.
+    """
+    old, epochs = Run.open(run.path).recipe.train.epochs, run.recipe.train.epochs
+    if epochs != old:
+        run.log({"event": "extended", "epochs": [old, epochs]})
+        run.write("recipe.toml", run.recipe.toml().encode())
 
 
 def changes(run: Run, device: torch.device) -> list[str]:

@@ -407,10 +407,11 @@ class Run:
             files = dict(reversed(files.items()))
         self.write_files(files, aside={"last.safetensors": "previous.safetensors"})
 
-    def load_last(self, model: Classifier, state: "State") -> list[str]:
+    def load_last(self, model: Classifier, state: "State", *, only_read: bool = False) -> list[str]:
         """Put the last whole checkpoint back into a fresh model and state, if there is one.
 
-        Also lets best.safetensors be what it was then, and the log end there.
+        Also lets best.safetensors be what it was then, and the log end there, unless it shall
+        only read.
 
         Returns:
             What a person should know: which file was broken, and what was used instead.
@@ -430,8 +431,9 @@ class Run:
                 broken.append(error)
                 notes.append(str(error))
                 continue
-            self._put_best_back(model, state)
-            self.forget_after(state.epoch, state.step)
+            if not only_read:
+                self._put_best_back(model, state)
+                self.forget_after(state.epoch, state.step)
             return [*notes, *([f"going on from {name}"] if notes else [])]
         if broken:
             raise broken[0]
@@ -440,7 +442,8 @@ class Run:
                 f"{self.path / 'last.safetensors'}: missing, so there is nothing to go on from.\n"
                 f"Train anew with: {command('train', self.path / 'recipe.toml')}"
             )
-        self.forget_after(0)  # what was logged before a first save that did not end
+        if not only_read:
+            self.forget_after(0)  # what was logged before a first save that did not end
         return []
 
     def _is_lost(self, name: str) -> bool:
