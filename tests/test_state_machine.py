@@ -195,7 +195,12 @@ class CommandLine(RuleBasedStateMachine):
 
     @rule(name=names)
     def prove(self, name: str) -> None:
-        self.command("resume", self.folder / name, "--prove")
+        """It changes nothing, but that the manifest forgets what was replaced."""
+        path = self.folder / name
+        before = {file: self.runs[name].content(file) for file in FILES}
+        self.command("resume", path, "--prove")
+        before["manifest.json"] = self.runs[name].content("manifest.json")
+        assert before == {file: self.runs[name].content(file) for file in FILES}
 
     def go_on(
         self,
