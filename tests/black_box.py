@@ -211,11 +211,13 @@ class Process:
         """Wait until it ends."""
         status = self.forks.status(self.number)
         assert status is not None
-        texts = [self.folder / f"{self.number}.{name}" for name in ("out", "err")]
-        told = Told(status, *(path.read_text(errors="replace") for path in texts))
-        for path in texts:
-            path.unlink()
-        return told
+        texts: list[str] = []
+        for name in ("out", "err"):
+            path = self.folder / f"{self.number}.{name}"
+            # One that was killed at once had not opened them yet.
+            texts.append(path.read_text(errors="replace") if path.exists() else "")
+            path.unlink(missing_ok=True)
+        return Told(status, *texts)
 
 
 def serve() -> None:
