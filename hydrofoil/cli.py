@@ -102,7 +102,7 @@ Execute = Annotated[
 Prove = Annotated[
     bool, typer.Option("--prove", help="Only show, in a few steps, that resuming is exact.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _tell(error)
         status = 2
     except usage_error as error:
-        _tell(f"{error.format_message()}\nSee: hydrofoil --help")
+        _tell(f"{error.format_message()}\n{_hint(error)}")
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         _tell("stopped.")
@@ -134,6 +134,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         status = _say_unexpected(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _hint(usage_error: Any) -> str:
+    """Say where help is; a recipe's field that was written as an option is written otherwise."""
+    field = str(getattr(usage_error, "option_name", "")).lstrip("-").replace("-", "_")
+    if field:
+        from hydrofoil.recipe import documented_fields
+
+        for section, name, _, _ in documented_fields():
+            if section and name.rpartition(".")[2] == field:
+                dotted = name if "." in name else f"{section.split()[0].strip('[]')}.{name}"
+                return f"A recipe's field is given without dashes: {dotted}=VALUE"
+    context = getattr(usage_error, "ctx", None)
+    verb = f" {context.info_name}" if context is not None and context.parent is not None else ""
+    return f"See: hydrofoil{verb} --help"
 
 
 def _say_unexpected(error: Exception) -> int:

@@ -297,10 +297,10 @@ def recipe_text(name: str) -> str:
     if name in shipped_recipes():
         return (resources.files("hydrofoil") / "recipes" / f"{name}.toml").read_text("utf-8")
     path = Path(name)
-    if not (name.endswith(".toml") or len(path.parts) > 1):
+    if not (name.endswith(".toml") or path.is_dir()):
         raise HydrofoilError(
             f"'{name}' is no recipe. {nearest(name, shipped_recipes())}\n"
-            "A recipe of your own is given by its path: ./my-recipe.toml"
+            "A recipe of your own is given by its path, which ends in .toml: ./my-recipe.toml"
         )
     try:
         return path.read_text("utf-8")
@@ -372,7 +372,11 @@ def _value(text: str) -> object:
 
 
 def _explain(errors: Sequence[ErrorDetails], document: dict[str, Any], name: str) -> str:
-    """Turn pydantic's errors into one complaint about the first, and a count of the others."""
+    """Turn pydantic's errors into one complaint about the first, and a count of the others.
+
+    A field that nobody knows comes first: what is missing is probably it, misspelt.
+    """
+    errors = sorted(errors, key=lambda error: error["type"] != "extra_forbidden")
     first, others = errors[0], len(errors) - 1
     more = f" ({others} more in {name})" if others else ""
     at = [str(part) for part in first["loc"]]

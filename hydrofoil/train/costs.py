@@ -54,8 +54,13 @@ class Costs:
         return self.seconds.get(name)
 
     def note(self, name: str, seconds: float) -> float:
-        """Keep some seconds, and return them."""
-        self.seconds = {**_read(self.path), name: seconds}
+        """Keep some seconds, unless fewer were kept before, and return those that are kept.
+
+        A busy machine makes everything slower and nothing faster.
+        """
+        known = _read(self.path)
+        seconds = min(seconds, known.get(name, seconds))
+        self.seconds = {**known, name: seconds}
         with contextlib.suppress(HydrofoilError):
             write_whole(self.path, json.dumps(self.seconds).encode(), durable=False)
         return seconds

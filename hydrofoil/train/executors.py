@@ -45,6 +45,9 @@ AFTER = {
     "compile": ("compile", "eager"),
     "eager": ("eager",),
 }
+DOUBTFUL = (
+    40  # times slower than native was never measured but on a machine that was busy just then
+)
 # What preparing is taken to cost before it was measured here, and the share of eager's step that
 # is taken to be saved: the most and the least that were measured (docs/log.md).
 PREPARING = {"native": 2.7, "graph": 3.0}
@@ -138,7 +141,8 @@ def prepare(
     started = perf_counter()
     batch_size = min(recipe.train.batch_size, max(len(split.train), 1))
     steps = ceil(len(split.train) / batch_size) * (recipe.train.epochs - state.epoch)
-    asked = execute or state.executor or recipe.train.execute
+    begun = state.executor
+    asked = execute or begun or recipe.train.execute
     choice = choose(model, state.optimizer, asked, batch_size, steps)
     costs = Costs(model, state.optimizer, batch_size)
     refused = dict(choice.refused)
@@ -166,6 +170,7 @@ def prepare(
             costs.note(f"preparing {name}", perf_counter() - began)
         state.executor = name
         why = choice.why if name == choice.names[0] else "takes over"
+        why = "as begun" if begun and not execute and why == "as asked for" else why
         line = Choice((name,), why, refused).line
         return Prepared(executor, line, perf_counter() - started)
     raise AssertionError("eager refuses nothing")
@@ -236,14 +241,20 @@ def _weigh(
     least = LEAST * len(list(model.network.parameters())) / 2
     if eager is None and steps * (least - (known or least * (1 - SAVED[name]))) > cost:
         eager, measured = least, " at least"  # enough to decide
-    if eager is None:
+    if eager is None or (known and eager > DOUBTFUL * known):
         eager = costs.note("eager", time_eager(model, batch_size))
     step = min(eager, known or eager * (1 - SAVED[name]))
     saved = steps * (eager - step)
     return saved > cost, (
-        f"{steps:,} steps of {1e3 * eager:.3g} ms{measured} by eager, {1e3 * step:.3g} by {name}: "
-        f"{saved:.3g} s to save for {cost:.2g} s of preparing"
+        f"{steps:,} steps of {_short(1e3 * eager)} ms{measured} by eager, "
+        f"{_short(1e3 * step)} by {name}: "
+        f"{_short(saved)} s to save for {cost:.2g} s of preparing"
     )
+
+
+def _short(value: float) -> str:
+    """Return a number of three digits, or more where it has more before the point."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _refusals(
