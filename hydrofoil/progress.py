@@ -66,6 +66,7 @@ class Follower:
         try:
             self._clear()
             if isinstance(error, NotFiniteError):
+                self._forget_from(error.epoch, error.step)
                 place = {"epoch": error.epoch, "step": error.step, "pictures": error.pictures}
                 self.events.append({"event": "not finite", **place})
             if isinstance(error, Stopped):
@@ -79,6 +80,16 @@ class Follower:
                 self._log()
         finally:
             self.stopping.end()
+        if error is None:
+            self.stopping.check()  # a signal while the last epochs were saved
+
+    def _forget_from(self, epoch: int, step: int) -> None:
+        """Drop the running losses of a step that is undone, and of those after it."""
+        self.events = [
+            event
+            for event in self.events
+            if event["event"] != "loss" or (event["epoch"], event["step"]) < (epoch, step)
+        ]
 
     def prepared(self, prepared: Prepared) -> Executor:
         """Tell and log which executor runs the steps, and return it; signals wait for it now."""

@@ -146,6 +146,19 @@ def test_nothing_of_a_step_that_went_wrong_is_saved(execute: str) -> None:
     assert Path("r/last.safetensors").read_bytes() == before
 
 
+def test_the_log_has_no_running_loss_of_steps_that_were_undone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hydrofoil.train.guard.CHECK_SECONDS", 60.0)  # so at the epoch's end alone
+    recipe = ("digits", "train.execute=eager", "optimizer.lr=1e30", "train.log_every=1")
+    assert command("train", *recipe, "--run", "r")[0] == 2
+    events = Run.open("r").events()
+    (wrong,) = [event for event in events if event["event"] == "not finite"]
+    steps = [event["step"] for event in events if event["event"] == "loss"]
+    assert steps == list(range(1, wrong["step"]))
+    assert "NaN" not in Path("r/log.jsonl").read_text()
+
+
 def test_epochs_before_the_one_that_went_wrong_are_kept() -> None:
     recipe = ("digits", "train.execute=eager", "train.epochs=3")
     assert command("train", *recipe, "--run", "r")[0] == 0

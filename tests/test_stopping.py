@@ -73,6 +73,23 @@ def test_the_second_signal_ends_the_process_at_once_and_the_run_can_be_resumed()
     assert resumed("r") == fingerprint("straight")
 
 
+def test_a_signal_while_the_last_epochs_are_saved_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save = Run.save
+
+    def signalled(self: Run, *arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(self, *arguments)
+
+    monkeypatch.setattr(Run, "save", signalled)  # once, at the end: the epochs take no five seconds
+    monkeypatch.setattr("hydrofoil.progress.SAVE_SECONDS", 600.0)
+    status, told = command("train", *LONG, "--test", "--run", "r")
+    assert status == 143, told
+    assert "stopped after 3 of 3 epochs." in told
+    assert Run.open("r").test() is None
+
+
 def test_a_thread_trains_without_touching_the_process_signals() -> None:
     before = signal.getsignal(signal.SIGTERM)
 
