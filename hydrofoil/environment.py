@@ -1,6 +1,7 @@
 """What a run was computed with, and where that differs now."""
 
 import contextlib
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -41,8 +42,13 @@ def environment(device: torch.device, arguments: Sequence[str]) -> dict[str, Any
         "device": str(device),
         "device_name": describe_device(device),
         "threads": torch.get_num_threads(),
-        "command": ["hydrofoil", *(text.replace(str(Path.home()), "~") for text in arguments)],
+        "command": ["hydrofoil", *map(_plain, arguments)],
     }
+
+
+def _plain(argument: str) -> str:
+    """Return an argument without the user's name, and as text where its bytes are none."""
+    return os.fsencode(argument.replace(str(Path.home()), "~")).decode(errors="replace")
 
 
 def _cpu_name() -> str:

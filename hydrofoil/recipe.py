@@ -346,6 +346,8 @@ def _override(document: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted.strip():
         raise HydrofoilError(f"'{override}': expected FIELD=VALUE, such as train.epochs=3.")
+    if any("\ud800" <= letter <= "\udfff" for letter in override):  # bytes that are no text
+        raise HydrofoilError(f"{override!a}: not text in UTF-8: expected FIELD=VALUE.")
     value = _value(text)
     *sections, field = dotted.strip().split(".")
     table = document
