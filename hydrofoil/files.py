@@ -2,8 +2,11 @@
 
 import contextlib
 import errno
+import io
 import os
+import re
 import secrets
+import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,6 +41,18 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
+
+
+def check_stored(content: bytes) -> None:
+    """Make sure that an npz would not grow when it is read: numpy's savez stores and packs nothing.
+
+    Raises:
+        ValueError: It would.
+        zipfile.BadZipFile: It is none.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        if sum(part.file_size for part in file.infolist()) > len(content):
+            raise ValueError("it would grow")
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -86,6 +101,15 @@ def stage(path: Path, content: bytes, *, durable: bool = True) -> Path:
         discard(beside)
         raise
     return beside
+
+
+def is_staged(path: Path) -> bool:
+    """Tell whether a file has a name that `stage` gives; people have hidden files too.
+
+    >>> is_staged(Path(".log.jsonl-0123abcd")), is_staged(Path(".pre-commit-config.yaml"))
+    (True, False)
+    """
+    return bool(re.fullmatch(r"\..+-[0-9a-f]{8}", path.name))
 
 
 def stage_all(contents: Mapping[Path, bytes], sync: Sequence[Path] = ()) -> dict[Path, Path]:

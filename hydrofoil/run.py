@@ -44,7 +44,9 @@ from hydrofoil.data.split import Split
 from hydrofoil.errors import HydrofoilError, reason
 from hydrofoil.evaluate.score import Answers
 from hydrofoil.files import (
+    check_stored,
     discard,
+    is_staged,
     not_written,
     put_in_place,
     read_file,
@@ -60,6 +62,8 @@ from hydrofoil.recipe import Recipe, read_recipe
 if TYPE_CHECKING:  # a reader of runs, such as the report, needs no training code
     from hydrofoil.train.state import State
 
+# What reading something else than was written may raise.
+MALFORMED = (KeyError, ValueError, TypeError, AttributeError, RecursionError)
 ANSWER_FIELDS = ("index_N", "labels_N", "logits_NK")
 CHECKPOINTS = ("last.safetensors", "previous.safetensors")
 BEGINNINGS = {".lock", manifest.NAME, "environment.json", "split.npz"}  # before it is a run
@@ -144,8 +148,9 @@ class Run:
             HydrofoilError: Another process holds it, or the folder cannot be written.
         """
         with _locked(self.path):
-            for leftover in self.path.rglob(".*-*"):  # of a writer that was killed
-                discard(leftover)
+            for hidden in self.path.rglob(".*-*"):
+                if is_staged(hidden):  # of a writer that was killed
+                    discard(hidden)
             try:
                 yield
             except BaseException:
@@ -221,7 +226,9 @@ class Run:
             known[name] = (digest,) if digest else some
         for name in manifest.GROWING:
             if (self.path / name).exists():
-                known[name] = (Digest.of(self.read(name)),)
+                content = self.read(name)
+                whole = content.rfind(b"\n") + 1  # `log` puts another in an unfinished line's place
+                known[name] = (Digest.of(content[:whole]),)
         return known
 
     def _on_disk(self, name: str, known: Manifest | None) -> Digest | None:
@@ -278,7 +285,7 @@ class Run:
         events: list[dict[str, Any]] = []
         for number, line in enumerate(lines, start=1):
             try:
-                events.append(dict(json.loads(line)))
+                events.append(_event(json.loads(line)))
             except (TypeError, ValueError, RecursionError) as error:
                 if number < len(lines):
                     raise HydrofoilError(f"{path}: line {number} is broken: {error}.") from error
@@ -311,6 +318,11 @@ class Run:
     def times_tested(self) -> int:
         """Return how often this run opened the test split; the log counts, test.json repeats it."""
         return sum(event.get("event") == "test" for event in self.events())
+
+    def executor(self) -> str | None:
+        """Return what ran the steps last, as the log has it; None: nothing yet."""
+        names = [event.get("name") for event in self.events() if event.get("event") == "executor"]
+        return names[-1] if names and isinstance(names[-1], str) else None
 
     def imported(self) -> bool:
         """Tell whether the weights came from elsewhere."""
@@ -454,8 +466,8 @@ class Run:
     def _restore(self, name: str, model: Classifier, state: "State") -> None:
         tensors, metadata = self._tensors(name)
         try:
-            numbers = dict(json.loads(metadata["numbers"]))
-        except (KeyError, ValueError, TypeError) as error:
+            numbers = _numbers(metadata)
+        except MALFORMED as error:
             raise HydrofoilError(
                 f"{self.path / name}: not a checkpoint that hydrofoil wrote: {error!r}."
             ) from error
@@ -482,7 +494,7 @@ class Run:
         path, content = self.path / name, self.read(name)
         try:
             tensors, metadata = load_tensors(content), _metadata(content)
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (SafetensorError, *MALFORMED) as error:
             raise HydrofoilError(
                 f"{path}: not a safetensors file, or cut short: {error}."
             ) from error
@@ -496,13 +508,13 @@ class Run:
     def _last_numbers(self) -> dict[str, Any]:
         """Return the numbers of the last checkpoint; nothing if there is none that is whole."""
         for name in CHECKPOINTS:
-            with contextlib.suppress(HydrofoilError, KeyError, ValueError, TypeError):
-                return dict(json.loads(_metadata(self.read(name))["numbers"]))
+            with contextlib.suppress(HydrofoilError, *MALFORMED):
+                return _numbers(_metadata(self.read(name)))
         return {}
 
     def _epoch_of_best(self) -> int:
         """Return the epoch of best.safetensors; 0 if there is none that is whole."""
-        with contextlib.suppress(HydrofoilError, KeyError, ValueError):
+        with contextlib.suppress(HydrofoilError, *MALFORMED):
             return int(_metadata(self.read("best.safetensors"))["epoch"])
         return 0
 
@@ -574,7 +586,8 @@ class Run:
         arrays = _read_npz(path)
         try:
             pictures_NCHW = torch.from_numpy(arrays["pictures_NCHW"])
-            if pictures_NCHW.dtype != torch.uint8 or pictures_NCHW.ndim != 4:
+            shape = pictures_NCHW.shape[1:]
+            if pictures_NCHW.dtype != torch.uint8 or len(shape) != 3 or 0 in shape:
                 raise TypeError("pictures are uint8 N×C×H×W")
             return dict(zip(arrays["index_N"].tolist(), pictures_NCHW, strict=True))
         except (KeyError, TypeError, ValueError) as error:
@@ -602,6 +615,7 @@ def _npz(arrays: Mapping[str, Any]) -> bytes:
 def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     content = _read_checked(path.parent, path.name)
     try:
+        check_stored(content)
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (TypeError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
@@ -629,6 +643,40 @@ def _metadata(content: bytes) -> dict[str, str]:
     """Return the metadata of a safetensors file's content: see its format's description."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return dict(header.get("__metadata__", {}))
+
+
+def _event(found: Any) -> dict[str, Any]:
+    """Return a line of the log.
+
+    Raises:
+        TypeError, ValueError: It is no object, or its place in the training is no count.
+    """
+    event = dict(found)
+    for name in ("epoch", "step"):
+        if type(event.get(name, 0)) is not int:
+            raise TypeError(f"{name} = {event[name]!r}")
+    return event
+
+
+def _numbers(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return the numbers of a checkpoint, as `State.numbers` gave them.
+
+    Raises:
+        ValueError: One is not of its kind; or one of `MALFORMED`.
+    """
+    numbers = dict(json.loads(metadata["numbers"]))
+    step, best = numbers.get("step", 0), numbers["best_value"]
+    told, told_count = numbers.get("told", (0.0, 0))
+    loss, right, count = numbers.get("sums", (0.0, 0, 0))
+    for one in (numbers["epoch"], step, numbers["best_epoch"], told_count, right, count):
+        if type(one) is not int or not 0 <= one < 1 << 53:
+            raise ValueError(f"{one!r} where a count was expected")
+    for one in (numbers.get("seconds", 0.0), best or 0.0, told, loss):
+        if type(one) not in (int, float) or not abs(one) < 1e300:
+            raise ValueError(f"{one!r} where a finite number was expected")
+    if bool(step) != bool(count) or told_count > count:
+        raise ValueError(f"{step} steps of {count} pictures, of which {told_count} are told")
+    return numbers
 
 
 def _read_checked(folder: Path, name: str) -> bytes:
@@ -708,8 +756,7 @@ def _claim_given(folder: Path) -> None:
 
 
 def _check_free(folder: Path) -> None:
-    there = {path.name for path in folder.iterdir()}
-    if all(name in BEGINNINGS or (name.startswith(".") and "-" in name) for name in there):
+    if all(path.name in BEGINNINGS or is_staged(path) for path in folder.iterdir()):
         return
     go_on = (
         f", or go on with it: {command('resume', folder)}"

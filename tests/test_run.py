@@ -1,4 +1,5 @@
 import errno
+import io
 import json
 import os
 import stat
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -245,10 +247,109 @@ def test_only_a_run_is_said_to_be_resumable(run: Run, tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_swept(run: Run) -> None:
-    leftover = run.path / ".last.safetensors-abc123"
+    leftover = run.path / ".last.safetensors-0123abcd"
     leftover.write_bytes(b"half")
+    own = [run.path / ".pre-commit-config.yaml", run.path / "figures" / ".my-notes"]
+    (run.path / "figures").mkdir()
+    for path in own:
+        path.write_text("a person's")
     with run.writing():
         assert not leftover.exists()
+    assert [path.read_text() for path in own] == ["a person's"] * 2
+
+
+def test_a_folder_that_holds_a_persons_hidden_files_is_not_empty(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / ".pre-commit-config.yaml").write_text("x")
+    with pytest.raises(HydrofoilError, match="not empty"):
+        Run.create(tmp_path / "mine", run.recipe, run.split(), {})
+
+
+def test_an_unfinished_line_is_not_what_the_manifest_knows_of_a_log(run: Run) -> None:
+    run.log({"event": "data"})
+    with (run.path / "log.jsonl").open("a") as file:
+        file.write('{"event": "lo')  # a process that died in writing it
+    with run.writing():
+        pass  # as a resume that finds no data set does
+    with run.writing():
+        run.log({"event": "executor"})
+    assert [event["event"] for event in run.events()] == ["data", "executor"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"epoch": None}, {"epoch": float("inf")}, {"epoch": -1}, {"step": "3"}, {"step": 10**30},
+        {"sums": [0.0, 0, 0]}, {"sums": [float("nan"), 1, 64]}, {"sums": 3}, {"told": [0.0, 65]},
+        {"best_epoch": 0.5}, {"best_value": "low"}, {"seconds": float("inf")},
+    ],
+)  # fmt: skip
+def test_a_checkpoint_with_a_number_of_another_kind_is_refused_by_name(
+    run: Run, damage: dict[str, Any]
+) -> None:
+    model = build(run.recipe, (1, 8, 8), [str(k) for k in range(10)])
+    state = State.fresh(model, run.recipe)
+    numbers = {**state.numbers(), "epoch": 1, "step": 2, "sums": (1.5, 3, 64), "best_epoch": 1}
+    run.save(model, state.tensors(model), numbers)
+    assert (run.epochs_kept(), run.steps_kept()) == (1, 2)
+    run.save(model, state.tensors(model), {**numbers, **damage})
+    (run.path / "previous.safetensors").unlink()
+    assert (run.epochs_kept(), run.steps_kept()) == (0, 0)
+    with pytest.raises(HydrofoilError, match=r"last\.safetensors: not a checkpoint"):
+        run.load_last(model, state)
+
+
+@pytest.mark.parametrize(
+    ("slot", "value"),
+    [
+        ("exp_avg", None), ("step", None), ("exp_avg_sq", torch.zeros(3)),
+        ("exp_avg", torch.zeros(10, dtype=torch.float64)), ("step", torch.tensor(float("nan"))),
+        ("step", torch.tensor(-1.0)), ("momentum_buffer", torch.zeros(10)),
+    ],
+)  # fmt: skip
+def test_optimiser_tensors_that_do_not_fit_are_refused(
+    slot: str, value: torch.Tensor | None
+) -> None:
+    recipe = read_recipe("digits", ["optimizer.name=adam"])
+    model = build(recipe, (1, 8, 8), [str(k) for k in range(10)])
+    state = State.fresh(model, recipe)
+    slots = {"exp_avg": torch.zeros_like, "exp_avg_sq": torch.zeros_like}
+    for parameter in model.network.parameters():
+        made = {name: zeros(parameter.detach()) for name, zeros in slots.items()}
+        state.optimizer.state[parameter] = {**made, "step": torch.tensor(3.0)}
+    tensors, numbers = state.tensors(model), state.numbers()
+    state.restore(model, tensors, numbers)
+    name = next(n for n, p in model.network.named_parameters() if p.shape == (10,))
+    kept = {n: t for n, t in tensors.items() if n != f"optimizer/{name}/{slot}"}
+    odd = {} if value is None else {f"optimizer/{name}/{slot}": value}
+    with pytest.raises(HydrofoilError, match="the last checkpoint is broken"):
+        state.restore(model, {**kept, **odd}, numbers)
+
+
+@pytest.mark.parametrize("place", ['"epoch": null', '"epoch": 1, "step": "x"', '"epoch": NaN'])
+def test_a_line_of_the_log_whose_place_is_no_count_is_named(run: Run, place: str) -> None:
+    log = f'{{"event": "loss", {place}}}\n{{"event": "data"}}\n'
+    (as_older_versions_left_it(run).path / "log.jsonl").write_text(log)
+    with pytest.raises(HydrofoilError, match="line 1 is broken"):
+        run.events()
+
+
+def test_an_npz_that_would_grow_when_read_is_refused(run: Run) -> None:
+    as_older_versions_left_it(run)
+    with io.BytesIO() as file:
+        np.savez_compressed(file, index_N=np.zeros(10**6, np.int64))
+        (run.path / "shown.npz").write_bytes(file.getvalue())
+        (run.path / "answers.npz").write_bytes(file.getvalue())
+    for read in (run.shown, run.answers):
+        with pytest.raises(HydrofoilError, match="broken: not what hydrofoil wrote"):
+            read()
+
+
+def test_a_command_line_that_is_no_text_is_noted_as_far_as_it_is() -> None:
+    kept = environment(CPU, ["train", "digits", "--run", os.fsdecode(b"gr\xfcn")])["command"]
+    assert kept[-1] == "gr\ufffdn"
+    with pytest.raises(HydrofoilError, match="not text in UTF-8"):
+        read_recipe("digits", [os.fsdecode(b"about=gr\xfcn")])
 
 
 def test_one_process_writes_a_run_at_a_time(run: Run) -> None:

@@ -4,7 +4,6 @@ Axes: N pictures.
 """
 
 import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.errors import HydrofoilError, reason
+from hydrofoil.files import check_stored
 from hydrofoil.randomness import generator
 
 PARTS = ("train", "valid", "test")
@@ -57,10 +57,7 @@ class Split:
         except OSError as error:
             raise HydrofoilError(f"{path}: the split cannot be read: {reason(error)}.") from error
         try:
-            # savez stores and does not pack, so nothing in the file can grow beyond its own length.
-            with zipfile.ZipFile(io.BytesIO(content)) as file:
-                if sum(part.file_size for part in file.infolist()) > len(content):
-                    raise ValueError("it would grow")
+            check_stored(content)
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 parts = [_indices(file[part]) for part in PARTS]
                 return Split(*parts, pictures_hash=str(file["pictures_hash"]))

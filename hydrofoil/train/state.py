@@ -108,6 +108,7 @@ class State:
             if parts["best"] and parts["best"].keys() != parts["network"].keys():
                 raise KeyError("best/…")
             self.best = {name: tensor.to(model.device) for name, tensor in parts["best"].items()}
+            self._check_slots(parts["optimizer"], parameters)
             for name, tensor in parts["optimizer"].items():
                 parameter, slot = name.split("/")
                 # Adam counts its steps in a tensor that stays on the CPU.
@@ -125,6 +126,24 @@ class State:
             self.sums.set_totals(*numbers.get("sums", (0.0, 0, 0)))
         except (KeyError, ValueError, TypeError) as error:
             raise HydrofoilError(f"the last checkpoint is broken: {error!r}.") from error
+
+    def _check_slots(self, slots: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+        """Make sure that the optimiser can go on with these tensors: torch would not say which.
+
+        Raises:
+            ValueError: One is missing, unknown, or of another shape or type than it made.
+        """
+        adam = "betas" in self.optimizer.defaults
+        names = ("exp_avg", "exp_avg_sq", "step") if adam else ("momentum_buffer",)
+        if slots and set(slots) != {f"{p}/{name}" for p in parameters for name in names}:
+            raise ValueError("not the tensors of this optimiser and these parameters")
+        for name, tensor in slots.items():
+            parameter, _, slot = name.partition("/")
+            like = torch.tensor(0.0) if slot == "step" else parameters[parameter]
+            if tensor.shape != like.shape or tensor.dtype != like.dtype:
+                raise ValueError(f"{name} of {tensor.dtype} and shape {tuple(tensor.shape)}")
+            if slot == "step" and not 0 <= tensor.item() < 1 << 53:
+                raise ValueError(f"{name} is {tensor.item()}")
 
 
 class Snapshot:
