@@ -380,7 +380,7 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was stopped, from its last checkpoint."""
-    from hydrofoil.device import pick_device, restore_threads
+    from hydrofoil.device import pick_device, restore_threads, resumed_device
     from hydrofoil.models import build
     from hydrofoil.progress import Follower
     from hydrofoil.resuming import changes, keep_extended
@@ -390,13 +390,15 @@ def resume(
     from hydrofoil.train.loop import fit
     from hydrofoil.train.state import State
 
-    say, place = _sayer(as_json), pick_device(device)
+    say, _ = _sayer(as_json), pick_device(device)  # a wrong one is refused before all else
     if prove and overrides:
         raise HydrofoilError(f"--prove changes nothing of a run: expected no {overrides[0]}.")
     with Run.open(run_folder).writing():
         run, notes = _resumable(run_folder, overrides or [])
         recipe, split = run.recipe, run.split()
-        restore_threads(run.environment().get("threads"))
+        began = run.environment()
+        place = resumed_device(device, began.get("device"))
+        restore_threads(began.get("threads"))
         clock = Stopwatch(CPU)
         pictures = _load(recipe, data_root)
         seconds = clock.seconds()
@@ -404,6 +406,8 @@ def resume(
         model = build(recipe, pictures.shape, pictures.classes).to(place)
         state = State.fresh(model, recipe)
         notes += [*run.load_last(model, state, only_read=prove), *changes(run, place)]
+        if not state.epoch + state.step:  # it was killed before its first save
+            state.executor = run.executor()
         _say_resumed(run, state, notes, say)
         if prove:
             return _prove(run, model, pictures, split, state, execute, as_json)

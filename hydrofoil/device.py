@@ -1,5 +1,6 @@
 """What this machine gives: the device that a name means, threads, the user's cache folder."""
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -43,9 +44,25 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+MOST_THREADS = 1024  # that a run may ask for: OpenMP dies of a number that it cannot start
+
+
+def resumed_device(name: str, before: object) -> torch.device:
+    """Return the device to go on with: the one that is named, else the one that a run began on.
+
+    Args:
+        name: As `pick_device` takes it; "auto" where nothing was asked for.
+        before: What the run's environment says; where this machine lacks that, `auto` decides.
+    """
+    if name == "auto" and isinstance(before, str):
+        with contextlib.suppress(HydrofoilError):
+            return pick_device(before)
+    return pick_device(name)
+
+
 def restore_threads(count: object) -> None:
     """Use as many CPU threads as a run began with: sums are cut by thread, so bits depend on it."""
-    if isinstance(count, int) and count > 0:
+    if type(count) is int and 0 < count <= MOST_THREADS:
         torch.set_num_threads(count)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.data.pictures import Pictures
@@ -125,10 +126,17 @@ def prove(
         split: Says what to train on.
         state: As the last checkpoint has it.
         execute: What runs the steps; default: what ran them.
+
+    Raises:
+        HydrofoilError: An epoch is a single step.
     """
     recipe, size = run.recipe, run.recipe.train.batch_size
     steps = ceil(len(split.train) / size)
     half = min(PROVE_STEPS, steps // 2)
+    if not half:
+        raise HydrofoilError(
+            f"{run.path}: --prove saves between two steps of an epoch, and its epochs have one."
+        )
     first, number = min(state.step, steps - 2 * half), state.epoch + 1
     order_N = epoch_order(split.train, recipe.train.seed, number).to(model.device)
 
@@ -149,13 +157,13 @@ def prove(
     execute = state.executor
     for one, its in ((model, state), (again, fresh)):
         train(one, its, first + half)
-    ours, theirs = state.tensors(model), fresh.tensors(again)
+    ours, theirs = _tensors(model, state), _tensors(again, fresh)
     differing = [
         name
         for name in sorted(ours.keys() | theirs.keys())
         if name not in ours or name not in theirs or not torch.equal(ours[name], theirs[name])
     ]
-    numbers, others = state.numbers(), fresh.numbers()
+    numbers, others = _numbers(state), _numbers(fresh)
     differing += [name for name in numbers if numbers[name] != others[name]]
     return Proof(
         f"epoch {number}, steps {first + 1} to {first + 2 * half} by {execute}: straight on, and "
@@ -163,3 +171,19 @@ def prove(
         len(ours),
         differing,
     )
+
+
+def _tensors(model: Classifier, state: State) -> dict[str, Tensor]:
+    """Return all tensors of a training; not by what saves them, which could forget one twice."""
+    tensors = {f"network/{name}": tensor for name, tensor in model.network.state_dict().items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
+    for name, parameter in model.network.named_parameters():
+        slots = state.optimizer.state[parameter]
+        tensors |= {f"optimizer/{name}/{s}": t for s, t in slots.items() if isinstance(t, Tensor)}
+    return tensors
+
+
+def _numbers(state: State) -> dict[str, Any]:
+    """Return all else of a training."""
+    kept = {name: value for name, value in vars(state).items() if name not in ("optimizer", "best")}
+    return {**kept, "sums": state.sums.totals()}

@@ -16,7 +16,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from hydrofoil import Run, State, build, load
+from hydrofoil import HydrofoilError, Run, State, build, load
+from hydrofoil.device import resumed_device
 from tests.conftest import REAL_RECIPES
 from tests.resume_steps import command, fingerprint, kept_at_each_step, model, resumed
 
@@ -102,6 +103,8 @@ def test_a_checkpoint_without_any_one_of_its_items_ends_otherwise() -> None:
 
         def end(dropped: str) -> Any:
             some = {name: tensor for name, tensor in tensors.items() if name != dropped}
+            if dropped.startswith("optimizer/"):  # as fresh ones are: a missing one is refused
+                some[dropped] = torch.zeros_like(tensors[dropped])
             few = {name: FRESH[name] if name == dropped else numbers[name] for name in numbers}
             lame = Run.open(shutil.copytree(stopped.path, f"without-{dropped.replace('/', '-')}"))
             metadata = {"numbers": json.dumps(few), "recipe": lame.recipe.hash()}
@@ -177,11 +180,70 @@ def test_a_proof_that_fails_names_what_differs(monkeypatch: pytest.MonkeyPatch) 
     whole = State.tensors
     name = next(n for n in load_file("r/last.safetensors") if n.endswith("momentum_buffer"))
     monkeypatch.setattr(
-        State, "tensors", lambda s, m: {n: t for n, t in whole(s, m).items() if n != name}
+        State, "tensors", lambda s, m: {n: t * (n != name) for n, t in whole(s, m).items()}
     )
     status, told = command("resume", "r", "--prove", "--json")
     assert status == 1
     assert name.split("/")[1] in json.loads(told)["differing"][0]
+
+
+@pytest.mark.parametrize("item", ["network/", "optimizer/", "best/", "told", "seconds"])
+def test_a_proof_looks_at_what_saving_forgets(item: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is neither saved nor asked for by the saving side still has to be the same."""
+    more = ("train.epochs=2", "train.save_steps=1", "train.log_every=1")
+    with pytest.MonkeyPatch.context() as patch:
+        save = Run.save
+
+        def stopped(self: Run, model: Any, tensors: Any, numbers: dict[str, Any]) -> None:
+            save(self, model, tensors, numbers)
+            if (numbers["epoch"], numbers["step"]) == (1, 5):
+                raise HydrofoilError("enough")
+
+        patch.setattr(Run, "save", stopped)
+        assert command("train", *QUICK, *more, "--run", "r")[0] == 2
+    tensors, numbers = State.tensors, State.numbers
+    name = next((n for n in load_file("r/last.safetensors") if n.startswith(item)), item)
+    monkeypatch.setattr(
+        State, "tensors", lambda s, m: {n: t for n, t in tensors(s, m).items() if n != name}
+    )
+    monkeypatch.setattr(
+        State, "numbers", lambda s: {n: v for n, v in numbers(s).items() if n != name}
+    )
+    status, told = command("resume", "r", "--prove")
+    assert status in (1, 2)
+    assert "same bits" not in told
+
+
+@pytest.mark.parametrize("execute", ["eager", "native"])
+def test_a_proof_needs_two_steps_an_epoch(execute: str) -> None:
+    one = ("digits", f"train.execute={execute}", "train.epochs=1", "train.batch_size=5000")
+    assert command("train", *one, "--run", "r")[0] == 0
+    status, told = command("resume", "r", "--prove")
+    assert status == 2
+    assert "--prove saves between two steps of an epoch" in told
+
+
+def test_a_run_killed_before_its_first_save_goes_on_with_the_executor_that_began() -> None:
+    assert command("train", "digits", "train.execute=auto", "train.epochs=1", "--run", "r")[0] == 0
+    run = Run.open("r")
+    for name in ("best", "last"):
+        (run.path / f"{name}.safetensors").unlink()
+    began = [{"event": "executor", "name": "native"}]  # whatever auto chose, and would choose now
+    run.write("log.jsonl", b"".join(json.dumps(event).encode() + b"\n" for event in began))
+    assert command("resume", "r")[0] == 0
+    names = [event["name"] for event in run.events() if event["event"] == "executor"]
+    assert names == ["native", "native"]
+
+
+def test_a_run_goes_on_where_it_began_and_not_on_what_auto_would_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert resumed_device("auto", "cpu") == CPU
+    assert resumed_device("auto", "cuda:1") == torch.device("cuda")  # it is not there any more
+    assert resumed_device("cuda", "cpu") == torch.device("cuda")
+    assert resumed_device("auto", None) == torch.device("cuda")
 
 
 def test_what_differs_from_when_the_run_began_is_named() -> None:
