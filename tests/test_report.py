@@ -374,11 +374,37 @@ def test_a_difference_is_told_only_where_the_intervals_lie_apart() -> None:
     )
     assert not [said for said in findings(groups=close) if "weaker" in said]
     alike = findings(classes=[share("cat", 590), share("dog", 600)])
-    assert alike[0] == "No class is recognised better than another: all their intervals overlap."
+    assert alike[0].startswith("That one class is recognised better than another is not shown")
     alone = findings(classes=[share("cat", 300), share("dog", 600), share("ox", 700)])
     assert alone[0].startswith("cat is the weakest class: 30.00 %")
     among = findings(classes=[share("cat", 300), share("dog", 310), share("ox", 700)])
     assert among[0].startswith("cat is among the weakest classes")
+
+
+def test_a_class_of_few_pictures_hides_no_difference_and_makes_none() -> None:
+    tiny, one = share("tiny", 0, 1), share("one", 1, 1)
+    said = findings(classes=[tiny, share("cat", 200), share("dog", 900), one])[0]
+    assert said.startswith("cat is among the weakest classes: 20.00 %")
+    assert "among the strongest is dog: 90.00 %" in said
+
+
+@pytest.mark.parametrize(("classes", "count"), [(2, 500), (10, 100), (30, 60), (100, 100)])
+def test_of_equal_classes_one_is_seldom_called_weaker(classes: int, count: int) -> None:
+    rng = np.random.default_rng(classes)
+    tries = 200
+    called = 0
+    for _ in range(tries):
+        rights = rng.binomial(count, 0.7, classes)
+        said = findings(classes=[share(str(k), int(n), count) for k, n in enumerate(rights)])[0]
+        called += "is not shown" not in said
+    assert called <= 0.05 * tries + 3 * (0.05 * 0.95 * tries) ** 0.5
+
+
+def test_a_tie_is_not_called_the_most_confused_pair() -> None:
+    pair = {"classes": ["3", "8"], "first_as_second": 1, "second_as_first": 0,
+            "count": 1, "of": 72}  # fmt: skip
+    said = findings(confused=[pair, pair | {"classes": ["1", "7"]}])
+    assert said[0].startswith("3 and 8 are taken for each other as much as any: 1 of their 72")
 
 
 def test_the_most_confused_pair_and_classes_never_answered_are_told() -> None:
@@ -418,8 +444,21 @@ def epochs(*losses: tuple[float, float | None]) -> list[dict[str, Any]]:
             [(2 - 0.1 * n, 1.2 + 0.01 * abs(n - 4) + 0.1 * (n % 3 == 1)) for n in range(12)],
             "Validation has levelled off",
         ),
-        ([(2.0, 2.0), (1.5, 1.6), (1.2, 1.3)], "Still learning at the end: epoch 3"),
-        ([(2.0, 2.0), (1.5, 1.6), (1.49, 1.6)], "Validation has levelled off"),
+        # Worst from its first epoch on, and close to the end.
+        ([(2 - 0.1 * n, 1 + 0.3 * n) for n in range(10)], "Overfitting after epoch 1"),
+        (
+            [(2 - 0.01 * n, 2 - 0.01 * n + 0.02 * (n % 2)) for n in range(60)],
+            "Still learning at the end: the mean validation loss of the last 10 epochs is 1.4650",
+        ),
+        ([(2 - 0.1 * n, 1.1 + 0.2 * abs(n - 7)) for n in range(10)], "Overfitting after epoch 8"),
+        # By a 250th each epoch, which is a third in a hundred.
+        ([(2 * 0.996**n, 2 * 0.996**n) for n in range(100)], "Still learning at the end: from"),
+        ([(2.0, 2.0), (1.5, 1.6), (1.2, 1.3)], "Still learning at the end: from epoch 1 to 3"),
+        ([(2.0, 2.0), (1.5, 1.6), (1.49, 1.6)], "The validation loss is lowest at epoch 2, 1.6000"),
+        ([(2.0, 1.0), (1.5, 2.5)], "The validation loss is lowest at epoch 1, 1.0000, and 2.5000"),
+        ([(2 - 0.1 * n, 1.6 - 0.3 * (n > 1)) for n in range(10)], "Validation has levelled off"),
+        # Nearly nought: such losses double by chance.
+        ([(0.001 + 0.001 * (n % 2), 0.05) for n in range(10)], "Validation has levelled off"),
         ([(2.0, 2.0), (1.0, 1.1), (2.3, 2.3)], "Training falls apart after epoch 2"),
         ([(2.0, None), (1.0, None)], "Nothing was held out"),
         ([(2.0, 2.0)], "One epoch makes no curve"),
@@ -427,6 +466,17 @@ def epochs(*losses: tuple[float, float | None]) -> list[dict[str, Any]]:
 )
 def test_what_the_curves_show(losses: list[tuple[float, float | None]], begin: str) -> None:
     assert words.of_curves(epochs(*losses), len(losses))[0].startswith(begin)
+
+
+def test_noise_alone_is_seldom_called_learning_or_overfitting() -> None:
+    rng = np.random.default_rng(0)
+    for count in (10, 30, 100):
+        called = 0
+        for _ in range(200):
+            noise = rng.normal(1, 0.05, count).tolist()
+            said = words.of_curves(epochs(*((2 - 0.01 * n, v) for n, v in enumerate(noise))), count)
+            called += not said[0].startswith("Validation has levelled off")
+        assert called <= 20
 
 
 def test_an_unfinished_training_is_told() -> None:

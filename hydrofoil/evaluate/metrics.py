@@ -17,19 +17,20 @@ from torch.nn.functional import cross_entropy
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of right / count, after Wilson 1927; (0, 1) where count is 0.
+def wilson(right: int, count: int, z: float = Z_95) -> tuple[float, float]:
+    """Return the interval of right / count, after Wilson 1927; (0, 1) where count is 0.
 
-    Unlike share ± 2 deviations it stays within [0, 1] and is not empty at 0 or 100 %.
+    Unlike share ± 2 deviations it stays within [0, 1] and is not empty at 0 or 100 %. It covers
+    95 %, or as much as the normal distribution has within ± z.
 
     >>> [round(bound, 4) for bound in wilson(98, 100)]
     [0.93, 0.9945]
     """
     if count == 0:
         return 0.0, 1.0
-    share, z2 = right / count, Z_95**2
+    share, z2 = right / count, z**2
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = Z_95 * sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
+    half = z * sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
     # Rounding may put a bound just beyond the share that it should touch at 0 and 100 %.
     return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 

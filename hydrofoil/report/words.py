@@ -1,16 +1,20 @@
 """What figures say, in sentences; each holds the figures that it follows from.
 
-A difference is told only where the 95 % intervals of both sides lie apart.
+Of classes and groups a difference is told only where it is larger than chance makes: the extremes
+of many lie far apart though all are equal, so the more there are, the more it takes.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import sqrt
-from statistics import mean, median
+from statistics import NormalDist, mean, median
 from typing import Any
 
+from hydrofoil.evaluate.metrics import Z_95, wilson
 from hydrofoil.report.text import interval, percent
 
 Share = Mapping[str, Any]  # of test.json: a class or a group, with accuracy and interval
+FEW = 5  # epochs: of fewer, noise and trend cannot be told apart
 
 
 def findings(test: Mapping[str, Any]) -> list[str]:
@@ -19,15 +23,41 @@ def findings(test: Mapping[str, Any]) -> list[str]:
     return [*found, *_unanswered(test["classes"]), *_calibration(test)]
 
 
-def _apart(low: Share, high: Share) -> bool:
-    return low["interval"][1] < high["interval"][0]
+def _bounds(shares: Sequence[Share]) -> list[tuple[float, float]]:
+    """Return intervals of which, of equal shares, any two lie apart in 5 of 100 tests at most.
+
+    Bonferroni's correction for all pairs; two intervals of about one width lie apart where the
+    difference is √2 times as many deviations as each of them reaches. Never under 95 % for each.
+    """
+    ordered_pairs = len(shares) * (len(shares) - 1)
+    z = max(Z_95, NormalDist().inv_cdf(1 - 0.05 / ordered_pairs) / sqrt(2))
+    return [wilson(one["right"], one["count"], z) for one in shares]
+
+
+def _extremes(shares: Sequence[Share]) -> tuple[int, int, bool, bool] | None:
+    """Return who is surely weak and who surely strong, and if each is so against all others.
+
+    None where no two are shown to differ.
+    """
+    if len(shares) < 2:
+        return None
+    bounds = _bounds(shares)
+    places = range(len(shares))
+    weak = min(places, key=lambda k: bounds[k][1])
+    strong = max(places, key=lambda k: bounds[k][0])
+    if bounds[weak][1] >= bounds[strong][0]:
+        return None
+    weakest = all(bounds[weak][1] < bounds[k][0] for k in places if k != weak)
+    strongest = all(bounds[strong][0] > bounds[k][1] for k in places if k != strong)
+    return weak, strong, weakest, strongest
 
 
 def _groups(groups: Sequence[Share]) -> list[str]:
-    known = sorted((one for one in groups if one["count"]), key=lambda one: one["accuracy"])
-    if len(known) < 2 or not _apart(known[0], known[-1]):
+    known = [one for one in groups if one["count"]]
+    found = _extremes(known)
+    if found is None:
         return []
-    weak, strong = known[0], known[-1]
+    weak, strong = known[found[0]], known[found[1]]
     return [
         f"{weak['group'].capitalize()} are weaker than {strong['group']}: "
         f"{percent(weak['accuracy'])} of {weak['count']:,} are recognised, "
@@ -36,16 +66,20 @@ def _groups(groups: Sequence[Share]) -> list[str]:
 
 
 def _classes(classes: Sequence[Share]) -> list[str]:
-    known = sorted((one for one in classes if one["count"]), key=lambda one: one["accuracy"])
+    known = [one for one in classes if one["count"]]
     if len(known) < 2:
         return []
-    weak, strong = known[0], known[-1]
-    if not _apart(weak, strong):
-        return ["No class is recognised better than another: all their intervals overlap."]
-    alone = _apart(weak, known[1])
+    found = _extremes(known)
+    if found is None:
+        return [
+            "That one class is recognised better than another is not shown: chance makes such "
+            f"differences among {len(known)} equal classes too."
+        ]
+    weak, strong, (weakest, strongest) = known[found[0]], known[found[1]], found[2:]
     return [
-        f"{weak['class']} is {'' if alone else 'among '}the weakest class{'' if alone else 'es'}: "
-        f"{percent(weak['accuracy'])} ({interval(weak['interval'])}); the strongest is "
+        f"{weak['class']} is {'the weakest class' if weakest else 'among the weakest classes'}: "
+        f"{percent(weak['accuracy'])} ({interval(weak['interval'])}); "
+        f"{'the strongest is' if strongest else 'among the strongest is'} "
         f"{strong['class']}: {percent(strong['accuracy'])} ({interval(strong['interval'])})."
     ]
 
@@ -55,8 +89,9 @@ def _confused(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     worst = pairs[0]
     first, second = worst["classes"]
+    alone = len(pairs) == 1 or pairs[1]["count"] < worst["count"]
     return [
-        f"{first} and {second} are taken for each other most: "
+        f"{first} and {second} are taken for each other {'most' if alone else 'as much as any'}: "
         f"{worst['count']:,} of their {worst['of']:,} pictures "
         f"({first} as {second}: {worst['first_as_second']:,}; "
         f"{second} as {first}: {worst['second_as_first']:,})."
@@ -113,32 +148,68 @@ def of_curves(epochs: Sequence[Mapping[str, Any]], last: int) -> list[str]:
 
 
 def _validation(epochs: Sequence[Mapping[str, Any]], train: Sequence[float]) -> str:
-    """Say whether validation rises again, still falls, or neither.
-
-    A small split's loss jitters from epoch to epoch: it rises, for these words, where the mean of
-    the last three epochs lies three standard errors above the mean of those around the lowest.
-    """
+    """Say whether validation rises again, still falls, or neither beyond its noise."""
     valid = [epoch["valid"]["loss"] for epoch in epochs]
     low = min(range(len(valid)), key=valid.__getitem__)
     at, end = epochs[low]["epoch"], epochs[-1]["epoch"]
-    if 0 < low < len(valid) - 3:
-        near, late = mean(valid[low - 1 : low + 2]), mean(valid[-3:])
-        error = _jitter(valid) * sqrt(2 / 3)
-        if late > 1.02 * near and late - near > 3 * error and train[-1] < train[low]:
-            return (
-                f"Overfitting after epoch {at}: by epoch {end} the validation loss rises from "
-                f"{valid[low]:.4f} to {valid[-1]:.4f} while the training loss falls from "
-                f"{train[low]:.4f} to {train[-1]:.4f}."
-            )
-    if low == len(valid) - 1 and valid[-2] - valid[-1] > 0.005 * valid[-2]:
+    if falls := _falls(valid, end):
+        return f"Still learning at the end: {falls}; more epochs would probably help."
+    if len(valid) < FEW:
         return (
-            f"Still learning at the end: epoch {end} lowers the validation loss from "
-            f"{valid[-2]:.4f} to {valid[-1]:.4f}; more epochs would probably help."
+            f"The validation loss is lowest at epoch {at}, {valid[low]:.4f}, and {valid[-1]:.4f} "
+            f"at the last: {len(valid)} epochs are too few to tell a trend from noise."
+        )
+    if _rises(valid, low):
+        rise = f"the validation loss rises from {valid[low]:.4f} to {valid[-1]:.4f}"
+        if train[-1] < train[low]:
+            return (
+                f"Overfitting after epoch {at}: by epoch {end} {rise} while the training loss "
+                f"falls from {train[low]:.4f} to {train[-1]:.4f}."
+            )
+        return (
+            f"Worse after epoch {at}: by epoch {end} {rise}, and the training loss falls no more."
         )
     return (
-        f"Validation has levelled off: its lowest loss is {valid[low]:.4f} at epoch {at}, "
-        f"its last {valid[-1]:.4f}."
+        f"Validation has levelled off, as far as its noise lets that be seen: its lowest loss is "
+        f"{valid[low]:.4f} at epoch {at}, its last {valid[-1]:.4f}."
     )
+
+
+def _rises(valid: Sequence[float], low: int) -> bool:
+    """Tell whether the last epochs lie three standard errors, and 2 %, above those at the lowest.
+
+    A small split's loss jitters from epoch to epoch, so the means of up to three are compared.
+    """
+    late = valid[max(low + 1, len(valid) - 3) :]
+    near = valid[max(low - 1, 0) : low + 2][: len(valid) - len(late) - max(low - 1, 0)]
+    if not late:
+        return False
+    error = _jitter(valid) * sqrt(1 / len(near) + 1 / len(late))
+    return mean(late) - mean(near) > max(3 * error, 0.02 * mean(near))
+
+
+def _falls(valid: Sequence[float], end: int) -> str:
+    """Say how the loss still falls at epoch `end`; nothing if it does not.
+
+    Either it fell in each of the last four (of fewer: in all), which level noise does in 1 of 120
+    windows; or the last sixth lies three standard errors below the sixth before, with the lowest of
+    all in one of the two. By 1 % at least.
+    """
+    last = valid[-FEW:]
+    in_a_row = all(after < before for before, after in pairwise(last))
+    if in_a_row and last[-1] < 0.99 * last[0]:
+        return (
+            f"from epoch {end - len(last) + 1} to {end} the validation loss falls from "
+            f"{last[0]:.4f} to {last[-1]:.4f}"
+        )
+    sixth = len(valid) // 6
+    if not sixth or min(valid[-2 * sixth :]) > min(valid):
+        return ""
+    before, late = mean(valid[-2 * sixth : -sixth]), mean(valid[-sixth:])
+    if before - late <= max(3 * _jitter(valid) * sqrt(2 / sixth), 0.01 * before):
+        return ""
+    of_last = "the last epoch" if sixth == 1 else f"the last {sixth} epochs"
+    return f"the mean validation loss of {of_last} is {late:.4f}, of as many before {before:.4f}"
 
 
 def _jitter(values: Sequence[float]) -> float:
@@ -152,9 +223,10 @@ def _jitter(values: Sequence[float]) -> float:
 
 def _fallen_apart(epochs: Sequence[Mapping[str, Any]], train: Sequence[float]) -> list[str]:
     low = min(range(len(train)), key=train.__getitem__)
-    if train[-1] < 1.2 * train[low]:
+    if train[-1] < max(1.2 * train[low], train[low] + 0.1):  # near nought, losses double by chance
         return []
     return [
         f"Training falls apart after epoch {epochs[low]['epoch']}: its own loss rises from "
-        f"{train[low]:.4f} to {train[-1]:.4f}. The steps are too large: try a smaller optimizer.lr."
+        f"{train[low]:.4f} to {train[-1]:.4f}. The steps are probably too large: "
+        "try a smaller optimizer.lr."
     ]
