@@ -233,10 +233,40 @@ def test_a_broken_run_gets_a_page_that_says_what_is_missing(
         (copied / name).write_bytes(changed)
     page = check_harmless(run_page(copied))
     notes = [one.text for one in page.all("p") if one.attributes.get("class") == "note"]
-    gone = name in ("answers.npz", "shown.npz", "environment.json") and how == "missing"
+    gone = name in ("answers.npz", "environment.json") and how == "missing"
     # log.jsonl: a first line that was cut short is one that a dying process left unfinished.
     if not gone and name != "answers.npz" and (name, how) != ("log.jsonl", "empty"):
         assert notes
+
+
+def test_pictures_that_are_gone_make_no_answer_right(copied: Path) -> None:
+    (copied / "shown.npz").unlink()
+    page = check_harmless(run_page(copied))
+    assert "shown.npz: missing" in page.text
+    assert "No answer was wrong" not in page.text
+    assert not section(page, "pictures").all("h3")
+
+
+def test_a_validation_split_that_chose_nothing_is_not_said_to(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", "train.select=last", tested=False)
+    result = [one for one in read(run_page(run.path)).all("p") if "result" in str(one.attributes)]
+    assert "On 180 validation pictures" in result[0].text
+    assert "chose" not in result[0].text
+
+
+def test_a_training_that_broke_is_not_told_to_go_on(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", epochs=5, stop_after=2)
+    run.log({"event": "not finite", "epoch": 3, "step": 17, "pictures": [1, 2]})
+    text = read(run_page(run.path)).text
+    assert "It stopped in epoch 3 at step 17, where a loss or gradient was not finite" in text
+    assert "hydrofoil resume" not in text
+    run.log({"event": "stopped", "signal": "SIGINT", "epoch": 3, "step": 4})
+    assert "hydrofoil resume" in read(run_page(run.path)).text
+
+
+def test_imported_weights_may_know_the_test_pictures(copied: Path) -> None:
+    Run.open(copied).log({"event": "imported", "weights": "0" * 64})
+    assert "whether they were trained on pictures of this test" in read(run_page(copied)).text
 
 
 def test_an_untested_run_says_how_to_test_it(tmp_path: Path) -> None:
@@ -317,6 +347,13 @@ def test_several_runs_stand_side_by_side(tested: Path, tmp_path: Path) -> None:
     assert rows["test accuracy"] == [f"{100 * accuracy:.2f} %", "not tested"]
     (differing,) = section(page, "differences").all("table")
     assert differing.rows() == [["optimizer.lr", "0.02", "0.1"]]
+
+
+def test_runs_that_differ_in_their_last_letters_have_other_labels(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / f"cifar10-lenet-{n}", tested=False).path for n in (1, 2)]
+    (chart, _) = section(read(runs_page(runs)), "curves").all("svg")
+    labels = [one.text for one in chart.all("text") if "label" in one.attributes["class"]]
+    assert sorted(label[-8:] for label in labels) == ["-lenet-1", "-lenet-2"]
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 6])

@@ -33,6 +33,18 @@ def _number(value: object) -> object:
     return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else value
 
 
+def short(name: str, most: int) -> str:
+    """Return a name that fits; runs and classes differ at the end, so that stays.
+
+    >>> short("cifar10-lenet-12", 14)
+    'cifa…-lenet-12'
+    """
+    if len(name) <= most:
+        return name
+    begin = most // 3
+    return f"{name[:begin]}…{name[begin + 1 - most :]}"
+
+
 def svg(width: float, height: float, title: str, *children: object) -> Markup:
     """Return a chart of so many units, which says what it shows to those who do not see it."""
     return tag(
@@ -190,7 +202,7 @@ def _ends(lines: Sequence[Line], plane: _Plane) -> list[Markup]:
             if lower - upper < 14:
                 heights[i], heights[i + 1] = (upper + lower) / 2 - 7, (upper + lower) / 2 + 7
     return [
-        tag("text", name[:14], x=x + 7, y=y + 4, class_=f"label {kind}")
+        tag("text", short(name, 14), x=x + 7, y=y + 4, class_=f"label {kind}")
         for y, (_, x, name, kind) in zip(heights, ends, strict=True)
     ]
 
@@ -220,7 +232,7 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], title: str, all_o
     for number, (name, share, low, high) in enumerate(rows):
         y = 4 + down * (number + 0.5)
         at = {"x": left - 8, "y": y + 4, "class_": "tick", "text_anchor": "end"}
-        parts.append(tag("text", name[:24], **at))
+        parts.append(tag("text", short(name, 24), **at))
         span = f"M{plane.x(low):.1f} {y:.1f}H{plane.x(high):.1f}"
         parts.append(tag("path", d=span, class_="span"))
         parts.append(tag("circle", cx=plane.x(share), cy=y, r=4.5, class_="dot s0"))
@@ -333,7 +345,7 @@ def pairs(
         kind = f"line s{number}"
         parts.append(tag("path", d=f"M{x - 26:.1f} {mean:.1f}H{x + 26:.1f}", class_=kind))
         at = {"x": x, "y": plane.height - 14, "text_anchor": "middle"}
-        parts.append(tag("text", names[number][:30], **at, class_=f"label s{number}"))
+        parts.append(tag("text", short(names[number], 30), **at, class_=f"label s{number}"))
     return svg(plane.width, plane.height, title, *parts)
 
 

@@ -75,6 +75,13 @@ class Gathered:
         """Return the last event of a kind, or nothing."""
         return next((one for one in reversed(self.events) if one.get("event") == event), {})
 
+    @property
+    def broke(self) -> dict[str, Any]:
+        """Where the training met a number that was not finite, if that is what ended it."""
+        ends = ("not finite", "epoch", "trained", "stopped")
+        last = [event for event in self.events if event.get("event") in ends][-1:]
+        return last[0] if last and last[0]["event"] == "not finite" else {}
+
     def seconds(self, event: str) -> float:
         """Return the seconds of all events of a kind."""
         return sum(float(e.get("seconds", 0)) for e in self.events if e.get("event") == event)
@@ -139,13 +146,23 @@ def _note_what_is_missing(gathered: Gathered, recipe: Recipe) -> None:
     """Say what a finished and tested run would have and this one has not."""
     path, done = gathered.path, len(gathered.epochs)
     if not gathered.imported and done < recipe.train.epochs:
+        unfinished = f"The training is not finished: {done} of {recipe.train.epochs} epochs.\n"
+        broke = gathered.broke
         gathered.missing.append(
-            f"The training is not finished: {done} of {recipe.train.epochs} epochs.\n"
-            f"Go on with: {command('resume', path)}"
+            f"{unfinished}It stopped in epoch {broke.get('epoch', '?')} at step "
+            f"{broke.get('step', '?')}, where a loss or gradient was not finite, and would stop "
+            "there again. Change the recipe: a smaller optimizer.lr, as a rule."
+            if broke
+            else f"{unfinished}Go on with: {command('resume', path)}"
         )
     if gathered.test is None and gathered.model is not None and gathered.sizes.get("test"):
         gathered.missing.append(f"Not tested yet.\nTest with: {command('test', path)}")
     test, model = gathered.test, gathered.model
+    if test and not (path / "shown.npz").exists():
+        gathered.missing.append(
+            f"{path / 'shown.npz'}: missing, so the pictures that the test chose cannot be shown.\n"
+            f"Write it anew with: {command('test', path)}"
+        )
     if test and model and test["weights"] != model.weights_hash():
         gathered.missing.append(
             f"The test is of other weights (epoch {test['epoch']}) than those kept now "

@@ -21,10 +21,12 @@ from PIL import Image
 from torch import Tensor
 
 from hydrofoil import __version__
+from hydrofoil.data.sources import merges_published_test
 from hydrofoil.data.split import PARTS
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.compare import Comparison, p_words
 from hydrofoil.evaluate.explain import GradCam, feature_maps, grad_cam, occlusion
+from hydrofoil.evaluate.test import MERGED
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.report import charts, draw, text, words
 from hydrofoil.report.comparison import covers_line, differs_line, note_lines
@@ -149,6 +151,7 @@ def _run_values(run: Gathered) -> dict[str, Any]:
         "test": test,
         "about": run.recipe.about if run.recipe else "",
         "best_valid": run.kept["valid"] if run.kept else None,
+        "chosen": bool(run.recipe and (run.recipe.train.select or "").startswith("valid")),
         "findings": words.findings(test) if test else [],
         "warnings": _warnings(run),
         "pictures": _pictures(run),
@@ -169,9 +172,15 @@ def _run_values(run: Gathered) -> dict[str, Any]:
 
 
 def _warnings(run: Gathered) -> list[str]:
+    merged = [MERGED] if run.recipe and merges_published_test(run.recipe) else []
+    found = list(run.test.get("warnings", [])) if run.test else merged
+    if run.imported:
+        found.append(
+            "The weights were imported: whether they were trained on pictures of this test or "
+            "validation split is not known here. If they were, accuracy and temperature flatter."
+        )
     if run.test is None:
-        return []
-    found = list(run.test.get("warnings", []))
+        return found
     if run.test["opened"] > 1:
         found.append(
             f"The test split was opened {run.test['opened']} times by this run. "
