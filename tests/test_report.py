@@ -17,6 +17,7 @@ from hydrofoil.cli import main
 from hydrofoil.evaluate.compare import Answered, compare
 from hydrofoil.report import words
 from hydrofoil.report.page import comparison_page, run_page, runs_page
+from hydrofoil.report.schema import wrong_in_log, wrong_in_test
 from tests.pages import Element, lookup, make_run, noise, read, renamed
 
 HOSTILE = [
@@ -237,6 +238,58 @@ def test_a_broken_run_gets_a_page_that_says_what_is_missing(
     # log.jsonl: a first line that was cut short is one that a dying process left unfinished.
     if not gone and name != "answers.npz" and (name, how) != ("log.jsonl", "empty"):
         assert notes
+
+
+def changed(content: Any, path: str, value: Any) -> Any:
+    """Return JSON with another value at a path."""
+    content = json.loads(json.dumps(content))
+    *way, last = path.split(".")
+    place = lookup(content, ".".join(way)) if way else content
+    place[int(last) if isinstance(place, list) else last] = value
+    return content
+
+
+def test_no_figure_may_be_of_another_kind(tested: Path) -> None:
+    test = json.loads((tested / "test.json").read_text())
+    events = Run.open(tested).events()
+    assert not wrong_in_test(test)
+    assert not wrong_in_log(events)
+    shown = [p for p in leaves(test) if not re.search(r"right_of|top_5", p)]
+    for path in shown[:200] + shown[-200:]:
+        for value in ("x", [], {}):
+            assert wrong_in_test(changed(test, path, value)).startswith(path.split(".")[0])
+    for number, event in enumerate(events, start=1):
+        for field in set(event) & {"epoch", "seconds", "train", "valid", "counts", "threads"}:
+            assert wrong_in_log([*events[: number - 1], event | {field: "x"}]).startswith(
+                f"line {number}: {field}: "
+            )
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("accuracy", "<b>0.9</b>"), ("interval", [0.5]), ("classes", []), ("confusion", [[1]]),
+        ("calibration.mass.bins.0.accuracy", None), ("pictures.drawn", 3), ("top_5", 5),
+        ("pictures.surest_wrong.0.predicted", "no such class"), ("confused.0.classes", ["<i>"]),
+    ],
+)  # fmt: skip
+def test_a_test_that_was_changed_by_hand_gets_a_page(copied: Path, path: str, value: Any) -> None:
+    test = json.loads((copied / "test.json").read_text())
+    Run.open(copied).write_json("test.json", changed(test, path, value))
+    page = check_harmless(run_page(copied))
+    if value != "no such class":
+        assert f"or changed: {path.split('.')[0]}" in page.text
+        assert "Not known before the test." in section(page, "classes").text
+
+
+def test_a_log_that_was_changed_by_hand_gets_a_page(copied: Path) -> None:
+    events = Run.open(copied).events()
+    (copied / "manifest.json").unlink()
+    for value in ("x", None, {}, -1):
+        lines = [json.dumps(changed(event, "seconds", value)) for event in events]
+        (copied / "log.jsonl").write_text("\n".join(lines) + "\n")
+        page = check_harmless(run_page(copied))
+        assert "log.jsonl: changed, so it is passed over: line 1: seconds" in page.text
 
 
 def test_pictures_that_are_gone_make_no_answer_right(copied: Path) -> None:

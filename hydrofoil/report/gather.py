@@ -18,6 +18,7 @@ from hydrofoil.errors import HydrofoilError
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.summary import LayerSummary, summarise
 from hydrofoil.recipe import Recipe
+from hydrofoil.report.schema import wrong_in_log, wrong_in_test
 from hydrofoil.run import Run, command
 
 T = TypeVar("T")
@@ -111,8 +112,8 @@ def gather(path: Path) -> Gathered:
         return gathered
     recipe = gathered.recipe = run.recipe
     gathered.environment = attempt(run.environment, {})
-    gathered.events = attempt(run.events, [])
-    gathered.epochs = attempt(run.epochs, [])
+    gathered.events = attempt(lambda: _events(run), [])
+    gathered.epochs = attempt(run.epochs, []) if gathered.events else []
     split = attempt(run.split, None)
     gathered.sizes = {part: len(getattr(split, part)) for part in PARTS} if split else {}
     gathered.test = attempt(lambda: _whole(run), None)
@@ -129,17 +130,21 @@ def gather(path: Path) -> Gathered:
 def _whole(run: Run) -> dict[str, Any] | None:
     """Return test.json, if it was written by a hydrofoil that measured all that the page tells."""
     test = run.test()
-    needed = {
-        "accuracy", "interval", "right", "count", "loss", "classes", "groups", "averages",
-        "confusion", "confused", "calibration", "pictures", "opened", "epoch", "weights",
-    }  # fmt: skip
-    if test is not None and not needed <= test.keys():
-        lacks = ", ".join(sorted(needed - test.keys()))
+    wrong = wrong_in_test(test) if test is not None else ""
+    if wrong:
         raise HydrofoilError(
-            f"{run.path / 'test.json'}: lacks {lacks}: written by an older hydrofoil, or changed.\n"
+            f"{run.path / 'test.json'}: written by an older hydrofoil, or changed: {wrong}.\n"
             f"Write it anew with: {command('test', run.path)}"
         )
     return test
+
+
+def _events(run: Run) -> list[dict[str, Any]]:
+    """Return the log, if all of it is what a run writes."""
+    events = run.events()
+    if wrong := wrong_in_log(events):
+        raise HydrofoilError(f"{run.path / 'log.jsonl'}: changed, so it is passed over: {wrong}.")
+    return events
 
 
 def _note_what_is_missing(gathered: Gathered, recipe: Recipe) -> None:

@@ -317,7 +317,9 @@ def _explanations(run: Gathered) -> dict[str, Any]:
     content: dict[str, Any] = {"explained": found, "without": ""}
     for one in test["pictures"]["surest_wrong"][:EXPLAINED] if test and model else []:
         picture_CHW = run.shown.get(one["index"])
-        if model is None or picture_CHW is None or tuple(picture_CHW.shape) != model.shape:
+        if model is None or picture_CHW is None or one["predicted"] not in model.classes:
+            continue
+        if tuple(picture_CHW.shape) != model.shape:
             continue
         try:
             cam = grad_cam(model, picture_CHW)
