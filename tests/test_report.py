@@ -490,6 +490,21 @@ def test_of_equal_classes_one_is_seldom_called_weaker(classes: int, count: int) 
     assert called <= 0.05 * tries + 3 * (0.05 * 0.95 * tries) ** 0.5
 
 
+def test_a_name_that_turns_text_around_turns_no_figure() -> None:
+    turning = "\u202elive"
+    said = findings(classes=[share("קט", 300), share("dog", 600), share(turning, 900)])[0]
+    assert said.startswith("\u2068קט\u2069 is the weakest class")
+    assert f"\u2068{turning}\u2069: 90.00 %" in said
+
+
+def test_a_temperature_that_changes_nothing_that_is_shown_is_not_told() -> None:
+    fitted = {"value": 1.01, "mass_error": 0.0998}
+    calibration = {"confidence": 0.6, "mass": {"error": 0.1}, "temperature": fitted}
+    assert "temperature" not in findings(calibration=calibration)[-1]
+    better = calibration | {"temperature": fitted | {"mass_error": 0.02}}
+    assert "from 10.0 to 2.0 points" in findings(calibration=better)[-1]
+
+
 def test_a_tie_is_not_called_the_most_confused_pair() -> None:
     pair = {"classes": ["3", "8"], "first_as_second": 1, "second_as_first": 0,
             "count": 1, "of": 72}  # fmt: skip

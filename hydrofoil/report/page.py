@@ -63,6 +63,7 @@ def _bounds(interval: Sequence[float]) -> str:
 FILTERS: dict[str, Callable[..., str]] = {
     "percent": text.percent,
     "by": text.by,
+    "isolated": text.isolated,
     "plural": text.plural,
     "points": _points,
     "bounds": _bounds,

@@ -190,12 +190,10 @@ def _wrong(kind: type[_Part], content: Mapping[str, Any]) -> str:
     try:
         kind.model_validate(content)
     except ValidationError as error:
-        said = [
-            f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}".removeprefix(
-                ": "
-            )
-            for one in error.errors(include_url=False, include_input=False)
-        ]
+        said: list[str] = []
+        for one in error.errors(include_url=False, include_input=False):
+            where, what = ".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
+            said.append(f"{where}: {what}" if where else what)
         more = f"; and {len(said) - 3} more" if len(said) > 3 else ""
         return "; ".join(said[:3]) + more
     return ""

@@ -56,6 +56,15 @@ def interval(bounds: Sequence[float]) -> str:
     return f"95 % interval {100 * bounds[0]:.2f} to {100 * bounds[1]:.2f} %"
 
 
+def isolated(name: str) -> str:
+    """Return a name that turns no text around it: one in Arabic, say, would move the figures.
+
+    >>> isolated("cat"), isolated("\u05d0")
+    ('cat', '\u2068א\u2069')
+    """
+    return name if name.isascii() else f"\u2068{name}\u2069"
+
+
 def by(shape: Sequence[int]) -> str:
     """Return a shape as 3×32×32."""
     return "×".join(map(str, shape))

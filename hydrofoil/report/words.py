@@ -11,7 +11,7 @@ from statistics import NormalDist, mean, median
 from typing import Any
 
 from hydrofoil.evaluate.metrics import Z_95, wilson
-from hydrofoil.report.text import interval, percent
+from hydrofoil.report.text import interval, isolated, percent
 
 Share = Mapping[str, Any]  # of test.json: a class or a group, with accuracy and interval
 FEW = 5  # epochs: of fewer, noise and trend cannot be told apart
@@ -77,10 +77,12 @@ def _classes(classes: Sequence[Share]) -> list[str]:
         ]
     weak, strong, (weakest, strongest) = known[found[0]], known[found[1]], found[2:]
     return [
-        f"{weak['class']} is {'the weakest class' if weakest else 'among the weakest classes'}: "
+        f"{isolated(weak['class'])} is "
+        f"{'the weakest class' if weakest else 'among the weakest classes'}: "
         f"{percent(weak['accuracy'])} ({interval(weak['interval'])}); "
         f"{'the strongest is' if strongest else 'among the strongest is'} "
-        f"{strong['class']}: {percent(strong['accuracy'])} ({interval(strong['interval'])})."
+        f"{isolated(strong['class'])}: "
+        f"{percent(strong['accuracy'])} ({interval(strong['interval'])})."
     ]
 
 
@@ -88,7 +90,7 @@ def _confused(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
     if not pairs:
         return []
     worst = pairs[0]
-    first, second = worst["classes"]
+    first, second = map(isolated, worst["classes"])
     alone = len(pairs) == 1 or pairs[1]["count"] < worst["count"]
     return [
         f"{first} and {second} are taken for each other {'most' if alone else 'as much as any'}: "
@@ -99,7 +101,7 @@ def _confused(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _unanswered(classes: Sequence[Share]) -> list[str]:
-    never = [one["class"] for one in classes if one["count"] and not one["answered"]]
+    never = [isolated(one["class"]) for one in classes if one["count"] and not one["answered"]]
     named = ", ".join(never[:8]) + (f" and {len(never) - 8} more" if len(never) > 8 else "")
     return [f"Never answered, though there are pictures of it: {named}."] if never else []
 
@@ -118,8 +120,8 @@ def _calibration(test: Mapping[str, Any]) -> list[str]:
         )
     words = f"{how}: mean probability {percent(sure)}, accuracy {percent(accuracy)}"
     fitted = calibration["temperature"]
-    if fitted and fitted["mass_error"] < error:
-        after = 100 * fitted["mass_error"]
+    after = 100 * fitted["mass_error"] if fitted else 0.0
+    if fitted and round(after, 1) < round(100 * error, 1):
         return [
             f"{words}; a temperature of {fitted['value']:.2f}, fitted on the validation split, "
             f"brings the calibration error from {100 * error:.1f} to {after:.1f} points."
