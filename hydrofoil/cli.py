@@ -579,7 +579,7 @@ def report(
     if len(run_folders) == 1:
         page, path = run_page(run_folders[0]), run_folders[0] / "report.html"
     else:
-        page, path = runs_page(run_folders), run_folders[0].parent / "report.html"
+        page, path = runs_page(run_folders), run_folders[0].resolve().parent / "report.html"
     write_whole(out or path, page)
     _sayer(as_json)(f"written: {out or path}")
     _print_json(as_json, {"written": str(out or path), "bytes": len(page)})

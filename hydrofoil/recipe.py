@@ -139,7 +139,7 @@ class Train(Fields):
     save_steps: Annotated[int, Field(ge=0)] = 0
     """Save a checkpoint every so many steps inside an epoch, whatever it costs; 0: never."""
     save_seconds: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 30.0
-    """Save a checkpoint inside an epoch after so many seconds without one; 0: never."""
+    """Save inside an epoch after so many seconds without a checkpoint, 5 at least; 0: never."""
     on_nan: Literal["stop"] = "stop"
     """Where a loss or gradient is not finite: stop before the update, and keep what was good."""
 

@@ -59,7 +59,8 @@ def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
         return run, []
     # No recipe has a learning rate that depends on the number of epochs. One that did would have
     # to be named here: its rates until now are those of the old number.
-    notes = [f"{old} epochs become {epochs}, to the bits of a run that was asked for {epochs}"]
+    by = f" with train.execute={run.executor()}" if run.executor() else ""
+    notes = [f"{old} epochs become {epochs}, to the bits of a run that was asked for them{by}"]
     if recipe.train.select == "last" and run.epochs_kept():
         notes.append(f"the weights kept until now, of epoch {run.epochs_kept()}, give way")
     if run.test():

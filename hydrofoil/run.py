@@ -363,7 +363,7 @@ class Run:
             "epoch": str(epoch),
             "recipe": self.recipe.hash(),
         }
-        return save_tensors(_plain(weights), metadata)
+        return _safetensors(weights, metadata)
 
     def load_best(self, device: torch.device) -> tuple[Classifier, int]:
         """Return the model with the run's best weights, and their epoch.
@@ -414,7 +414,7 @@ class Run:
             files["best.safetensors"] = self._best(model, best, epoch)
         # The numbers travel in the tensors' file, so that the two cannot come from two moments.
         metadata = {"numbers": json.dumps(numbers), "recipe": self.recipe.hash()}
-        files["last.safetensors"] = save_tensors(_plain(tensors), metadata)
+        files["last.safetensors"] = _safetensors(tensors, metadata)
         if not any((self.path / name).exists() for name in CHECKPOINTS):
             files = dict(reversed(files.items()))
         self.write_files(files, aside={"last.safetensors": "previous.safetensors"})
@@ -628,6 +628,21 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 def _lines(events: Iterable[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(event) + "\n" for event in events).encode()
+
+
+def _safetensors(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
+    """Return a safetensors file, the same bytes for the same content.
+
+    The library writes the metadata in another order each time, so the head is written anew: eight
+    bytes for its length, then JSON, padded with spaces so that the tensors stay aligned.
+    """
+    content = save_tensors(_plain(tensors), metadata)
+    length = int.from_bytes(content[:8], "little")
+    head = json.loads(content[8 : 8 + length])
+    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+    text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

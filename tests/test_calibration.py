@@ -97,3 +97,16 @@ def test_a_temperature_is_given_where_there_is_none_to_find() -> None:
     assert fit_temperature(one_hot, torch.tensor([1, 2, 0])) == pytest.approx(100)  # all wrong
     assert fit_temperature(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])) == 1
     assert fit_temperature(torch.tensor([[1e6, -1e6]]), torch.tensor([1])) == pytest.approx(100)
+
+
+def test_a_model_whose_probabilities_are_true_has_the_error_that_chance_makes() -> None:
+    measured: dict[str, list[float]] = {"width": [], "mass": []}
+    expected: dict[str, list[float]] = {"width": [], "mass": []}
+    for seed in range(60):
+        logits, labels = answers(seed, 500, 10, heat=1.0)
+        found = reliability(logits, labels)
+        for kind in measured:
+            measured[kind].append(found[kind]["error"])
+            expected[kind].append(found[kind]["by_chance"])
+    for kind in measured:
+        assert np.mean(measured[kind]) == pytest.approx(np.mean(expected[kind]), rel=0.1)

@@ -136,7 +136,7 @@ def test_the_order_is_the_result_first_and_the_command_last(tested: Path) -> Non
     given = "hydrofoil train digits train.epochs=2 train.execute=eager"
     assert repeat[0] == given
     assert repeat[1].startswith("hydrofoil train ")
-    assert repeat[1].endswith("tested/recipe.toml train.execute=eager --test")
+    assert repeat[1].endswith("tested/recipe.toml train.execute=eager --device cpu --test")
     assert repeat[2] == (tested / "recipe.toml").read_text()
 
 

@@ -129,7 +129,7 @@ def test_a_finished_run_can_be_extended_to_the_bits_of_one_that_was_asked_for_as
     assert command("train", *QUICK, "train.epochs=2", "--test", "--run", "r")[0] == 0
     status, told = command("resume", "r", "train.epochs=4")
     assert status == 0, told
-    assert "note: 2 epochs become 4, to the bits of a run that was asked for 4\n" in told
+    assert "note: 2 epochs become 4, to the bits of a run that was asked for them" in told
     assert "note: the weights kept until now, of epoch 2, give way\n" in told
     assert "note: test.json is of the weights kept until now\n" in told
     run = Run.open("r")

@@ -4,7 +4,7 @@ Axes: N pictures, K classes.
 """
 
 from dataclasses import asdict, dataclass
-from math import sqrt
+from math import pi, sqrt
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ class Bin:
         count: Pictures in it.
         right: Those that were right.
         confidence: Mean probability of their answers; None where the bin is empty.
+        variance: Of the number of right ones, were each right as often as it says.
     """
 
     low: float
@@ -33,6 +34,7 @@ class Bin:
     count: int
     right: int
     confidence: float | None
+    variance: float = 0.0
 
     @property
     def accuracy(self) -> float | None:
@@ -42,7 +44,8 @@ class Bin:
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers as they stand in test.json."""
         interval = list(wilson(self.right, self.count))
-        return asdict(self) | {"accuracy": self.accuracy, "interval": interval}
+        content = asdict(self) | {"accuracy": self.accuracy, "interval": interval}
+        return {name: value for name, value in content.items() if name != "variance"}
 
 
 def equal_width(confidences_N: Tensor, right_N: Tensor, bins: int = BINS) -> list[Bin]:
@@ -68,7 +71,8 @@ def equal_mass(confidences_N: Tensor, right_N: Tensor, bins: int = BINS) -> list
 def _bin(confidences_N: Tensor, right_N: Tensor, low: float, high: float) -> Bin:
     count = len(confidences_N)
     mean = confidences_N.mean().item() if count else None
-    return Bin(low, high, count, int(right_N.sum().item()), mean)
+    variance = (confidences_N * (1 - confidences_N)).sum().item()
+    return Bin(low, high, count, int(right_N.sum().item()), mean, variance)
 
 
 def calibration_error(bins: list[Bin]) -> float:
@@ -81,6 +85,15 @@ def calibration_error(bins: list[Bin]) -> float:
     """
     gaps = [abs(one.right - one.count * (one.confidence or 0.0)) for one in bins]
     return round(sum(gaps) / sum(one.count for one in bins), 12)
+
+
+def error_by_chance(bins: list[Bin]) -> float:
+    """Return about which calibration error a model has whose probabilities are all true.
+
+    A bin's number of right answers then deviates by the root of its variance, and a normal number
+    is on average √(2/π) deviations away from its mean.
+    """
+    return sum(sqrt(2 / pi * one.variance) for one in bins) / sum(one.count for one in bins)
 
 
 def fit_temperature(logits_NK: Tensor, labels_N: Tensor) -> float:
@@ -121,6 +134,7 @@ def reliability(logits_NK: Tensor, labels_N: Tensor) -> dict[str, Any]:
     ):
         content[name] = {
             "error": calibration_error(bins),
+            "by_chance": error_by_chance(bins),
             "bins": [one.as_dict() for one in bins],
         }
     return content

@@ -5,7 +5,7 @@ Nothing but the folder is read: no data set, no training code.
 Axes: N pictures, C channels, H rows, W columns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -112,11 +112,11 @@ def gather(path: Path) -> Gathered:
         return gathered
     recipe = gathered.recipe = run.recipe
     gathered.environment = attempt(run.environment, {})
-    gathered.events = attempt(lambda: _events(run), [])
+    gathered.events = attempt(lambda: checked_events(run), [])
     gathered.epochs = attempt(run.epochs, []) if gathered.events else []
     split = attempt(run.split, None)
     gathered.sizes = {part: len(getattr(split, part)) for part in PARTS} if split else {}
-    gathered.test = attempt(lambda: _whole(run), None)
+    gathered.test = attempt(lambda: checked_test(run), None)
     gathered.shown = attempt(run.shown, {})
     gathered.model, gathered.best_epoch = attempt(
         lambda: run.load_best(torch.device("cpu")), (None, 0)
@@ -127,19 +127,24 @@ def gather(path: Path) -> Gathered:
     return gathered
 
 
-def _whole(run: Run) -> dict[str, Any] | None:
+def checked_test(run: Run) -> dict[str, Any] | None:
     """Return test.json, if it was written by a hydrofoil that measured all that the page tells."""
     test = run.test()
-    wrong = wrong_in_test(test) if test is not None else ""
-    if wrong:
-        raise HydrofoilError(
-            f"{run.path / 'test.json'}: written by an older hydrofoil, or changed: {wrong}.\n"
-            f"Write it anew with: {command('test', run.path)}"
-        )
+    if test is not None and (wrong := older_or_changed(run, test)):
+        raise HydrofoilError(wrong)
     return test
 
 
-def _events(run: Run) -> list[dict[str, Any]]:
+def older_or_changed(run: Run, test: Mapping[str, Any]) -> str:
+    """Say what of test.json is not as `test` writes it now, and the cure; nothing if all is."""
+    wrong = wrong_in_test(test)
+    return wrong and (
+        f"{run.path / 'test.json'}: written by an older hydrofoil, or changed: {wrong}.\n"
+        f"Write it anew with: {command('test', run.path)}"
+    )
+
+
+def checked_events(run: Run) -> list[dict[str, Any]]:
     """Return the log, if all of it is what a run writes."""
     events = run.events()
     if wrong := wrong_in_log(events):

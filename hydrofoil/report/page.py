@@ -383,6 +383,7 @@ def _data(run: Gathered) -> dict[str, Any]:
     whole = {part: n for part, n in counts.items() if len(n) == len(classes) and sum(n)}
     return {
         "source": run.recipe.data.source if run.recipe else "",
+        "warnings": [MERGED] if run.recipe and merges_published_test(run.recipe) else [],
         "sizes": {part: run.sizes.get(part, 0) for part in PARTS if run.sizes.get(part)},
         "counts": whole,
         "classes": classes,
@@ -399,7 +400,7 @@ def _time(run: Gathered) -> dict[str, Any]:
         ("preparing and compiling", prepare),
         ("training steps", train),
         ("validation", valid),
-        ("testing", run.seconds("test")),
+        ("testing", float(run.counted("test").get("seconds", 0))),
         ("saving and the rest", max(0.0, trained - prepare - train - valid) if trained else 0.0),
     ]
     parts = [(name, seconds) for name, seconds in parts if seconds > 0]
@@ -424,7 +425,7 @@ def _time(run: Gathered) -> dict[str, Any]:
 
 def _environment(run: Gathered) -> list[tuple[str, str]]:
     return [
-        (name.replace("_", " "), str(value))
+        ("torch threads" if name == "threads" else name.replace("_", " "), str(value))
         for name, value in run.environment.items()
         if name != "command" and value not in (None, "")
     ]
@@ -437,6 +438,8 @@ def _commands(run: Gathered) -> dict[str, str]:
     if run.recipe and not run.imported:
         executor = run.counted("executor").get("name")
         pinned = f" train.execute={executor}" if executor else ""
+        device = run.environment.get("device")
+        pinned += f" --device {text.shell([device])}" if isinstance(device, str) else ""
         found["repeat"] = f"{command('train', run.path / 'recipe.toml')}{pinned} --test"
     return found
 

@@ -82,6 +82,7 @@ class _Bin(_Part):
 
 class _Bins(_Part):
     error: float
+    by_chance: float
     bins: list[_Bin]
 
 

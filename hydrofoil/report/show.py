@@ -17,6 +17,7 @@ from hydrofoil.models import build
 from hydrofoil.models.summary import summarise
 from hydrofoil.recipe import read_recipe, shipped_recipes
 from hydrofoil.report import draw, text
+from hydrofoil.report.gather import checked_events, older_or_changed
 from hydrofoil.run import Run, command
 
 
@@ -182,13 +183,17 @@ def show_run(path: Path) -> Shown:
     from hydrofoil.report.curves import learning_curves  # brings matplotlib: about 0.5 s
 
     run = Run.open(path)
+    checked_events(run)
     epochs, test, recipe = run.epochs(), run.test(), run.recipe
+    broken = older_or_changed(run, test) if test else ""
     lines = [text.recipe_lines(recipe), text.split_line(recipe, run.split()), ""]
     lines += [text.epoch_line(epoch, recipe) for epoch in epochs]
     left = recipe.train.epochs - len(epochs)
     if left > 0 and not run.imported():
         lines.append(f"{text.plural(left, 'epoch')} to go: {command('resume', path)}")
-    if test:
+    if broken:
+        lines += ["", broken]
+    elif test:
         lines += ["", text.test_lines(test)]
     elif (path / "best.safetensors").exists():
         lines += ["", f"not tested yet: {command('test', path)}"]

@@ -225,7 +225,7 @@ def _jitter(values: Sequence[float]) -> float:
 
 def _fallen_apart(epochs: Sequence[Mapping[str, Any]], train: Sequence[float]) -> list[str]:
     low = min(range(len(train)), key=train.__getitem__)
-    if train[-1] < max(1.2 * train[low], train[low] + 0.1):  # near nought, losses double by chance
+    if train[-1] < max(1.1 * train[low], train[low] + 0.1):  # near nought, losses double by chance
         return []
     return [
         f"Training falls apart after epoch {epochs[low]['epoch']}: its own loss rises from "
