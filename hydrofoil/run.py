@@ -456,7 +456,7 @@ class Run:
             )
         if not only_read:
             self.forget_after(0)  # what was logged before a first save that did not end
-        return []
+        return [*notes, *(["beginning anew, as no epoch was whole"] if notes else [])]
 
     def _is_lost(self, name: str) -> bool:
         """Tell whether a missing file was there, and no process died while it was replaced."""

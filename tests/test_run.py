@@ -227,6 +227,18 @@ def test_what_was_logged_before_a_first_save_that_did_not_end_is_forgotten(run: 
     assert run.events() == [{"event": "executor"}]
 
 
+def test_a_first_checkpoint_that_was_lost_is_named_before_the_run_begins_anew(run: Run) -> None:
+    model = saved(run)
+    state = State.fresh(model, run.recipe)
+    run.save(model, state.tensors(model), state.numbers())
+    for name in ("last.safetensors", "previous.safetensors", "best.safetensors"):
+        (run.path / name).unlink(missing_ok=True)
+    assert run.load_last(model, state) == [
+        f"{run.path / 'last.safetensors'}: missing",
+        "beginning anew, as no epoch was whole",
+    ]
+
+
 @pytest.mark.parametrize(
     "line", ['{"event": "epoch"}', '{"event": "epoch", "train": 3}', '"x"', "5"]
 )
