@@ -10,6 +10,9 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from hydrofoil.errors import HydrofoilError, reason
 
@@ -43,16 +46,24 @@ def read_file(path: Path) -> bytes:
         raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
 
 
-def check_stored(content: bytes) -> None:
-    """Make sure that an npz would not grow when it is read: numpy's savez stores and packs nothing.
+def npz(arrays: Mapping[str, Any]) -> bytes:
+    """Return arrays as an .npz file, the same bytes for the same arrays."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def read_npz(content: bytes) -> dict[str, np.ndarray[Any, Any]]:
+    """Return what `npz` stored, which takes no more memory than the file: savez packs nothing.
 
     Raises:
-        ValueError: It would.
-        zipfile.BadZipFile: It is none.
+        Exception: It is none, or would grow; zipfile and numpy raise whatever they stumble on.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as file:
         if sum(part.file_size for part in file.infolist()) > len(content):
             raise ValueError("it would grow")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:

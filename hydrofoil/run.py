@@ -20,7 +20,6 @@ Axes: N pictures, C channels, H rows, W columns, K classes.
 
 import contextlib
 import fcntl
-import io
 import json
 import os
 import shlex
@@ -44,12 +43,13 @@ from hydrofoil.data.split import Split
 from hydrofoil.errors import HydrofoilError, reason
 from hydrofoil.evaluate.score import Answers
 from hydrofoil.files import (
-    check_stored,
     discard,
     is_staged,
     not_written,
+    npz,
     put_in_place,
     read_file,
+    read_npz,
     stage_all,
     sync_folder,
     write_all,
@@ -542,7 +542,7 @@ class Run:
             if answers is not None
             for field in ANSWER_FIELDS
         }
-        self.write("answers.npz", _npz(arrays))
+        self.write("answers.npz", npz(arrays))
 
     def answers(self) -> dict[str, Answers]:
         """Return what `test` kept: "test", and "valid" where there is a validation split.
@@ -572,7 +572,7 @@ class Run:
     def keep_shown(self, pictures: Pictures, index_N: torch.Tensor) -> None:
         """Write shown.npz: the indexed pictures."""
         shown_NCHW = pictures.pictures_NCHW[index_N].cpu().numpy()
-        self.write("shown.npz", _npz({"index_N": index_N.numpy(), "pictures_NCHW": shown_NCHW}))
+        self.write("shown.npz", npz({"index_N": index_N.numpy(), "pictures_NCHW": shown_NCHW}))
 
     def shown(self) -> dict[int, torch.Tensor]:
         """Return the pictures that were kept to be shown, uint8 picture_CHW by its number.
@@ -606,18 +606,10 @@ class Run:
         return content
 
 
-def _npz(arrays: Mapping[str, Any]) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
 def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     content = _read_checked(path.parent, path.name)
     try:
-        check_stored(content)
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return read_npz(content)
     except (TypeError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise HydrofoilError(f"{path}: broken: not what hydrofoil wrote.") from error
 

@@ -3,7 +3,6 @@
 Axes: N pictures.
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.errors import HydrofoilError, reason
-from hydrofoil.files import check_stored
+from hydrofoil.files import npz, read_npz
 from hydrofoil.randomness import generator
 
 PARTS = ("train", "valid", "test")
@@ -40,10 +39,8 @@ class Split:
 
     def to_bytes(self) -> bytes:
         """Return the split as an .npz file, the same bytes for the same split."""
-        file = io.BytesIO()
         arrays = {part: getattr(self, part).numpy() for part in PARTS}
-        np.savez(file, **arrays, pictures_hash=np.array(self.pictures_hash))
-        return file.getvalue()
+        return npz({**arrays, "pictures_hash": np.array(self.pictures_hash)})
 
     @staticmethod
     def read(path: Path) -> "Split":
@@ -57,10 +54,9 @@ class Split:
         except OSError as error:
             raise HydrofoilError(f"{path}: the split cannot be read: {reason(error)}.") from error
         try:
-            check_stored(content)
-            with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                parts = [_indices(file[part]) for part in PARTS]
-                return Split(*parts, pictures_hash=str(file["pictures_hash"]))
+            arrays = read_npz(content)
+            parts = [_indices(arrays[part]) for part in PARTS]
+            return Split(*parts, pictures_hash=str(arrays["pictures_hash"]))
         except Exception as error:  # zipfile and numpy raise whatever they stumble on
             raise HydrofoilError(
                 f"{path}: the split is broken: not what hydrofoil wrote."
