@@ -22,9 +22,9 @@ from unittest import mock
 import torch
 
 import hydrofoil as hf
-from hydrofoil.cli import main
-from hydrofoil.environment import environment
-from hydrofoil.progress import Follower
+from hydrofoil.cli.main import main
+from hydrofoil.observe.progress import Follower
+from hydrofoil.run.environment import environment
 from hydrofoil.train.guard import Guard
 
 
@@ -58,7 +58,7 @@ def measure(recipe: str, overrides: list[str]) -> dict[str, Any]:
         with (
             mock.patch.object(Follower, "_save", parts["save"].timed()),
             mock.patch.object(Guard, "passes", parts["check"].timed()),
-            mock.patch("hydrofoil.cli._print_json") as told,
+            mock.patch("hydrofoil.cli.training.print_json") as told,
         ):
             try:
                 main(["train", recipe, *overrides, "--run", run, "--json"])

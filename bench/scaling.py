@@ -38,7 +38,7 @@ from typing import Any
 import torch
 
 import hydrofoil as hf
-from hydrofoil.environment import environment
+from hydrofoil.run.environment import environment
 
 CLASSES = tuple("0123456789")
 MADE = 10_000  # different pictures; larger sets repeat them

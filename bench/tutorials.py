@@ -56,8 +56,8 @@ from children import (
 import hydrofoil
 from hydrofoil import HydrofoilError, build, load, read_recipe
 from hydrofoil.data.sources import data_root, find_source
-from hydrofoil.environment import environment as versions
 from hydrofoil.models.summary import total_multiply_adds
+from hydrofoil.run.environment import environment as versions
 
 RECIPES = ["cifar10-lenet", "cifar10-cnn3", "mnist-mlp", "cifar10-lenet-linear", "mnist-cnn"]
 PICTURES = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}  # for training, for testing

@@ -18,8 +18,8 @@ _HOMES = {
     "Pictures": "data.pictures",
     "Prediction": "ship.predict",
     "Progress": "train.loop",
-    "Recipe": "recipe",
-    "Run": "run",
+    "Recipe": "recipe.schema",
+    "Run": "run.folder",
     "Scores": "evaluate.metrics",
     "Split": "data.split",
     "State": "train.state",
@@ -34,9 +34,9 @@ _HOMES = {
     "pick_device": "device",
     "predict": "ship.predict",
     "prepare": "train.executors",
-    "read_recipe": "recipe",
+    "read_recipe": "recipe.read",
     "score": "evaluate.score",
-    "shipped_recipes": "recipe",
+    "shipped_recipes": "recipe.read",
     "summarise": "models.summary",
 }
 
@@ -60,10 +60,10 @@ if TYPE_CHECKING:
     from hydrofoil.models import build as build
     from hydrofoil.models.classifier import Classifier as Classifier
     from hydrofoil.models.summary import summarise as summarise
-    from hydrofoil.recipe import Recipe as Recipe
-    from hydrofoil.recipe import read_recipe as read_recipe
-    from hydrofoil.recipe import shipped_recipes as shipped_recipes
-    from hydrofoil.run import Run as Run
+    from hydrofoil.recipe.read import read_recipe as read_recipe
+    from hydrofoil.recipe.read import shipped_recipes as shipped_recipes
+    from hydrofoil.recipe.schema import Recipe as Recipe
+    from hydrofoil.run.folder import Run as Run
     from hydrofoil.ship.predict import Prediction as Prediction
     from hydrofoil.ship.predict import predict as predict
     from hydrofoil.train.executors import prepare as prepare

@@ -50,7 +50,7 @@ class Told:
 
 def cli(*arguments: object) -> Told:
     """Run a command line in this process."""
-    main = importlib.import_module("hydrofoil.cli").main
+    main = importlib.import_module("hydrofoil.cli.main").main
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -118,8 +118,9 @@ def unknown_to_manifest(run: Path) -> list[str]:
 # ── processes ────────────────────────────────────────────────────────────────────────────────────
 
 IMPORTED = [
-    "torch", "torch._dynamo", "sklearn.datasets", "safetensors.torch", "hydrofoil.cli",
-    "hydrofoil.progress", "hydrofoil.resuming", "hydrofoil.models.summary", "hydrofoil.report.text",
+    "torch", "torch._dynamo", "sklearn.datasets", "safetensors.torch", "hydrofoil.cli.main",
+    "hydrofoil.observe.progress", "hydrofoil.session.resume", "hydrofoil.models.summary",
+    "hydrofoil.report.text",
 ]  # fmt: skip
 
 
@@ -256,7 +257,7 @@ def become(folder: str, arguments: Sequence[str], gate: str) -> None:
         if function:
             getattr(importlib.import_module(module), function)(*arguments[1:])
         else:
-            importlib.import_module("hydrofoil.cli").main(arguments)
+            importlib.import_module("hydrofoil.cli.main").main(arguments)
         status = 0
     except SystemExit as left:
         status = left.code if isinstance(left.code, int) else 0

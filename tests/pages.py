@@ -10,9 +10,9 @@ import torch
 
 from hydrofoil import Run, State, build, draw_split, fit, load, pick_device, read_recipe
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.environment import environment
 from hydrofoil.evaluate.score import answer
 from hydrofoil.evaluate.test import shown_pictures, test_report
+from hydrofoil.run.environment import environment
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
 

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import nn
 
 from hydrofoil import Run, models
-from hydrofoil.cli import main
+from hydrofoil.cli.main import main
 from hydrofoil.models.layers import Dropout
 
 

@@ -17,7 +17,8 @@ import torch
 import tutorials
 
 import hydrofoil as hf
-from hydrofoil import cli
+from hydrofoil.cli import comparing
+from hydrofoil.cli.main import main
 from tests.conftest import REAL_RECIPES
 
 JOB = tutorials.Job(
@@ -297,9 +298,9 @@ def test_the_steps_that_shapes_ask_for_are_the_splits_own(name: str) -> None:
 def test_the_verb_says_where_the_benchmark_is_when_it_is_not_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(comparing, "REPOSITORY", tmp_path)
     with pytest.raises(SystemExit) as left:
-        cli.main(["bench"])
+        main(["bench"])
     assert left.value.code == 2
     output, errors = capsys.readouterr()
     assert output == ""
@@ -317,7 +318,7 @@ def test_the_verb_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", remember)
     given = ["mnist-cnn", "mnist-mlp", "--fraction", "0.5", "--repeats", "2", "--cores", "1"]
     with pytest.raises(SystemExit) as left:
-        cli.main(["bench", *given, "--data-root", "data", "--json"])
+        main(["bench", *given, "--data-root", "data", "--json"])
     assert left.value.code == 1
     ((_, script, *handed),) = commands
     assert Path(script) == Path(tutorials.__file__)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from hydrofoil.cli import main
+from hydrofoil.cli.main import main
 from hydrofoil.report.page import run_page, runs_page
 from tests.pages import make_run, noise, renamed
 from tests.test_report import HOSTILE

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from hydrofoil import Run, __version__, read_recipe, shipped_recipes
-from hydrofoil.cli import app, main
+from hydrofoil.cli.main import app, main
 from hydrofoil.data.sources import SOURCES
 from tests import published
 from tests.conftest import REAL_RECIPES
@@ -60,7 +60,7 @@ def run_path(digits_run: Path, tmp_path: Path) -> Path:
 
 def test_help_loads_no_torch() -> None:
     code = (
-        "import sys; from hydrofoil.cli import main\n"
+        "import sys; from hydrofoil.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'matplotlib', 'pydantic', 'PIL'} & set(sys.modules)\n"
@@ -330,7 +330,7 @@ def test_a_bug_of_ours_prints_its_traceback_and_where_to_go_with_it(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("by us")
 
-    monkeypatch.setattr("hydrofoil.recipe.shipped_recipes", broken)
+    monkeypatch.setattr("hydrofoil.recipe.read.shipped_recipes", broken)
     status, _, errors = cli("recipes")
     assert status == 1
     assert errors.startswith("Traceback")

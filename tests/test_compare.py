@@ -23,9 +23,9 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from hydrofoil import Run
-from hydrofoil.cli import main
-from hydrofoil.evaluate import compare as statistics
-from hydrofoil.evaluate.compare import (
+from hydrofoil.cli.main import main
+from hydrofoil.compare import statistics
+from hydrofoil.compare.statistics import (
     Answered,
     bootstrap_points,
     compare,
@@ -36,7 +36,7 @@ from hydrofoil.evaluate.compare import (
     seeds_needed,
     shown_points,
 )
-from hydrofoil.progress import Follower
+from hydrofoil.observe.progress import Follower
 from hydrofoil.report.comparison import comparison_lines
 from tests.axes import names_held
 

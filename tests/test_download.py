@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from hydrofoil import HydrofoilError, cli, load
+from hydrofoil import HydrofoilError, load
+from hydrofoil.cli.main import main
 from hydrofoil.data import download
 from hydrofoil.data.download import (
     OVERLAP,
@@ -33,7 +34,7 @@ from hydrofoil.data.download import (
     fetch,
 )
 from hydrofoil.data.sources import SOURCES
-from hydrofoil.progress import DownloadFollower
+from hydrofoil.observe.progress import DownloadFollower
 from tests import mirrors
 from tests.mirrors import Behaviour, Mirror, honest
 
@@ -567,19 +568,19 @@ def test_the_command_line_says_what_it_downloads_and_ends_with_2_or_130(
     (mirror,) = offer("mnist", ({}, honest))
     arguments = ["show", "mnist", "--json", "--data-root", str(tmp_path / "root")]
     with pytest.raises(SystemExit) as left:
-        cli.main(arguments)
+        main(arguments)
     assert left.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
     mirror.files = packed(data_root / "MNIST/raw")
     with monkeypatch.context() as patch:
         patch.setattr(DownloadFollower, "update", Stopping(1000).update)
         with pytest.raises(SystemExit) as left:
-            cli.main(arguments)
+            main(arguments)
     assert left.value.code == 130
     assert "is kept in" in capsys.readouterr().err
     assert list((tmp_path / "root").rglob("*.part"))
     with pytest.raises(SystemExit) as left:
-        cli.main(arguments)
+        main(arguments)
     output = capsys.readouterr()
     assert left.value.code == 0
     assert json.loads(output.out)["source"] == "mnist"
@@ -590,7 +591,7 @@ def test_the_follower_draws_a_bar_on_a_terminal_and_else_tells_a_line_now_and_th
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("hydrofoil.progress.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("hydrofoil.observe.progress.time.perf_counter", lambda: clock[0])
     monkeypatch.setenv("FORCE_COLOR", "1")
     lines: list[str] = []
 

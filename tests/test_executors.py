@@ -28,7 +28,7 @@ from hydrofoil import (
     prepare,
     read_recipe,
 )
-from hydrofoil.cli import main
+from hydrofoil.cli.main import main
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.train import executors
@@ -398,7 +398,7 @@ def test_a_native_run_does_not_load_torchs_compiler() -> None:
     import subprocess
 
     code = (
-        "import sys\nfrom hydrofoil.cli import main\n"
+        "import sys\nfrom hydrofoil.cli.main import main\n"
         "try: main(sys.argv[1:])\nexcept SystemExit as left: print(left.code)\n"
         "print(*(name in sys.modules for name in ('torch._dynamo', 'sklearn', 'torchvision')))"
     )

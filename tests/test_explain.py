@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hydrofoil import Classifier, HydrofoilError, build, grad_cam, occlusion, predict, read_recipe
-from hydrofoil.cli import main
+from hydrofoil.cli.main import main
 from hydrofoil.evaluate.explain import FeatureMaps, feature_maps, first_filters
 from hydrofoil.report import draw
 from hydrofoil.report.explain import explain
@@ -622,7 +622,7 @@ def test_explaining_imports_no_matplotlib(runs: Mapping[str, Path]) -> None:
     saved("one.png")
     code = (
         "import sys\n"
-        "from hydrofoil.cli import main\n"
+        "from hydrofoil.cli.main import main\n"
         f"try: main(['explain', {str(runs['cnn'])!r}, 'one.png', '--json'])\n"
         "except SystemExit as left: assert not left.code\n"
         "assert 'matplotlib' not in sys.modules"

@@ -252,7 +252,7 @@ def test_any_call_that_the_system_refuses(error: int, forks: Forks, tmp_path: Pa
 
 def with_small_files(size: str, *arguments: str) -> None:
     """Run a command line whose files may not outgrow so many bytes."""
-    from hydrofoil.cli import main
+    from hydrofoil.cli.main import main
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
     main(arguments)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from hydrofoil import Run, load
-from hydrofoil.cli import main
+from hydrofoil.cli.main import main
 from tests.axes import lies, names_held
 
 

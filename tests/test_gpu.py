@@ -19,7 +19,7 @@ from hydrofoil import (
     read_recipe,
     score,
 )
-from hydrofoil.cli import main
+from hydrofoil.cli.main import main
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.randomness import uniform_bits

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from hydrofoil import HydrofoilError, cli, load
+from hydrofoil import HydrofoilError, load
+from hydrofoil.cli.main import main
 from hydrofoil.data.archives import unpack_gzip, unpack_tar
 from hydrofoil.data.cifar import read_batch
 from hydrofoil.data.files import Block
@@ -288,7 +289,7 @@ def test_the_command_line_refuses_a_pickle_with_2_and_no_traceback(
         ["import", "digits", str(tmp_path / "evil.pt")],
     ):
         with pytest.raises(SystemExit) as left:
-            cli.main(arguments)
+            main(arguments)
         said = capsys.readouterr().err
         assert left.value.code == 2
         assert "Traceback" not in said

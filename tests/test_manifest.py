@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hydrofoil import Classifier, HydrofoilError, Run, State, build, draw_split, load, read_recipe
-from hydrofoil.manifest import NAME, Manifest
+from hydrofoil.run.manifest import NAME, Manifest
 from tests.resume_steps import command, model
 
 CPU = torch.device("cpu")

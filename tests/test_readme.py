@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hydrofoil import shipped_recipes
-from hydrofoil.cli import app, main
+from hydrofoil.cli.main import app, main
 from hydrofoil.data.sources import SOURCES
 from hydrofoil.report.text import field_lines
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hydrofoil import HydrofoilError, read_recipe, shipped_recipes
-from hydrofoil import recipe as schema
-from hydrofoil.recipe import recipe_text
+from hydrofoil.recipe import schema
+from hydrofoil.recipe.read import recipe_text
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

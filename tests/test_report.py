@@ -13,8 +13,8 @@ import pytest
 
 import hydrofoil
 from hydrofoil import HydrofoilError, Run, pick_device
-from hydrofoil.cli import main
-from hydrofoil.evaluate.compare import Answered, compare
+from hydrofoil.cli.main import main
+from hydrofoil.compare.statistics import Answered, compare
 from hydrofoil.report import words
 from hydrofoil.report.page import comparison_page, run_page, runs_page
 from hydrofoil.report.schema import wrong_in_log, wrong_in_test
@@ -205,7 +205,7 @@ def test_the_report_needs_no_training_code(tested: Path, tmp_path: Path) -> None
     ignore = shutil.ignore_patterns("__pycache__", "train", "native")
     shutil.copytree(Path(hydrofoil.__file__).parent, package, ignore=ignore)
     out = tmp_path / "page.html"
-    code = "import sys; from hydrofoil.cli import main; main(sys.argv[1:])"
+    code = "import sys; from hydrofoil.cli.main import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, "report", str(tested), "--out", str(out)]
     place = {"PYTHONPATH": str(package.parent), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, env=place, capture_output=True, text=True)

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from hydrofoil import HydrofoilError, Run, State, build, draw_split, load, read_recipe
-from hydrofoil.environment import environment
 from hydrofoil.files import write_whole
+from hydrofoil.run.environment import environment
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hydrofoil import Run
-from hydrofoil.stopping import Stopped, Stopping
+from hydrofoil.observe.signals import Stopped, Stopping
 from hydrofoil.train.step import Eager
 from tests.resume_steps import command, fingerprint, resumed
 
@@ -48,7 +48,7 @@ def test_the_second_signal_ends_the_process_at_once_and_the_run_can_be_resumed()
     # The step never ends by itself: only the second signal can end this.
     code = (
         "import os, signal, sys, time\n"
-        "from hydrofoil.cli import main\n"
+        "from hydrofoil.cli.main import main\n"
         "from hydrofoil.train.step import Eager\n"
         "steps = Eager.train_steps\n"
         "def endless(self, index_N, epoch, step, sums):\n"
@@ -83,7 +83,7 @@ def test_a_signal_while_the_last_epochs_are_saved_is_not_lost(
         save(self, *arguments)
 
     monkeypatch.setattr(Run, "save", signalled)  # once, at the end: the epochs take no five seconds
-    monkeypatch.setattr("hydrofoil.progress.SAVE_SECONDS", 600.0)
+    monkeypatch.setattr("hydrofoil.observe.progress.SAVE_SECONDS", 600.0)
     status, told = command("train", *LONG, "--test", "--run", "r")
     assert status == 143, told
     assert "stopped after 3 of 3 epochs." in told

@@ -13,9 +13,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from hydrofoil import HydrofoilError, Run, track
-from hydrofoil.cli import main
-from hydrofoil.track import TRACKERS, Tracking, check_trackers, hyperparameters, metric_name
+from hydrofoil import HydrofoilError, Run
+from hydrofoil.observe import track
+from hydrofoil.cli.main import main
+from hydrofoil.observe.track import TRACKERS, Tracking, check_trackers, hyperparameters, metric_name
 
 TRAIN = ["train", "digits", "train.epochs=3", "train.log_every=10", "train.execute=eager"]
 EVERYTHING = {"scalars": 0, "images": 0, "tensors": 0}
@@ -158,7 +159,7 @@ def test_a_run_that_was_not_tracked_is_told_whole(path: Path) -> None:
 
 def stop_at_epoch_3(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Ctrl-C come when the third epoch is about to be kept."""
-    from hydrofoil.progress import Follower
+    from hydrofoil.observe.progress import Follower
 
     keep = Follower.keep
 
@@ -284,7 +285,7 @@ def test_a_tracker_that_is_not_installed_is_answered_before_anything_is_made(
 
 def test_without_a_tracker_none_is_imported(tmp_path: Path) -> None:
     code = (
-        "import sys; from hydrofoil.cli import app;"
+        "import sys; from hydrofoil.cli.main import app;"
         f"app({[*TRAIN[:2], 'train.epochs=1', TRAIN[-1], '--json']!r}, standalone_mode=False,"
         " obj=[]);"
         "print([m for m in sys.modules if m.split('.')[0] in ('tensorboard', 'mlflow')],"

@@ -18,7 +18,7 @@ from hydrofoil import (
     read_recipe,
 )
 from hydrofoil.evaluate.metrics import Scores
-from hydrofoil.recipe import Adam, Sgd
+from hydrofoil.recipe.schema import Adam, Sgd
 from hydrofoil.train.optimizers import OPTIMIZERS, build_optimizer
 from tests.conftest import REAL_RECIPES
 

@@ -36,7 +36,7 @@ from hydrofoil.data.idx import find_idx, read_idx
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.device import user_cache
 from hydrofoil.errors import HydrofoilError, nearest, reason
-from hydrofoil.recipe import Recipe
+from hydrofoil.recipe.schema import Recipe
 
 CIFAR10_CLASSES = (
     "airplane",

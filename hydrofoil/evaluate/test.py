@@ -15,7 +15,7 @@ from hydrofoil.evaluate.metrics import ClassScores, Metrics, picture_losses, wil
 from hydrofoil.evaluate.score import Answers
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.randomness import generator
-from hydrofoil.recipe import Recipe
+from hydrofoil.recipe.schema import Recipe
 
 MERGED = (
     "the published test pictures are merged in and partly trained on: "

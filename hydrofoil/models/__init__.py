@@ -17,7 +17,7 @@ from hydrofoil.models.cnn import cnn, cnn3
 from hydrofoil.models.lenet import lenet, lenet_linear
 from hydrofoil.models.mlp import mlp
 from hydrofoil.randomness import key
-from hydrofoil.recipe import Recipe
+from hydrofoil.recipe.schema import Recipe
 
 MODELS: dict[str, Callable[[Any, tuple[int, int, int], int], dict[str, nn.Module]]] = {
     "mlp": mlp,
@@ -44,7 +44,7 @@ def build(recipe: Recipe, shape: tuple[int, int, int], classes: Sequence[str]) -
         HydrofoilError: The pictures are too small for the model, or have another number of channels
             than the recipe's mean and deviation.
 
-    >>> from hydrofoil.recipe import read_recipe
+    >>> from hydrofoil.recipe.read import read_recipe
     >>> model = build(read_recipe("mnist-cnn"), (1, 28, 28), "0123456789")
     >>> list(model.network.state_dict())
     ['conv1.weight', 'conv1.bias', 'conv2.weight', 'conv2.bias', 'fc1.weight', 'fc1.bias']

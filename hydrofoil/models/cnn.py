@@ -3,7 +3,7 @@
 from torch import nn
 
 from hydrofoil.models.layers import Dropout, flat_features
-from hydrofoil.recipe import Cnn, Cnn3
+from hydrofoil.recipe.schema import Cnn, Cnn3
 
 
 def _convolutions(channels: int, widths: tuple[int, ...]) -> dict[str, nn.Module]:

@@ -3,7 +3,7 @@
 from torch import nn
 
 from hydrofoil.models.layers import flat_features
-from hydrofoil.recipe import LeNet, LeNetLinear
+from hydrofoil.recipe.schema import LeNet, LeNetLinear
 
 
 def _convolutions(shape: tuple[int, int, int]) -> tuple[dict[str, nn.Module], int]:

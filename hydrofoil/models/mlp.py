@@ -3,7 +3,7 @@
 from torch import nn
 
 from hydrofoil.models.layers import Dropout
-from hydrofoil.recipe import Mlp
+from hydrofoil.recipe.schema import Mlp
 
 
 def mlp(spec: Mlp, shape: tuple[int, int, int], classes: int) -> dict[str, nn.Module]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hydrofoil.evaluate.compare import Comparison, Side, p_words, span
+from hydrofoil.compare.statistics import Comparison, Side, p_words, span
 from hydrofoil.report.text import percent, plural, table
 
 

@@ -17,9 +17,9 @@ from hydrofoil.data.split import PARTS
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.summary import LayerSummary, summarise
-from hydrofoil.recipe import Recipe
+from hydrofoil.recipe.schema import Recipe
 from hydrofoil.report.schema import wrong_in_log, wrong_in_test
-from hydrofoil.run import Run, command
+from hydrofoil.run.folder import Run, command
 
 T = TypeVar("T")
 OF_A_RUN = ("log.jsonl", "environment.json", "best.safetensors", "test.json", "split.npz")

@@ -21,10 +21,10 @@ from PIL import Image
 from torch import Tensor
 
 from hydrofoil import __version__
+from hydrofoil.compare.statistics import Comparison, p_words
 from hydrofoil.data.sources import merges_published_test
 from hydrofoil.data.split import PARTS
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.evaluate.compare import Comparison, p_words
 from hydrofoil.evaluate.explain import GradCam, feature_maps, grad_cam, occlusion
 from hydrofoil.evaluate.test import MERGED
 from hydrofoil.models.classifier import Classifier
@@ -32,7 +32,7 @@ from hydrofoil.report import charts, draw, text, words
 from hydrofoil.report.comparison import covers_line, differs_line, note_lines
 from hydrofoil.report.explain import filters_figure, heat_line, hidden_line
 from hydrofoil.report.gather import Gathered, gather
-from hydrofoil.run import command
+from hydrofoil.run.folder import command
 
 EXPLAINED = 6  # pictures: each costs a pass over some two hundred covered copies
 PIXELATED = 64  # pictures up to so many pixels keep each one; larger ones are made this large

@@ -15,10 +15,10 @@ from hydrofoil.data.split import PARTS, draw_split
 from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.models import build
 from hydrofoil.models.summary import summarise
-from hydrofoil.recipe import read_recipe, shipped_recipes
+from hydrofoil.recipe.read import read_recipe, shipped_recipes
 from hydrofoil.report import draw, text
 from hydrofoil.report.gather import checked_events, older_or_changed
-from hydrofoil.run import Run, command
+from hydrofoil.run.folder import Run, command
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from hydrofoil.data.sources import merges_published_test
 from hydrofoil.data.split import PARTS, Split
 from hydrofoil.evaluate.test import MERGED
 from hydrofoil.models.summary import LayerSummary
-from hydrofoil.recipe import Recipe, documented_fields
+from hydrofoil.recipe.read import documented_fields
+from hydrofoil.recipe.schema import Recipe
 from hydrofoil.ship.predict import Prediction
 
 NOTHING_HELD_OUT = (

@@ -23,7 +23,7 @@ from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.layers import key_dropout
 from hydrofoil.native import Native, Unsupported, source
 from hydrofoil.native.build import compiler, is_built
-from hydrofoil.recipe import Recipe
+from hydrofoil.recipe.schema import Recipe
 from hydrofoil.timing import Stopwatch
 from hydrofoil.train.compiled import Compiled
 from hydrofoil.train.costs import Costs

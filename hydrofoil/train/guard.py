@@ -17,7 +17,7 @@ from torch import Tensor
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.recipe import Recipe
+from hydrofoil.recipe.schema import Recipe
 from hydrofoil.train.state import Snapshot, State
 
 CHECK_SECONDS = 0.5  # between checks: one copies and reads weights and optimiser state

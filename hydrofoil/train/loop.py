@@ -15,7 +15,7 @@ from hydrofoil.data.split import Split
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Scores, Sums
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.recipe import Recipe, Train
+from hydrofoil.recipe.schema import Recipe, Train
 from hydrofoil.timing import Stopwatch
 from hydrofoil.train.executors import Executor, prepare
 from hydrofoil.train.guard import Guard

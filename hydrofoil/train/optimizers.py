@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hydrofoil import recipe
+from hydrofoil.recipe import schema
 
 Builder = Callable[..., torch.optim.Optimizer]
 
@@ -40,7 +40,7 @@ OPTIMIZERS: dict[str, Builder] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 
 
 def build_optimizer(
-    spec: recipe.Sgd | recipe.Adam, parameters: Iterable[nn.Parameter]
+    spec: schema.Sgd | schema.Adam, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
     """Return torch's optimiser for a recipe's section.
 

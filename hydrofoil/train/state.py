@@ -16,7 +16,7 @@ from torch import Tensor
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Scores, Sums
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.recipe import Recipe
+from hydrofoil.recipe.schema import Recipe
 from hydrofoil.train.optimizers import build_optimizer
 
 

@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hydrofoil.compare.statistics import Answered, Comparison, compare
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.evaluate.compare import Answered, Comparison, compare
-from hydrofoil.recipe import FREE, Recipe, read_recipe, shipped_recipes
-from hydrofoil.run import Run, command
+from hydrofoil.recipe.read import read_recipe, shipped_recipes
+from hydrofoil.recipe.schema import FREE, Recipe
+from hydrofoil.run.folder import Run, command
 
 SEEDS = 10
 

@@ -16,15 +16,15 @@ from torch import Tensor
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
-from hydrofoil.environment import differences, environment
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.native import Unsupported
 from hydrofoil.native.build import compiler
-from hydrofoil.recipe import read_recipe
+from hydrofoil.recipe.read import read_recipe
 from hydrofoil.report.text import plural
-from hydrofoil.run import Run, command
+from hydrofoil.run.environment import differences, environment
+from hydrofoil.run.folder import Run, command
 from hydrofoil.train.executors import prepare
 from hydrofoil.train.state import State
 

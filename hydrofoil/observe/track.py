@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
 from hydrofoil.errors import HydrofoilError, nearest
-from hydrofoil.recipe import Recipe
+from hydrofoil.recipe.schema import Recipe
 from hydrofoil.report.text import flat
-from hydrofoil.run import Run
+from hydrofoil.run.folder import Run
 from hydrofoil.train.loop import Progress
 
 TELL_SECONDS = 1.0  # between two looks into the log: a look reads all of it

@@ -37,7 +37,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from hydrofoil import manifest
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
 from hydrofoil.errors import HydrofoilError, reason
@@ -54,10 +53,12 @@ from hydrofoil.files import (
     sync_folder,
     write_all,
 )
-from hydrofoil.manifest import Digest, Manifest
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.recipe import Recipe, read_recipe
+from hydrofoil.recipe.read import read_recipe
+from hydrofoil.recipe.schema import Recipe
+from hydrofoil.run import manifest
+from hydrofoil.run.manifest import Digest, Manifest
 
 if TYPE_CHECKING:  # a reader of runs, such as the report, needs no training code
     from hydrofoil.train.state import State

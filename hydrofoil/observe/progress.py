@@ -12,9 +12,9 @@ from torch import Tensor
 from hydrofoil.data.download import Download
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.native.build import compiler
+from hydrofoil.observe.signals import Stopped, Stopping
 from hydrofoil.report import text
-from hydrofoil.run import Run
-from hydrofoil.stopping import Stopped, Stopping
+from hydrofoil.run.folder import Run
 from hydrofoil.train.executors import Executor, Prepared
 from hydrofoil.train.guard import NotFiniteError
 from hydrofoil.train.loop import Epoch, Progress

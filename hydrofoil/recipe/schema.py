@@ -6,19 +6,9 @@ resolves every default, so that two recipes are the same if and only if they are
 
 import hashlib
 import json
-import re
-import tomllib
-from collections.abc import Sequence
-from contextlib import suppress
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
-
-from hydrofoil.errors import HydrofoilError, nearest, reason
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -236,9 +226,11 @@ class Recipe(Fields):
     def toml(self) -> str:
         """Return the recipe as TOML with every field in it; reading it gives an equal recipe."""
         plain = self.model_dump(mode="json", exclude_none=True)
-        top = [f"{key} = {_toml(value)}" for key, value in plain.items() if not _is_table(value)]
+        top = [
+            f"{key} = {toml_value(value)}" for key, value in plain.items() if not _is_table(value)
+        ]
         sections = [
-            "\n".join([f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in value.items())])
+            "\n".join([f"[{key}]", *(f"{k} = {toml_value(v)}" for k, v in value.items())])
             for key, value in plain.items()
             if _is_table(value)
         ]
@@ -269,181 +261,14 @@ def _is_table(value: object) -> bool:
     return isinstance(value, dict)
 
 
-def _toml(value: object) -> str:
+def toml_value(value: object) -> str:
     """Return a string, number, boolean or list as a TOML value, spelt as in JSON."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_toml, cast('list[object]', value)))}]"
+        return f"[{', '.join(map(toml_value, cast('list[object]', value)))}]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def shipped_recipes() -> list[str]:
-    """Return the names of the recipes that come with hydrofoil.
-
-    >>> "mnist-cnn" in shipped_recipes()
-    True
-    """
-    folder = resources.files("hydrofoil") / "recipes"
-    return sorted(
-        file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")
-    )
-
-
-def recipe_text(name: str) -> str:
-    """Return the TOML of a shipped recipe, by name, or of a file, by path.
-
-    Raises:
-        HydrofoilError: No recipe has that name, or the file cannot be read.
-    """
-    if name in shipped_recipes():
-        return (resources.files("hydrofoil") / "recipes" / f"{name}.toml").read_text("utf-8")
-    path = Path(name)
-    if not (name.endswith(".toml") or path.is_dir()):
-        raise HydrofoilError(
-            f"'{name}' is no recipe. {nearest(name, shipped_recipes())}\n"
-            "A recipe of your own is given by its path, which ends in .toml: ./my-recipe.toml"
-        )
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise HydrofoilError(f"{path}: the recipe cannot be read: {reason(error)}.") from error
-    except UnicodeDecodeError as error:
-        raise HydrofoilError(f"{path}: the recipe is no UTF-8 text: {error.reason}.") from error
-
-
-def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a shipped recipe by name, or a file by path, and override fields by dotted names.
-
-    Args:
-        name: A shipped name ("mnist-cnn") or a path ("./mine.toml").
-        overrides: Such as "train.epochs=3"; values are TOML, and bare words are strings.
-
-    Raises:
-        HydrofoilError: It names what is unknown or wrong, and what was expected.
-
-    >>> read_recipe("mnist-cnn", ["train.epochs=1"]).train.epochs
-    1
-    """
-    text = recipe_text(name)
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of 5 000 digits, a thousand brackets
-        raise HydrofoilError(f"{name}: not TOML: {_first_line(error)}.") from error
-    # Names first: another model or optimiser leaves behind the file's fields that it does not know.
-    for override in sorted(overrides, key=lambda text: ".name=" not in text.replace(" ", "")):
-        _override(document, override)
-    try:
-        return Recipe.model_validate(document)
-    except ValidationError as error:
-        raise HydrofoilError(_explain(error.errors(), document, name)) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(".")[:120]
-
-
-def _override(document: dict[str, Any], override: str) -> None:
-    """Set one dotted field of a recipe, in place."""
-    dotted, equals, text = override.partition("=")
-    if not equals or not dotted.strip():
-        raise HydrofoilError(f"'{override}': expected FIELD=VALUE, such as train.epochs=3.")
-    if any("\ud800" <= letter <= "\udfff" for letter in override):  # bytes that are no text
-        raise HydrofoilError(f"{override!a}: not text in UTF-8: expected FIELD=VALUE.")
-    value = _value(text)
-    *sections, field = dotted.strip().split(".")
-    table = document
-    for section in sections:
-        table = table.setdefault(section, {})
-        if not isinstance(table, dict):
-            raise HydrofoilError(
-                f"{dotted}: '{section}' is a field, not a section with fields in it."
-            )
-    table[field] = value
-    if field == "name" and sections in (["model"], ["optimizer"]):
-        known = [set(m.model_fields) for m in _members(sections[0]) if value in _tags_of(m)]
-        for stray in set(table) - known[0] if known else ():
-            del table[stray]
-
-
-def _value(text: str) -> object:
-    """Read a value as TOML, or as what a hasty hand types for it: .5 for 0.5, cnn3 for "cnn3"."""
-    with suppress(ValueError, RecursionError):
-        return tomllib.loads(f"value = {text}")["value"]
-    with suppress(ValueError):
-        return float(text)
-    return text
-
-
-def _explain(errors: Sequence[ErrorDetails], document: dict[str, Any], name: str) -> str:
-    """Turn pydantic's errors into one complaint about the first, and a count of the others.
-
-    A field that nobody knows comes first: what is missing is probably it, misspelt.
-    """
-    errors = sorted(errors, key=lambda error: error["type"] != "extra_forbidden")
-    first, others = errors[0], len(errors) - 1
-    more = f" ({others} more in {name})" if others else ""
-    at = [str(part) for part in first["loc"]]
-    if at[:1] in (["model"], ["optimizer"]):
-        del at[1:2]  # pydantic puts the union's member here, which the person never wrote
-    field, kind, given = ".".join(at), first["type"], first["input"]
-    context = first.get("ctx", {})
-    if kind == "extra_forbidden":
-        inside = [
-            top for top in Recipe.model_fields for m in _members(top) if field in m.model_fields
-        ]
-        hint = f"Did you mean {inside[0]}.{field}? " if inside else ""
-        known = _known_fields(at, document)
-        return f"{field}: no such field in a recipe. {hint or nearest(at[-1], known)}{more}"
-    if kind == "missing":
-        return f"{field}: missing in recipe {name}; expected a value, such as {field}=…{more}"
-    if kind == "union_tag_not_found":
-        return f"{field}.name: missing in recipe {name}; {nearest('', _tags(at[0]))}{more}"
-    if kind == "union_tag_invalid":
-        tag = str(context["tag"])
-        return f"{field}.name = {tag!r}: no such {at[0]}. {nearest(tag, _tags(at[0]))}{more}"
-    if kind == "value_error":
-        return f"{context['error']}.{more}"
-    if kind in ("model_type", "model_attributes_type"):
-        return (
-            f"{field} = {_shown(given)}: expected a section of fields, such as {field}.…=….{more}"
-        )
-    if kind == "tuple_type":
-        return f"{field} = {_shown(given)}: expected a list, such as [0.5].{more}"
-    if kind == "string_pattern_mismatch":
-        return f"{field} = {_shown(given)}: expected letters, digits, '.', '_' and '-' alone.{more}"
-    expected = re.sub(r"^(Input|String) should (be )?", "expected ", first["msg"])
-    return f"{field} = {_shown(given)}: {expected}.{more}"
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def documented_fields() -> list[tuple[str, str, str, str]]:
-    """Return all that a recipe may say: section, field, default as TOML or "", and meaning."""
-    rows: list[tuple[str, str, str, str]] = []
-    for top, declared in Recipe.model_fields.items():
-        if not _members(top):
-            rows.append(("", top, _default(declared), declared.description or ""))
-        for member in _members(top):
-            tags = _tags_of(member) if len(_members(top)) > 1 else ()
-            section = f"[{top}] name = {' or '.join(map(_toml, tags))}" if tags else f"[{top}]"
-            rows += [
-                (section, name, _default(field), field.description or "")
-                for name, field in member.model_fields.items()
-                if field.description
-            ] or [(section, "", "", member.__doc__ or "")]
-    return rows
-
-
-def _default(field: FieldInfo) -> str:
-    value = field.default
-    if field.is_required() or value is None:
-        return ""
-    return _toml(list(value) if isinstance(value, tuple) else value)
-
-
-def _members(section: str) -> list[type[Fields]]:
+def members(section: str) -> list[type[Fields]]:
     """Return the schemas that a section may follow."""
     annotation = Recipe.model_fields[section].annotation
     return [
@@ -453,22 +278,11 @@ def _members(section: str) -> list[type[Fields]]:
     ]
 
 
-def _tags(section: str) -> list[str]:
+def tags(section: str) -> list[str]:
     """Return the names that a section's `name` may take."""
-    return [tag for member in _members(section) for tag in _tags_of(member)]
+    return [tag for member in members(section) for tag in tags_of(member)]
 
 
-def _tags_of(member: type[Fields]) -> tuple[str, ...]:
+def tags_of(member: type[Fields]) -> tuple[str, ...]:
     """Return the names that choose a schema."""
     return get_args(member.model_fields["name"].annotation)
-
-
-def _known_fields(at: Sequence[str], document: dict[str, Any]) -> list[str]:
-    """Return the fields known in the section that holds the last part of a location."""
-    if len(at) == 1:
-        return list(Recipe.model_fields)
-    members = _members(at[0])
-    if len(members) > 1:
-        tag = document[at[0]]["name"]
-        members = [m for m in members if tag in _tags_of(m)]
-    return list(members[0].model_fields)

@@ -1,0 +1,191 @@
+"""The verbs that show: recipes, show, explain, report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hydrofoil.cli.options import (
+    DataRoot,
+    Device,
+    Json,
+    Overrides,
+    RunFolder,
+    app,
+    argument,
+    option,
+    path_of,
+)
+from hydrofoil.cli.printing import note, print_error, print_json, printer
+from hydrofoil.errors import HydrofoilError
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, argument("[RECIPE]", "Print this one.")] = None,
+    fields: Annotated[
+        bool, typer.Option("--fields", help="Explain what a recipe may say.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the shipped recipes, or print one."""
+    from hydrofoil.recipe.read import documented_fields, read_recipe, recipe_text, shipped_recipes
+
+    say = printer(as_json)
+    if fields:
+        from hydrofoil.report import text
+
+        say(text.field_lines())
+        print_json(as_json, documented_fields())
+        return
+    if name is not None:
+        recipe = read_recipe(name)
+        say(recipe_text(name).rstrip())
+        print_json(as_json, recipe.model_dump(mode="json"))
+        return
+    abouts = {known: read_recipe(known).about for known in shipped_recipes()}
+    width = max(map(len, abouts))
+    say("\n".join(f"{known:{width}}  {about}" for known, about in abouts.items()))
+    say("\nTrain one with: hydrofoil train RECIPE")
+    print_json(as_json, abouts)
+
+
+@app.command()
+def show(
+    what: Annotated[str, argument("SET|RECIPE|RUN", "A set, a recipe or a run folder.")],
+    overrides: Overrides = None,
+    class_name: Annotated[str, option("--class", "NAME", "Only pictures of this class.")] = "",
+    pixels: Annotated[
+        int | None, option("--pixels", "I", "Draw picture I with each pixel's value.", min=0)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        option("--out", "FILE", "Where to draw; default: here, or in the run.", parser=path_of),
+    ] = None,
+    code: Annotated[
+        bool, typer.Option("--code", help="Print the C that native steps of a recipe run.")
+    ] = False,
+    device: Device = "auto",
+    data_root: DataRoot = "",
+    as_json: Json = False,
+) -> None:
+    """Show a set, a recipe or a run: pictures and sizes, layers and costs, learning curves."""
+    from hydrofoil.files import write_whole
+    from hydrofoil.observe.progress import DownloadFollower
+    from hydrofoil.report.show import show as find
+
+    if out is not None and out.suffix.lower() != ".png":
+        raise HydrofoilError(f"--out {out}: figures are PNG: expected a name that ends in .png.")
+    if code:
+        line, text = _expected(what, overrides or [], device)
+        printer(as_json)(text)
+        print_json(as_json, {"executor": line, "code": text})
+        return
+    content: dict[str, Any] = {}
+    with DownloadFollower(note) as watcher:
+        found = find(what, overrides or [], data_root, class_name, pixels, watcher)
+    for one in found:
+        content |= one.content
+        printer(as_json)(f"{one.text}\n")
+        if one.png:
+            write_whole(out or one.path, one.png)
+            content["drawn"] = str(out or one.path)
+            printer(as_json)(f"drawn: {out or one.path}\n")
+        if "layers" in one.content:
+            content["executor"] = _expected(what, overrides or [], device)[0]
+            printer(as_json)(content["executor"])
+    print_json(as_json, content)
+
+
+def _expected(name: str, overrides: Sequence[str], device: str) -> tuple[str, str]:
+    """Return the line on what would run a recipe's steps, and its C."""
+    from hydrofoil.device import pick_device
+    from hydrofoil.recipe.read import read_recipe
+    from hydrofoil.train.executors import expected
+
+    choice, code = expected(read_recipe(name, overrides), pick_device(device))
+    return choice.line, code.rstrip() or f"/* no native code */ {choice.line}"
+
+
+@app.command()
+def explain(
+    run_folder: RunFolder,
+    pictures: Annotated[
+        list[Path], argument("PICTURE...", "Picture files, of any size.", parser=path_of)
+    ],
+    class_name: Annotated[
+        str, option("--class", "NAME", "Explain this class; default: the answer.")
+    ] = "",
+    invert: Annotated[
+        bool, typer.Option("--invert", help="Dark on bright pictures for a bright on dark set.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        option("--out", "DIR", "Where to draw; default: the run's figures.", parser=path_of),
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Show why a run's model answers as it does: Grad-CAM, occlusion, feature maps, filters."""
+    from hydrofoil.device import pick_device
+    from hydrofoil.files import write_whole
+    from hydrofoil.report.explain import explain as find
+    from hydrofoil.report.explain import figure_names, filters_figure
+    from hydrofoil.run.folder import Run
+
+    run = Run.open(run_folder)
+    if out is not None and (out.suffix.lower() == ".png" or out.is_file()):
+        raise HydrofoilError(f"--out {out}: a figure for each picture: expected a folder's name.")
+    model, _ = run.load_best(pick_device(device))
+    say, folder, contents = printer(as_json), out or run.path / "figures", list[dict[str, Any]]()
+    explained = [find(model, path, class_name, invert=invert) for path in pictures]
+    for one, name in zip(explained, figure_names(pictures), strict=True):
+        write_whole(folder / name, one.png)
+        say(f"{one.text}\n  drawn: {folder / name}")
+        contents.append({**one.content, "drawn": str(folder / name)})
+    layer, png = filters_figure(model)
+    write_whole(folder / "filters.png", png)
+    say(f"the filters of {layer}, drawn: {folder / 'filters.png'}")
+    filters = {"layer": layer, "drawn": str(folder / "filters.png")}
+    print_json(as_json, {"run": str(run.path), "pictures": contents, "filters": filters})
+
+
+@app.command()
+def report(
+    run_folders: Annotated[
+        list[Path], argument("RUN...", "One run folder, or several.", parser=path_of)
+    ],
+    out: Annotated[
+        Path | None,
+        option(
+            "--out",
+            "FILE",
+            "Where to write; default: report.html in the run, or beside them.",
+            parser=path_of,
+        ),
+    ] = None,
+    then_open: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page of a run, or of several side by side."""
+    from hydrofoil.files import write_whole
+    from hydrofoil.report.page import run_page, runs_page
+
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise HydrofoilError(f"--out {out}: expected a name that ends in .html.")
+    if len(run_folders) == 1:
+        page, path = run_page(run_folders[0]), run_folders[0] / "report.html"
+    else:
+        page, path = runs_page(run_folders), run_folders[0].resolve().parent / "report.html"
+    write_whole(out or path, page)
+    printer(as_json)(f"written: {out or path}")
+    print_json(as_json, {"written": str(out or path), "bytes": len(page)})
+    if then_open:
+        import webbrowser
+
+        if not webbrowser.open((out or path).resolve().as_uri()):
+            print_error(f"No browser was found: open {out or path} by hand.")

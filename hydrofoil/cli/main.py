@@ -1,0 +1,101 @@
+"""The command line: one short function a verb, which parses, calls and prints.
+
+Heavy imports stand inside the verbs: `hydrofoil --help` answers before torch would be loaded.
+"""
+
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import Annotated, Any
+
+import typer
+
+from hydrofoil import __version__
+from hydrofoil.cli import comparing, looking, shipping, training
+from hydrofoil.cli.options import app
+from hydrofoil.cli.printing import print_error, print_line
+from hydrofoil.errors import HydrofoilError
+
+__all__ = ["app", "main"]
+VERBS = looking, training, shipping, comparing  # each registers its verbs with the application
+BUG = "This is a bug in hydrofoil: please report it with the text above and `hydrofoil --version`."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with a status.
+
+    0: done; 2: what a person can mend, said in one to three lines; 130 and 143: stopped by Ctrl-C
+    or SIGTERM; 1: a proof or benchmark failed, or a bug of ours, with its traceback.
+    """
+    usage_error: Any = typer.BadParameter.__bases__[0]  # click's; newer versions of typer carry it
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without → or – shows ? for it
+    try:
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        status = app(args=given or ["--help"], standalone_mode=False, obj=given)
+    except HydrofoilError as error:
+        print_error(error)
+        status = 2
+    except usage_error as error:
+        print_error(f"{error.format_message()}\n{_hint(error)}")
+        status = 2
+    except (KeyboardInterrupt, typer.Abort):
+        print_error("stopped.")
+        status = 130
+    except OSError as error:  # that nobody nearer has put into words
+        name = f"{error.filename}: " if error.filename else ""
+        print_error(f"{name}{error.strerror or error}.")
+        status = 2
+    except Exception as error:
+        status = _say_unexpected(error)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _hint(usage_error: Any) -> str:
+    """Say where help is; a recipe's field that was written as an option is written otherwise."""
+    field = str(getattr(usage_error, "option_name", "")).lstrip("-").replace("-", "_")
+    if field:
+        from hydrofoil.recipe.read import documented_fields
+
+        for section, name, _, _ in documented_fields():
+            if section and name.rpartition(".")[2] == field:
+                dotted = name if "." in name else f"{section.split()[0].strip('[]')}.{name}"
+                return f"A recipe's field is given without dashes: {dotted}=VALUE"
+    context = getattr(usage_error, "ctx", None)
+    verb = f" {context.info_name}" if context is not None and context.parent is not None else ""
+    return f"See: hydrofoil{verb} --help"
+
+
+def _say_unexpected(error: Exception) -> int:
+    """Tell a lack of memory, which can be mended, from a bug of ours; return the exit status."""
+    # torch's own OutOfMemoryError is a RuntimeError.
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "memory" in str(error)
+    ):
+        said = str(error).splitlines()[0][:150] if str(error) else ""
+        print_error(f"out of memory: {said}\nTry a smaller train.batch_size or model.")
+        return 2
+    import traceback
+
+    traceback.print_exception(error)
+    print_error(BUG)
+    return 1
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print_line(f"hydrofoil {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """From small pictures to a tested model. Try: hydrofoil train digits --test."""

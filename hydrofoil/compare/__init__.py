@@ -1,0 +1,1 @@
+"""Is B better than A? Pairs of runs, and the statistics of their difference."""

@@ -1,0 +1,1 @@
+"""Recipes: the schema, reading with overrides, error messages, and the shipped ones."""

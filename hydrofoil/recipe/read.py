@@ -1,0 +1,138 @@
+"""Read a recipe: TOML by name or path, with fields overridden by their dotted names."""
+
+import tomllib
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from hydrofoil.errors import HydrofoilError, nearest, reason
+from hydrofoil.recipe.errors import explain
+from hydrofoil.recipe.schema import Recipe, members, tags_of, toml_value
+
+
+def shipped_recipes() -> list[str]:
+    """Return the names of the recipes that come with hydrofoil.
+
+    >>> "mnist-cnn" in shipped_recipes()
+    True
+    """
+    folder = resources.files("hydrofoil.recipe")
+    return sorted(
+        file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")
+    )
+
+
+def recipe_text(name: str) -> str:
+    """Return the TOML of a shipped recipe, by name, or of a file, by path.
+
+    Raises:
+        HydrofoilError: No recipe has that name, or the file cannot be read.
+    """
+    if name in shipped_recipes():
+        return (resources.files("hydrofoil.recipe") / f"{name}.toml").read_text("utf-8")
+    path = Path(name)
+    if not (name.endswith(".toml") or path.is_dir()):
+        raise HydrofoilError(
+            f"'{name}' is no recipe. {nearest(name, shipped_recipes())}\n"
+            "A recipe of your own is given by its path, which ends in .toml: ./my-recipe.toml"
+        )
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise HydrofoilError(f"{path}: the recipe cannot be read: {reason(error)}.") from error
+    except UnicodeDecodeError as error:
+        raise HydrofoilError(f"{path}: the recipe is no UTF-8 text: {error.reason}.") from error
+
+
+def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a shipped recipe by name, or a file by path, and override fields by dotted names.
+
+    Args:
+        name: A shipped name ("mnist-cnn") or a path ("./mine.toml").
+        overrides: Such as "train.epochs=3"; values are TOML, and bare words are strings.
+
+    Raises:
+        HydrofoilError: It names what is unknown or wrong, and what was expected.
+
+    >>> read_recipe("mnist-cnn", ["train.epochs=1"]).train.epochs
+    1
+    """
+    text = recipe_text(name)
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of 5 000 digits, a thousand brackets
+        raise HydrofoilError(f"{name}: not TOML: {_first_line(error)}.") from error
+    # Names first: another model or optimiser leaves behind the file's fields that it does not know.
+    for override in sorted(overrides, key=lambda text: ".name=" not in text.replace(" ", "")):
+        _override(document, override)
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        raise HydrofoilError(explain(error.errors(), document, name)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".")[:120]
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    """Set one dotted field of a recipe, in place."""
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted.strip():
+        raise HydrofoilError(f"'{override}': expected FIELD=VALUE, such as train.epochs=3.")
+    if any("\ud800" <= letter <= "\udfff" for letter in override):  # bytes that are no text
+        raise HydrofoilError(f"{override!a}: not text in UTF-8: expected FIELD=VALUE.")
+    value = _value(text)
+    *sections, field = dotted.strip().split(".")
+    table = document
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise HydrofoilError(
+                f"{dotted}: '{section}' is a field, not a section with fields in it."
+            )
+    table[field] = value
+    if field == "name" and sections in (["model"], ["optimizer"]):
+        known = [set(m.model_fields) for m in members(sections[0]) if value in tags_of(m)]
+        for stray in set(table) - known[0] if known else ():
+            del table[stray]
+
+
+def _value(text: str) -> object:
+    """Read a value as TOML, or as what a hasty hand types for it: .5 for 0.5, cnn3 for "cnn3"."""
+    with suppress(ValueError, RecursionError):
+        return tomllib.loads(f"value = {text}")["value"]
+    with suppress(ValueError):
+        return float(text)
+    return text
+
+
+def documented_fields() -> list[tuple[str, str, str, str]]:
+    """Return all that a recipe may say: section, field, default as TOML or "", and meaning."""
+    rows: list[tuple[str, str, str, str]] = []
+    for top, declared in Recipe.model_fields.items():
+        if not members(top):
+            rows.append(("", top, _default(declared), declared.description or ""))
+        for member in members(top):
+            names = tags_of(member) if len(members(top)) > 1 else ()
+            section = (
+                f"[{top}] name = {' or '.join(map(toml_value, names))}" if names else f"[{top}]"
+            )
+            rows += [
+                (section, name, _default(field), field.description or "")
+                for name, field in member.model_fields.items()
+                if field.description
+            ] or [(section, "", "", member.__doc__ or "")]
+    return rows
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if field.is_required() or value is None:
+        return ""
+    return toml_value(list(value) if isinstance(value, tuple) else value)
