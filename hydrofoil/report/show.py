@@ -16,7 +16,8 @@ from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.models import build
 from hydrofoil.models.summary import summarise
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
-from hydrofoil.report import draw, text
+from hydrofoil.report import figures, text
+from hydrofoil.report.curves import learning_curves
 from hydrofoil.report.gather import checked_events, older_or_changed
 from hydrofoil.run.folder import Run, command
 
@@ -117,7 +118,7 @@ def show_set(
         )
     else:
         labels_N = pictures.labels_N[first_N]
-        png = draw.class_rows(
+        png = figures.class_rows(
             pictures.pictures_NCHW[first_N],
             labels_N,
             pictures.classes,
@@ -137,7 +138,7 @@ def _one_class(pictures: Pictures, index_N: Any, class_name: str) -> bytes:
     first_N = index_N[wanted][:100]
     numbers = [str(number) for number in first_N.tolist()]
     heading = f"{pictures.source}: {class_name}, by number"
-    return draw.picture_grid(pictures.pictures_NCHW[first_N], numbers, heading=heading)
+    return figures.picture_grid(pictures.pictures_NCHW[first_N], numbers, heading=heading)
 
 
 def show_pixels(name: str, data_root: str, number: int, watcher: Watcher | None = None) -> Shown:
@@ -151,7 +152,7 @@ def show_pixels(name: str, data_root: str, number: int, watcher: Watcher | None 
         raise HydrofoilError(f"--pixels {number}: {name} has pictures 0 to {len(pictures) - 1}.")
     label = pictures.classes[int(pictures.labels_N[number])]
     title = f"{name}, picture {number}: class {label}"
-    png = draw.pixel_values(pictures.pictures_NCHW[number], title)
+    png = figures.pixel_values(pictures.pictures_NCHW[number], title)
     content = {"source": name, "picture": number, "class": label}
     return Shown(title, content, png, Path(f"{name}-pixels-{number}.png"))
 
@@ -180,8 +181,6 @@ def show_run(path: Path) -> Shown:
     Raises:
         HydrofoilError: It is not a run folder, or a broken one.
     """
-    from hydrofoil.report.curves import learning_curves  # brings matplotlib: about 0.5 s
-
     run = Run.open(path)
     checked_events(run)
     epochs, test, recipe = run.epochs(), run.test(), run.recipe
