@@ -14,7 +14,8 @@ import pytest
 import hydrofoil
 from hydrofoil import HydrofoilError, Run, pick_device
 from hydrofoil.cli.main import main
-from hydrofoil.compare.statistics import Answered, compare
+from hydrofoil.compare.statistics import Answered
+from hydrofoil.compare.verdict import compare
 from hydrofoil.report import words
 from hydrofoil.report.page import comparison_page, run_page, runs_page
 from hydrofoil.report.schema import wrong_in_log, wrong_in_test

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hydrofoil.compare.statistics import Answered, Comparison, compare
+from hydrofoil.compare.statistics import Answered
+from hydrofoil.compare.verdict import Comparison, compare
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
 from hydrofoil.recipe.schema import FREE, Recipe

@@ -21,7 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from hydrofoil import __version__
-from hydrofoil.compare.statistics import Comparison, p_words
+from hydrofoil.compare.statistics import p_words
+from hydrofoil.compare.verdict import Comparison
 from hydrofoil.data.sources import merges_published_test
 from hydrofoil.data.split import PARTS
 from hydrofoil.errors import HydrofoilError
