@@ -458,10 +458,11 @@ def test_two_recipes_are_trained_tested_and_compared(cli: Cli, runs: Path) -> No
     assert content["paired"]
     for letter, folder in zip("ab", folders(runs), strict=True):
         accuracies = [
-            (Run.open(folder / f"seed-{seed}").test() or {})["accuracy"] for seed in (0, 1, 2)
+            (Run.open(folder / f"seed-{seed}").results.test() or {})["accuracy"]
+            for seed in (0, 1, 2)
         ]
         assert content[letter]["accuracies"] == pytest.approx(accuracies)
-        assert [Run.open(path).times_tested() for path in content[letter]["runs"]] == [1] * 3
+        assert [Run.open(path).log.times_tested() for path in content[letter]["runs"]] == [1] * 3
     assert content["verdict"]["word"] == "worse"
     assert f"verdict: {content['verdict']['sentence']}" in output
     assert json.loads(cli(*SMALL, LESS, "--seeds", "3", "--json")[1]) == content
@@ -539,7 +540,7 @@ def test_a_run_without_kept_answers_is_tested_again(cli: Cli, runs: Path) -> Non
 
 def test_answers_of_another_test_than_the_result_are_refused(cli: Cli, runs: Path) -> None:
     a, b = folders(runs)
-    Run.open(a / "seed-0").write("answers.npz", (b / "seed-0/answers.npz").read_bytes())
+    Run.open(a / "seed-0").files.write("answers.npz", (b / "seed-0/answers.npz").read_bytes())
     status, _, errors = cli(a, b)
     assert status == 2
     assert "do not agree" in errors

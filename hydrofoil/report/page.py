@@ -33,7 +33,7 @@ from hydrofoil.report import charts, explanations, sheet, text, words
 from hydrofoil.report.comparison import covers_line, differs_line, note_lines
 from hydrofoil.report.explain import filters_figure, heat_line, hidden_line
 from hydrofoil.report.gather import Gathered, gather
-from hydrofoil.run.folder import command
+from hydrofoil.run.commands import command
 
 EXPLAINED = 6  # pictures: each costs a pass over some two hundred covered copies
 PIXELATED = 64  # pictures up to so many pixels keep each one; larger ones are made this large

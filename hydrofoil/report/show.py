@@ -19,7 +19,8 @@ from hydrofoil.recipe.read import read_recipe, shipped_recipes
 from hydrofoil.report import figures, text
 from hydrofoil.report.curves import learning_curves
 from hydrofoil.report.gather import checked_events, older_or_changed
-from hydrofoil.run.folder import Run, command
+from hydrofoil.run.commands import command
+from hydrofoil.run.folder import Run
 
 
 @dataclass(frozen=True)
@@ -183,12 +184,12 @@ def show_run(path: Path) -> Shown:
     """
     run = Run.open(path)
     checked_events(run)
-    epochs, test, recipe = run.epochs(), run.test(), run.recipe
+    epochs, test, recipe = run.epochs(), run.results.test(), run.recipe
     broken = older_or_changed(run, test) if test else ""
     lines = [text.recipe_lines(recipe), text.split_line(recipe, run.split()), ""]
     lines += [text.epoch_line(epoch, recipe) for epoch in epochs]
     left = recipe.train.epochs - len(epochs)
-    if left > 0 and not run.imported():
+    if left > 0 and not run.log.imported():
         lines.append(f"{text.plural(left, 'epoch')} to go: {command('resume', path)}")
     if broken:
         lines += ["", broken]
