@@ -14,8 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from hydrofoil import HydrofoilError, Run
-from hydrofoil.observe import track
 from hydrofoil.cli.main import main
+from hydrofoil.observe import track
 from hydrofoil.observe.track import TRACKERS, Tracking, check_trackers, hyperparameters, metric_name
 
 TRAIN = ["train", "digits", "train.epochs=3", "train.log_every=10", "train.execute=eager"]
