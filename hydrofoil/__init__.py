@@ -28,7 +28,7 @@ _HOMES = {
     "draw_split": "data.split",
     "fit": "train.loop",
     "grad_cam": "evaluate.explain",
-    "load": "data.sources",
+    "load": "data.source",
     "measure": "evaluate.metrics",
     "occlusion": "evaluate.explain",
     "pick_device": "device",
@@ -44,7 +44,7 @@ __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from hydrofoil.data.pictures import Pictures as Pictures
-    from hydrofoil.data.sources import load as load
+    from hydrofoil.data.source import load as load
     from hydrofoil.data.split import Split as Split
     from hydrofoil.data.split import draw_split as draw_split
     from hydrofoil.device import pick_device as pick_device

@@ -17,7 +17,7 @@ from PIL import Image
 
 from hydrofoil import Run, __version__, read_recipe, shipped_recipes
 from hydrofoil.cli.main import app, main
-from hydrofoil.data.sources import SOURCES
+from hydrofoil.data.published.catalogue import SOURCES
 from tests import published
 from tests.conftest import REAL_RECIPES
 

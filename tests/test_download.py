@@ -22,8 +22,9 @@ import pytest
 
 from hydrofoil import HydrofoilError, load
 from hydrofoil.cli.main import main
-from hydrofoil.data import download
-from hydrofoil.data.download import (
+from hydrofoil.data.published import download
+from hydrofoil.data.published.catalogue import SOURCES
+from hydrofoil.data.published.download import (
     OVERLAP,
     Download,
     DownloadError,
@@ -33,7 +34,6 @@ from hydrofoil.data.download import (
     Silent,
     fetch,
 )
-from hydrofoil.data.sources import SOURCES
 from hydrofoil.observe.progress import DownloadFollower
 from tests import mirrors
 from tests.mirrors import Behaviour, Mirror, honest
@@ -254,7 +254,7 @@ def test_a_part_outlives_a_killed_process(
     mirror = serve(mirrors.in_turn(mirrors.stalls(over, 200_000), honest))
     code = (
         "import ssl, sys; from pathlib import Path\n"
-        "from hydrofoil.data.download import Manners, Published, Silent, fetch\n"
+        "from hydrofoil.data.published.download import Manners, Published, Silent, fetch\n"
         "class Telling(Silent):\n"
         "    def update(self, download):\n"
         "        if download.done == 200_000: print('half', flush=True)\n"

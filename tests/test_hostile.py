@@ -16,10 +16,10 @@ from safetensors.torch import save
 
 from hydrofoil import HydrofoilError, load
 from hydrofoil.cli.main import main
-from hydrofoil.data.archives import unpack_gzip, unpack_tar
-from hydrofoil.data.cifar import read_batch
-from hydrofoil.data.files import Block
-from hydrofoil.data.idx import read_idx
+from hydrofoil.data.published.archives import unpack_gzip, unpack_tar
+from hydrofoil.data.published.blocks import Block
+from hydrofoil.data.published.cifar import read_batch
+from hydrofoil.data.published.idx import read_idx
 from hydrofoil.data.split import Split, draw_split
 from hydrofoil.ship.adopt import read_weights
 from tests import published

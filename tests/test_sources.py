@@ -17,10 +17,11 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from sklearn.datasets import load_digits
 
 from hydrofoil import HydrofoilError, load
-from hydrofoil.data.cifar import read_batch
-from hydrofoil.data.files import Block
-from hydrofoil.data.idx import read_idx
-from hydrofoil.data.sources import SOURCES, data_root
+from hydrofoil.data.published.blocks import Block
+from hydrofoil.data.published.catalogue import SOURCES
+from hydrofoil.data.published.cifar import read_batch
+from hydrofoil.data.published.idx import read_idx
+from hydrofoil.data.source import data_root
 from tests import published
 
 REAL_DATA = os.environ.get("HYDROFOIL_DATA", "")  # read before any fixture hides it

@@ -228,7 +228,7 @@ def _prove(
 
 def load_pictures(recipe: "Recipe", data_root: str) -> "Pictures":
     """Load a recipe's set from the root given here, or the recipe's, or the default."""
-    from hydrofoil.data.sources import load
+    from hydrofoil.data.source import load
     from hydrofoil.observe.progress import DownloadFollower
 
     with DownloadFollower(note) as watcher:

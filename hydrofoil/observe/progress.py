@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from hydrofoil.data.download import Download
+from hydrofoil.data.published.download import Download
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.native.build import compiler
 from hydrofoil.observe.signals import Stopped, Stopping

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydrofoil.data.download import Watcher
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.data.sources import SOURCES, find_source, load
+from hydrofoil.data.published.catalogue import SOURCES
+from hydrofoil.data.published.download import Watcher
+from hydrofoil.data.source import find_source, load
 from hydrofoil.data.split import PARTS, draw_split
 from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.models import build

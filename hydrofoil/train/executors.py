@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.data.sources import find_source
+from hydrofoil.data.source import find_source
 from hydrofoil.data.split import Split
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Metrics, Sums

@@ -24,7 +24,6 @@ from typing import Any, Protocol
 from urllib.error import HTTPError
 from urllib.parse import urljoin, urlsplit
 
-from hydrofoil import __version__
 from hydrofoil.errors import HydrofoilError, reason
 
 PIECE = 1 << 16
@@ -518,7 +517,7 @@ def _open(url: str, headers: dict[str, str], manners: Manners, seconds: float) -
     ):
         opener.add_handler(handler)
     host = _host(url)
-    sent = {"User-Agent": f"hydrofoil/{__version__}", "Accept-Encoding": "identity", **headers}
+    sent = {"User-Agent": "hydrofoil", "Accept-Encoding": "identity", **headers}
     for _ in range(MOST_REDIRECTS + 1):
         scheme = url.partition(":")[0]
         if scheme != "https":

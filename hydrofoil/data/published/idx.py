@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hydrofoil.data.files import AGAIN, Block, Bytes, opened, too_many
+from hydrofoil.data.published.blocks import AGAIN, Block, Bytes, opened, too_many
 from hydrofoil.errors import HydrofoilError
 
 

@@ -16,7 +16,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from hydrofoil.data.files import AGAIN, Block, opened, too_many
+from hydrofoil.data.published.blocks import AGAIN, Block, opened, too_many
 from hydrofoil.errors import HydrofoilError
 
 Value = bytes | int | list[bytes] | list[int] | Block
