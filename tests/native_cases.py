@@ -93,6 +93,11 @@ def made_pictures(shape: Shape, count: int, classes: int = 4, levels: int = 255)
     return Pictures(bytes_NCHW.to(torch.uint8), labels_N, tuple(map(str, range(classes))), "made")
 
 
+def share_rows(patch: pytest.MonkeyPatch, rows: bool) -> None:
+    """Let threads share every linear layer by rows, or none."""
+    patch.setattr(plan, "ROWS_FROM_BYTES", 0 if rows else 1 << 40)
+
+
 # ruff: noqa: E501 - a case is easiest to read in a line
 # Every emitter and, between them, every way of sharing the work; shape, words, optimiser, batch,
 # pictures, threads, whether linear layers are shared by rows.
@@ -163,7 +168,7 @@ def run_sanitized(mode: str, flags: tuple[str, ...]) -> None:
             spoil = broken if mode == "broken" else str
             patch.setattr(executor, "program", lambda *a: guarded(spoil(program(*a))))
         for shape, words, optimizer, batch, count, threads, rows in SANITIZED:
-            patch.setattr(plan, "ROWS_FROM_BYTES", 0 if rows else 1 << 40)
+            share_rows(patch, rows)
             model = classifier(shape, words)
             assert model
             native = Native(
