@@ -37,7 +37,7 @@ _HOMES = {
     "read_recipe": "recipe.read",
     "score": "evaluate.score",
     "shipped_recipes": "recipe.read",
-    "summarise": "models.summary",
+    "summarize": "models.summary",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from hydrofoil.evaluate.score import score as score
     from hydrofoil.models import build as build
     from hydrofoil.models.classifier import Classifier as Classifier
-    from hydrofoil.models.summary import summarise as summarise
+    from hydrofoil.models.summary import summarize as summarize
     from hydrofoil.recipe.read import read_recipe as read_recipe
     from hydrofoil.recipe.read import shipped_recipes as shipped_recipes
     from hydrofoil.recipe.schema import Recipe as Recipe

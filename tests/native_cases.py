@@ -16,7 +16,7 @@ from torch import nn
 
 from hydrofoil import Classifier, Pictures
 from hydrofoil.evaluate.metrics import Sums
-from hydrofoil.models.layers import Dropout, output_shape
+from hydrofoil.models.layers import Dropout
 from hydrofoil.native import Native, executor, plan
 
 CPU = torch.device("cpu")
@@ -62,12 +62,14 @@ def classifier(shape: Shape, words: Sequence[str], classes: int = 4) -> Classifi
     """
     torch.manual_seed(3)
     layers: list[nn.Module] = []
-    size: Shape = shape
+    activation = torch.zeros(1, *shape)
     flat = [] if "flatten" in words else ["flatten"]
     for word in [*words, *flat, f"linear {classes}"]:
-        made = layer(word, size)
-        size = output_shape(made, size)
-        if min(size) < 1:
+        made = layer(word, tuple(activation.shape[1:]))
+        try:
+            with torch.no_grad():
+                activation = made.eval()(activation)
+        except RuntimeError:  # a window finds no place
             return None
         layers.append(made)
     for norm in layers:

@@ -16,7 +16,7 @@ from torch import Tensor
 from hydrofoil.data.split import PARTS
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.models.summary import LayerSummary, summarise
+from hydrofoil.models.summary import LayerSummary, summarize
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.report.schema import wrong_in_log, wrong_in_test
 from hydrofoil.run.commands import command
@@ -123,7 +123,7 @@ def gather(path: Path) -> Gathered:
         lambda: run.weights.load(torch.device("cpu")), (None, 0)
     )
     if gathered.model is not None:
-        gathered.layers = summarise(gathered.model.network, gathered.model.shape)
+        gathered.layers = summarize(gathered.model.network, gathered.model.shape)
     _note_what_is_missing(gathered, recipe)
     return gathered
 

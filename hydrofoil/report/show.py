@@ -15,7 +15,7 @@ from hydrofoil.data.source import find_source, load
 from hydrofoil.data.split import PARTS, draw_split
 from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.models import build
-from hydrofoil.models.summary import summarise
+from hydrofoil.models.summary import summarize
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
 from hydrofoil.report import figures, text
 from hydrofoil.report.curves import learning_curves
@@ -168,7 +168,7 @@ def show_recipe(name: str, overrides: Sequence[str] = ()) -> Shown:
     recipe = read_recipe(name, overrides)
     source = find_source(recipe.data.source)
     network = build(recipe, source.shape, [""] * source.classes).network
-    layers = summarise(network, source.shape)
+    layers = summarize(network, source.shape)
     lines = f"{text.recipe_lines(recipe)}\n\n{text.layer_lines(layers, source.shape)}"
     content = {
         "recipe": recipe.model_dump(mode="json"),
