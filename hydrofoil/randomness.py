@@ -39,14 +39,14 @@ def halves(draw: int) -> tuple[int, int]:
 def uniform_bits(draw: int | Tensor, count: int, device: torch.device) -> Tensor:
     """Return ``count`` random integers in [0, 2**24), int32, identical on every device.
 
-    Counter-based: the i-th number is a hash of (key, i), so a mask needs no generator state, and an
-    executor in another language can compute the same one. The hash is two rounds of Chris Wellons's
-    "lowbias32" (https://nullprogram.com/blog/2018/07/31/), one for each half of the key, in wrapping
-    int32 arithmetic: about 25 elementwise kernels on ``count`` integers.
+    Counter-based: the i-th number is a hash of (key, i), so a mask needs no generator state, and
+    an executor in another language can compute the same one. The hash is two rounds of Chris
+    Wellons's "lowbias32" (https://nullprogram.com/blog/2018/07/31/), one for each half of the key,
+    in wrapping int32 arithmetic: about 25 elementwise kernels on ``count`` integers.
 
     Args:
-        draw: The key of this draw, from `key`; or its `halves` as an int32 tensor on the device, for
-            a captured step that reads a new key at each replay.
+        draw: The key of this draw, from `key`; or its `halves` as an int32 tensor on the device,
+            for a captured step that reads a new key at each replay.
         count: The number of integers.
         device: The device of the result.
     """

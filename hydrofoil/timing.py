@@ -26,7 +26,7 @@ class Stopwatch:
             self._began = time.perf_counter()
 
     def seconds(self) -> float:
-        """Return the elapsed seconds; on CUDA this waits for the device, so call it once an epoch."""
+        """Return the elapsed seconds; on CUDA this waits for the device: call it once an epoch."""
         if not self._cuda:
             return time.perf_counter() - self._began
         end = torch.cuda.Event(enable_timing=True)
