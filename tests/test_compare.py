@@ -401,7 +401,7 @@ SMALL = [
     "digits",
     "digits",
     "model.name=mlp",
-    "model.hidden=[24]",
+    "model.widths=[24]",
     "train.epochs=2",
     "train.execute=eager",
 ]

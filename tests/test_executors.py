@@ -417,7 +417,7 @@ def test_a_set_may_have_fewer_pictures_than_a_batch() -> None:
     split = draw_split(few, valid=0.2, test=0.2)
     for kind in (Eager, executors.Native, Recorded):
         model = build(recipe, few.shape, few.classes).train()
-        optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
+        optimizer = build_optimizer(recipe.optimizer, model.network)
         executor = kind(model, optimizer, few, batch_size=32)
         sums = Sums(model.device)
         executor.train_steps(split.train, 1, 1, sums)

@@ -321,7 +321,7 @@ def recipe_and_model(name: str) -> tuple[Classifier, Any, Pictures, Tensor, int]
     pictures = load(recipe.data.source)
     split = draw_split(pictures, **recipe.split_options())
     model = build(recipe, pictures.shape, pictures.classes).train()
-    optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
+    optimizer = build_optimizer(recipe.optimizer, model.network)
     batch = recipe.train.batch_size
     order_N = epoch_order(split.train, 0, 1)
     return model, optimizer, pictures, order_N.repeat(200 * batch // len(order_N) + 1), batch
@@ -345,7 +345,7 @@ def test_native_losses_are_eagers_on_every_recipe(name: str) -> None:
     model, optimizer, pictures, order_N, batch = recipe_and_model(name)
     ours, our_optimizer, *_ = recipe_and_model(name)
     exact = in_float64(model)
-    exact_optimizer = build_optimizer(read_recipe(name).optimizer, exact.network.parameters())
+    exact_optimizer = build_optimizer(read_recipe(name).optimizer, exact.network)
     native = Native(ours, our_optimizer, pictures, batch_size=batch, threads=2)
     runs = [
         Eager(exact, exact_optimizer, pictures, batch_size=batch),

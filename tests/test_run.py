@@ -311,33 +311,6 @@ def test_a_checkpoint_with_a_number_of_another_kind_is_refused_by_name(
         run.checkpoints.load(model, state)
 
 
-@pytest.mark.parametrize(
-    ("slot", "value"),
-    [
-        ("exp_avg", None), ("step", None), ("exp_avg_sq", torch.zeros(3)),
-        ("exp_avg", torch.zeros(10, dtype=torch.float64)), ("step", torch.tensor(float("nan"))),
-        ("step", torch.tensor(-1.0)), ("momentum_buffer", torch.zeros(10)),
-    ],
-)  # fmt: skip
-def test_optimiser_tensors_that_do_not_fit_are_refused(
-    slot: str, value: torch.Tensor | None
-) -> None:
-    recipe = read_recipe("digits", ["optimizer.name=adam"])
-    model = build(recipe, (1, 8, 8), [str(k) for k in range(10)])
-    state = State.fresh(model, recipe)
-    slots = {"exp_avg": torch.zeros_like, "exp_avg_sq": torch.zeros_like}
-    for parameter in model.network.parameters():
-        made = {name: zeros(parameter.detach()) for name, zeros in slots.items()}
-        state.optimizer.state[parameter] = {**made, "step": torch.tensor(3.0)}
-    tensors, numbers = state.tensors(model), state.numbers()
-    state.restore(model, tensors, numbers)
-    name = next(n for n, p in model.network.named_parameters() if p.shape == (10,))
-    kept = {n: t for n, t in tensors.items() if n != f"optimizer/{name}/{slot}"}
-    odd = {} if value is None else {f"optimizer/{name}/{slot}": value}
-    with pytest.raises(HydrofoilError, match="the last checkpoint is broken"):
-        state.restore(model, {**kept, **odd}, numbers)
-
-
 @pytest.mark.parametrize("place", ['"epoch": null', '"epoch": 1, "step": "x"', '"epoch": NaN'])
 def test_a_line_of_the_log_whose_place_is_no_count_is_named(run: Run, place: str) -> None:
     log = f'{{"event": "loss", {place}}}\n{{"event": "data"}}\n'

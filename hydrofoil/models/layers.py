@@ -1,6 +1,6 @@
 """The layers that are our own, and small questions that are asked of any layer."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import cast
 
@@ -83,6 +83,40 @@ def windows(layer: nn.Module) -> list[tuple[int, int, int]]:
     numbers = (layer.kernel_size, layer.stride, layer.padding)
     pairs = [cast("Shape", n) if isinstance(n, tuple) else (n, n) for n in numbers]
     return [(pairs[0][axis], pairs[1][axis], pairs[2][axis]) for axis in (0, 1)]
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky-relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+MOST_GROUPS = 8  # of a group norm: 4 channels a group in 32, as far as the width can be divided
+
+
+def activation(name: str, number: int) -> dict[str, nn.Module]:
+    """Return a network's activation layer of a number, by its name in the network."""
+    return {f"{name.replace('-', '_')}{number}": ACTIVATIONS[name]()}
+
+
+def norm_of_maps(name: str, channels: int, number: int) -> dict[str, nn.Module]:
+    """Return the norm after a convolution, by its name in the network; nothing for "none"."""
+    groups = next(n for n in range(MOST_GROUPS, 0, -1) if channels % n == 0)
+    made: dict[str, Callable[[], nn.Module]] = {
+        "batch": lambda: nn.BatchNorm2d(channels),
+        "group": lambda: nn.GroupNorm(groups, channels),
+        "layer": lambda: nn.GroupNorm(1, channels),  # over channels, rows and columns
+    }
+    return {f"norm{number}": made[name]()} if name in made else {}
+
+
+def norm_of_features(name: str, features: int, number: int) -> dict[str, nn.Module]:
+    """Return the norm after a linear layer, by its name in the network; nothing for "none"."""
+    made: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+    return {f"norm{number}": made[name](features)} if name in made else {}
 
 
 def flat_features(layers: dict[str, nn.Module], shape: Shape) -> int:

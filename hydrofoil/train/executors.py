@@ -187,7 +187,7 @@ def expected(recipe: Recipe, device: torch.device) -> tuple[Choice, str]:
     train = round(pictures * (1 - data.valid - data.test))
     batch_size = min(recipe.train.batch_size, train)
     model = build(recipe, found.shape, [""] * found.classes).to(device)
-    optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
+    optimizer = build_optimizer(recipe.optimizer, model.network)
     steps = ceil(train / batch_size) * recipe.train.epochs
     choice = choose(model, optimizer, recipe.train.execute, batch_size, steps)
     try:
