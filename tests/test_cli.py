@@ -285,7 +285,7 @@ def wrong_inputs() -> dict[str, tuple[tuple[str, ...], list[str]]]:
             ["busy/mine.txt", "a run folder was expected"],
         ),
         "no weights": (("import", "digits", "none.pt"), ["none.pt", "No such file"]),
-        "class of no set": (("show", "mnist-cnn", "--class", "3"), ["'mnist-cnn' is none"]),
+        "class of no set": (("show", "mnist-cnn", "--class", "3"), ["'mnist-cnn' is not one"]),
         "class and pixels": (("show", "mnist", "--class", "3", "--pixels", "1"), ["one of them"]),
         "field of a set": (("show", "cifar10", "data.valid=1"), ["'cifar10' is none"]),
         "out of memory": (

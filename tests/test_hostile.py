@@ -405,7 +405,7 @@ def test_a_broken_archive_is_refused(what: str, content: bytes, tmp_path: Path) 
 def test_a_gzip_bomb_is_refused_by_both_readers(tmp_path: Path) -> None:
     head = b"\0\0\x08\x03" + (40_000).to_bytes(4, "big") + (28).to_bytes(4, "big") * 2
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(head + bytes(1 << 27)))
-    with pytest.raises(HydrofoilError, match="overlong"):
+    with pytest.raises(HydrofoilError, match=r"truncated or too long"):
         read_idx(tmp_path / "bomb.gz")
     with pytest.raises(HydrofoilError, match="unpacks to more than"):
         unpack_gzip(tmp_path / "bomb.gz", tmp_path / "bomb", 1 << 22)

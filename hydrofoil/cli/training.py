@@ -257,7 +257,8 @@ def _log_data(run: "Run", pictures: "Pictures", split: "Split", seconds: float) 
     from hydrofoil.data.split import PARTS
 
     counts = {part: pictures.counts(getattr(split, part)) for part in PARTS}
-    run.log.append({"event": "data", "seconds": seconds, "counts": counts})
+    differs = pictures.differs
+    run.log.append({"event": "data", "seconds": seconds, "counts": counts, "differs": differs})
 
 
 def _tracking(run: "Run", names: list[str] | None) -> "Tracking":
@@ -306,7 +307,10 @@ def _test(
     seconds = clock.seconds()
     valid = answer(model, pictures, split.valid).cpu() if len(split.valid) else None
     opened = run.log.times_tested() + 1
-    result = test_report(answers, valid, model, run.recipe, epoch=epoch, opened=opened)
+    differs = pictures.differs or ""
+    result = test_report(
+        answers, valid, model, run.recipe, epoch=epoch, opened=opened, differs=differs
+    )
     accuracy = result["accuracy"]
     run.log.append({"event": "test", "opened": opened, "accuracy": accuracy, "seconds": seconds})
     run.results.save_answers(test=answers, valid=valid)

@@ -23,11 +23,10 @@ from torch import Tensor
 from hydrofoil import __version__
 from hydrofoil.compare.statistics import p_words
 from hydrofoil.compare.verdict import Comparison
-from hydrofoil.data.source import merges_published_test
 from hydrofoil.data.split import PARTS
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.explain import GradCam, feature_maps, grad_cam, occlusion
-from hydrofoil.evaluate.test import MERGED
+from hydrofoil.evaluate.test import data_warnings
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.report import charts, explanations, sheet, text, words
 from hydrofoil.report.comparison import covers_line, differs_line, note_lines
@@ -174,11 +173,7 @@ def _run_values(run: Gathered) -> dict[str, Any]:
 
 
 def _warnings(run: Gathered) -> list[str]:
-    merged = (
-        [MERGED]
-        if run.recipe and merges_published_test(run.recipe.data.source, run.recipe.data.merge)
-        else []
-    )
+    merged = data_warnings(run.recipe, "") if run.recipe else []
     found = list(run.test.get("warnings", [])) if run.test else merged
     if run.imported:
         found.append(
@@ -390,8 +385,8 @@ def _data(run: Gathered) -> dict[str, Any]:
     whole = {part: n for part, n in counts.items() if len(n) == len(classes) and sum(n)}
     return {
         "source": run.recipe.data.source if run.recipe else "",
-        "warnings": [MERGED]
-        if run.recipe and merges_published_test(run.recipe.data.source, run.recipe.data.merge)
+        "warnings": data_warnings(run.recipe, str(run.counted("data").get("differs") or ""))
+        if run.recipe
         else [],
         "sizes": {part: run.sizes.get(part, 0) for part in PARTS if run.sizes.get(part)},
         "counts": whole,
