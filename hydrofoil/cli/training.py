@@ -229,9 +229,9 @@ def _prove(
 def load_pictures(recipe: "Recipe", data_root: str) -> "Pictures":
     """Load a recipe's set from the root given here, or the recipe's, or the default."""
     from hydrofoil.data.source import load
-    from hydrofoil.observe.progress import DownloadFollower
+    from hydrofoil.observe.progress import DownloadProgress
 
-    with DownloadFollower(note) as watcher:
+    with DownloadProgress(note) as watcher:
         return load(recipe.data.source, data_root or recipe.data.root, watcher)
 
 

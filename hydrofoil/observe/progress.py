@@ -220,13 +220,13 @@ class Follower:
             self.bar = None
 
 
-class DownloadFollower:
-    """Tells of a download: lines, and on a terminal's standard error a bar after a second.
+class DownloadProgress:
+    """Shows a download: on a terminal's standard error a bar after a second, else lines.
 
-    Where there is no terminal, a line every half minute.
+    Without a terminal, one line every half minute.
 
     Args:
-        say: Takes each line for a person.
+        say: Prints a line for the user.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
