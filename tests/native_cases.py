@@ -17,7 +17,8 @@ from torch import nn
 from hydrofoil import Classifier, Pictures
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.models.layers import Dropout, output_shape
-from hydrofoil.native import Native, executor, plan
+from hydrofoil.native import Native, program
+from hydrofoil.native.operations import linear
 
 CPU = torch.device("cpu")
 Shape = tuple[int, ...]
@@ -95,7 +96,7 @@ def made_pictures(shape: Shape, count: int, classes: int = 4, levels: int = 255)
 
 def share_rows(patch: pytest.MonkeyPatch, rows: bool) -> None:
     """Let threads share every linear layer by rows, or none."""
-    patch.setattr(plan, "ROWS_FROM_BYTES", 0 if rows else 1 << 40)
+    patch.setattr(linear, "ROWS_FROM_BYTES", 0 if rows else 1 << 40)
 
 
 # ruff: noqa: E501 - a case is easiest to read in a line
@@ -162,11 +163,11 @@ def run_sanitized(mode: str, flags: tuple[str, ...]) -> None:
         flags: The compiler's.
     """
     torch.set_num_threads(1)
-    program = executor.program
+    write = program.write
     with pytest.MonkeyPatch.context() as patch:
         if mode != "plain":
             spoil = broken if mode == "broken" else str
-            patch.setattr(executor, "program", lambda *a: guarded(spoil(program(*a))))
+            patch.setattr(program, "write", lambda *a: guarded(spoil(write(*a))))
         for shape, words, optimizer, batch, count, threads, rows in SANITIZED:
             share_rows(patch, rows)
             model = classifier(shape, words)

@@ -22,7 +22,7 @@ from hydrofoil import Classifier, Pictures, build, draw_split, load, read_recipe
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.evaluate.score import score
-from hydrofoil.native import Native, Unsupported, source
+from hydrofoil.native import Native, Unsupported, make_program
 from hydrofoil.native import build as building
 from hydrofoil.train.optimizers import build_optimizer
 from hydrofoil.train.step import Eager
@@ -507,7 +507,7 @@ def test_weights_in_two_places_and_hooks_on_them_are_refused() -> None:
     refused(model, optimizer, "parameters with hooks")
     hook.remove()
     hook = optimizer.register_step_pre_hook(lambda *_: None)
-    refused(model, optimizer, "an optimiser with hooks")
+    refused(model, optimizer, "an optimizer with hooks")
     hook.remove()
     model.network[3].weight = model.network[1].weight
     refused(model, sgd(model, 0.1), "layers that share weights")
@@ -538,10 +538,10 @@ def test_a_system_that_gives_no_more_threads_is_asked_for_none(
     model, pictures = classifier((1, 5, 5), ["flatten", "linear 20"]), made_pictures((1, 5, 5), 8)
     call = Native._call
 
-    def limited(self: Any, job: Any) -> None:
-        if job.threads > 1:
+    def limited(self: Any, *a: Any, threads: int | None = None, **more: Any) -> Any:
+        if (threads or 1) > 1:
             raise OSError(11, "no more threads")
-        call(self, job)
+        return call(self, *a, threads=threads, **more)
 
     monkeypatch.setattr(Native, "_call", limited)
     monkeypatch.setattr("hydrofoil.native.executor.available_threads", lambda: 4)
@@ -551,7 +551,7 @@ def test_a_system_that_gives_no_more_threads_is_asked_for_none(
 def test_a_library_that_was_cut_short_is_built_again() -> None:
     model, pictures = classifier((1, 5, 5), ["flatten", "linear 21"]), made_pictures((1, 5, 5), 8)
     optimizer = sgd(model, 0.1)
-    path = building.library_path(source(model, optimizer, 4))
+    path = building.library_path(make_program(model, optimizer, 4).source)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
     Native(model, optimizer, pictures, batch_size=4)
@@ -581,7 +581,7 @@ def test_what_would_be_read_beyond_the_set_is_refused() -> None:
     native = Native(model, sgd(model, 0.1), made_pictures((1, 4, 4), 6), batch_size=4)
     for index_N in (torch.tensor([0, 6]), torch.tensor([-1]), torch.tensor([], dtype=torch.int64)):
         for refuses in (lambda i: native.train_steps(i, 1, 1, Sums(CPU)), native.logits):
-            with pytest.raises(ValueError, match="outside the 6 pictures"):
+            with pytest.raises(ValueError, match="outside the 6 images"):
                 refuses(index_N)
     for pictures in (made_pictures((1, 4, 5), 6), made_pictures((1, 4, 4), 6, classes=5)):
         with pytest.raises(ValueError, match="another shape or more classes"):

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from hydrofoil.device import user_cache
-from hydrofoil.native.plan import Unsupported
+from hydrofoil.native.unsupported import Unsupported
 
 # Sums keep their order and NaN its meaning; products and sums are fused.
 FLAGS = (

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from hydrofoil.native.plan import Unsupported
 from hydrofoil.native.text import c
+from hydrofoil.native.unsupported import Unsupported
 
 # In float32 less is zero, and 0 / 0 would spoil the zeros that fill vectors.
 LEAST_EPS = 2e-38
