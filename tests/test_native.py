@@ -22,7 +22,7 @@ from hydrofoil import Classifier, Pictures, build, draw_split, load, read_recipe
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.evaluate.score import score
-from hydrofoil.native import Native, Unsupported, make_program
+from hydrofoil.native import Native, Unsupported
 from hydrofoil.native import build as building
 from hydrofoil.train.optimizers import build_optimizer
 from hydrofoil.train.step import Eager
@@ -548,16 +548,6 @@ def test_a_system_that_gives_no_more_threads_is_asked_for_none(
     assert Native(model, sgd(model, 0.1), pictures, batch_size=4).threads == 1
 
 
-def test_a_library_that_was_cut_short_is_built_again() -> None:
-    model, pictures = classifier((1, 5, 5), ["flatten", "linear 21"]), made_pictures((1, 5, 5), 8)
-    optimizer = sgd(model, 0.1)
-    path = building.library_path(make_program(model, optimizer, 4).source)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"")
-    Native(model, optimizer, pictures, batch_size=4)
-    assert path.stat().st_size
-
-
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -616,24 +606,6 @@ def test_training_is_torchs_loss_to_the_end() -> None:
         )
     native.train_steps(torch.arange(7), 1, 1, sums)
     assert sums.read().loss == pytest.approx(float(before), rel=1e-6)
-
-
-def test_built_code_is_kept_and_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    model, optimizer, pictures, *_ = recipe_and_model("digits")
-    Native(model, optimizer, pictures, batch_size=4, threads=1)
-    assert [file.suffix for file in building.cache_folder().iterdir()] == [".so"]
-    optimizer.param_groups[0]["lr"] = 0.5  # a number of the run, not of the code
-    monkeypatch.setattr(building, "_compile", lambda *_: pytest.fail("compiled twice"))
-    Native(model, optimizer, pictures, batch_size=4, threads=2)
-
-
-def test_no_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building.shutil, "which", lambda _: None)
-    building.compiler.cache_clear()
-    with pytest.raises(Unsupported, match="no C compiler"):
-        building.compiler()
-    building.compiler.cache_clear()
 
 
 def sanitized(library: str, mode: str, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -163,6 +163,8 @@ def prepare(
             refused[name] = [*str(error).strip().splitlines(), type(error).__name__][0][:160]
             continue
         if isinstance(executor, Native):
+            if executor.note:
+                refused["native"] = executor.note
             costs.note(name, executor.step_seconds)
             if executor.build_seconds:
                 Costs.of_machine().note("building native", executor.build_seconds)
