@@ -56,7 +56,7 @@ def recipe_and_model(name: str) -> tuple[Classifier, Any, Pictures, Tensor, int]
     pictures = load(recipe.data.source)
     split = draw_split(pictures, **recipe.split_options())
     model = build(recipe, pictures.shape, pictures.classes).train()
-    optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
+    optimizer = build_optimizer(recipe.optimizer, model.network)
     batch = recipe.train.batch_size
     order_N = epoch_order(split.train, 0, 1)
     return model, optimizer, pictures, order_N.repeat(200 * batch // len(order_N) + 1), batch
@@ -119,7 +119,7 @@ def test_native_steps_are_as_exact_as_torchs_on_every_recipe(name: str) -> None:
     native = Native(model, optimizer, pictures, threads=2, **options)
     judges: list[Eager] = []
     for judge in (in_float64(model), copy.deepcopy(model), copy.deepcopy(model)):
-        made = build_optimizer(read_recipe(name).optimizer, judge.network.parameters())
+        made = build_optimizer(read_recipe(name).optimizer, judge.network)
         judges.append(Eager(judge, made, pictures, **options))
     exact, single, turned = judges
     losses, updates = list[list[float]](), list[list[float]]()

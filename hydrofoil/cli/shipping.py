@@ -42,7 +42,7 @@ def predict(
     from hydrofoil.run.folder import Run
     from hydrofoil.ship.predict import predict as classify
 
-    model, _ = Run.open(run_folder).load_best(pick_device(device))
+    model, _ = Run.open(run_folder).weights.load(pick_device(device))
     predictions = [(str(path), classify(model, path, invert=invert)) for path in pictures]
     printer(as_json)("\n".join(text.prediction_lines(path, one) for path, one in predictions))
     print_json(as_json, [{"picture": path, **one.as_dict()} for path, one in predictions])
@@ -65,8 +65,9 @@ def import_weights(
 
     from hydrofoil.models import build
     from hydrofoil.recipe.read import read_recipe
+    from hydrofoil.run.commands import command
     from hydrofoil.run.environment import environment
-    from hydrofoil.run.folder import Run, command
+    from hydrofoil.run.folder import Run
     from hydrofoil.ship.adopt import read_weights
 
     say, recipe = printer(as_json), read_recipe(recipe_name, overrides or [])
@@ -76,8 +77,8 @@ def import_weights(
     model.load_weights(found, str(weights))
     run = Run.create(run_folder, recipe, split, environment(torch.device("cpu"), context.obj))
     with run.writing():
-        run.save_best(model, epoch=0)
-        run.log({"event": "imported", "weights": model.weights_hash()})
+        run.weights.save(model, epoch=0)
+        run.log.append({"event": "imported", "weights": model.weights_hash()})
     say(f"run: {run.path}, with the weights of {weights}")
     say("note: whether they were trained on pictures of this run's test split is not known here.")
     say(f"next: {command('test', run.path, data_root)}")

@@ -6,6 +6,7 @@ raises `Unsupported`.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import cast
 
 from torch import nn
 
@@ -55,7 +56,7 @@ def make_plan(model: Classifier, batch: int) -> Plan:
         Unsupported: A layer, or one of its options, has no native code.
     """
     _check_plain(model)
-    merged = list(_merged(_walk(model.network, model.shape)))
+    merged = list(_merged(_walk(cast("nn.Sequential", model.network), model.shape)))
     if not merged:
         raise Unsupported("the network has no layers")
     operations = tuple(_bordered(merged))
