@@ -361,7 +361,7 @@ class _Step:
         for operation in reversed(self.plan.operations):
             if operation.sharing is Sharing.IMAGES:
                 self._hold(self.held[operation.name])
-                self.waiting += operation.backward(self.place(operation))
+                self.waiting += operation.back(self.place(operation))
                 self.grouped = self.grouped or operation.sums_by_group
             else:
                 self._shared_backward(operation, self.held[operation.name])
@@ -374,14 +374,14 @@ class _Step:
         self._flush()
         if operation.sharing is Sharing.CHANNELS:
             self._barrier()
-            self.lines += operation.backward(self.place(operation))
+            self.lines += operation.back(self.place(operation))
             self._barrier()
             self.holder = ""
         elif not operation.first:
             if self.holder or holder:
                 self._barrier()
             self.holder = holder
-            self.lines += operation.backward(self.place(operation))
+            self.lines += operation.back(self.place(operation))
 
     def _update(self) -> None:
         """Write the updates, which wait for the gradients of all images, and the running sums."""

@@ -202,7 +202,7 @@ class Operation:
         """Return the lines that run before the backward pass of a batch."""
         return []
 
-    def backward(self, place: Place) -> list[str]:
+    def back(self, place: Place) -> list[str]:
         """Return the calls of the backward pass."""
         raise NotImplementedError
 

@@ -119,7 +119,7 @@ class Conv(Operation):
 
     def functions(self, slots: int) -> list[str]:
         """Return the functions of forward, backward and update."""
-        return [conv_code.forward(self), conv_code.backward(self), conv_code.update(self, slots)]
+        return [conv_code.forward(self), conv_code.back(self), conv_code.update(self, slots)]
 
     def setup(self, place: Place) -> list[str]:
         """Lay the weights out for the forward pass."""
@@ -143,7 +143,7 @@ class Conv(Operation):
         gradient = f"net->{self.name}_gradient"
         return [f"memset({gradient}[k0], 0, (size_t)(k1 - k0) * sizeof {gradient}[0]);"]
 
-    def backward(self, place: Place) -> list[str]:
+    def back(self, place: Place) -> list[str]:
         """Return the calls for image n."""
         name = self.name
         d_source = "NULL" if self.first else place.d_source

@@ -158,7 +158,7 @@ def _finish(conv: Conv) -> str:
     )  # fmt: skip
 
 
-def backward(conv: Conv) -> str:
+def back(conv: Conv) -> str:
     """Return the functions that add a picture's gradients: of weights, biases and input."""
     vectors = conv.channel_floats // LANES
     most = REGISTERS - 4

@@ -55,7 +55,7 @@ class Drop(Operation):
             f"{columns});"
         ]
 
-    def backward(self, place: Place) -> list[str]:
+    def back(self, place: Place) -> list[str]:
         """Return the call for image n."""
         columns = place.columns(self.source)
         return [f"{self.name}_back({self._factor}, {place.d_result}, {place.d_source}, {columns});"]

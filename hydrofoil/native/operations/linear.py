@@ -93,7 +93,7 @@ class Linear(Operation):
             f"net->{self.source.name}, net->{self.result.name}, {place.span(self.outputs)});"
         ]
 
-    def backward(self, place: Place) -> list[str]:
+    def back(self, place: Place) -> list[str]:
         """Return the call that computes the gradient of the input, for its holders."""
         if self.first:
             return []

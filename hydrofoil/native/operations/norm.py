@@ -90,7 +90,7 @@ class Norm(Operation):
             f"net->{name}_means, net->{name}_rates, count, {name}_o0, {name}_o1);"
         ]
 
-    def backward(self, place: Place) -> list[str]:
+    def back(self, place: Place) -> list[str]:
         """Return the call for the thread's channels, which also updates them."""
         name, source = self.name, self.source.name
         d_source = "NULL" if self.first else f"net->d_{source}"

@@ -44,7 +44,7 @@ class Pointwise(Operation):
         columns = place.columns(self.source)
         return [f"{self.name}_forward({place.source}, {place.result}, {columns});"]
 
-    def backward(self, place: Place) -> list[str]:
+    def back(self, place: Place) -> list[str]:
         """Return the call for image n."""
         columns = place.columns(self.source)
         return [f"{self.name}_back({place.result}, {place.d_result}, {place.d_source}, {columns});"]

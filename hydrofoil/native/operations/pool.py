@@ -39,7 +39,7 @@ class Pool(Operation):
         """Return the call for image n."""
         return [f"{self.name}_forward({place.source}, {place.result}, {self._kept});"]
 
-    def backward(self, place: Place) -> list[str]:
+    def back(self, place: Place) -> list[str]:
         """Return the call for image n."""
         return [f"{self.name}_back({self._kept}, {place.d_result}, {place.d_source});"]
 
