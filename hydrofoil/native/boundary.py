@@ -5,7 +5,7 @@ from hydrofoil.native.text import c
 
 
 def gather(pictures: Buffer) -> str:
-    """Return the function that normalises a picture; the table holds each channel's 256 values."""
+    """Return the function that normalizes an image; the table holds each channel's 256 values."""
     source = pictures
     return c(
         """
@@ -24,7 +24,7 @@ def gather(pictures: Buffer) -> str:
 
 
 def loss(logits: Buffer) -> str:
-    """Return the function of cross-entropy: a picture's loss, its answer and its gradient."""
+    """Return the function of cross-entropy: an image's loss, its prediction and its gradient."""
     return c(
         """
         /* Cross-entropy of one picture of a batch of count, against 1 - smoothing on the label and

@@ -21,7 +21,7 @@ REGISTERS = 16  # of vectors
 
 
 def _block(conv: Conv) -> tuple[int, int]:
-    """Return how many positions of a row and vectors of channels are summed at once.
+    """Return how many positions of a row, and vectors of channels, are summed at once.
 
     By arithmetic: two multiply-adds and two loads a cycle, four cycles until a sum can be used.
     """
@@ -43,7 +43,7 @@ def _block(conv: Conv) -> tuple[int, int]:
 
 
 def forward(conv: Conv) -> str:
-    """Return the functions that compute a picture's convolution, and its ReLU and pooling."""
+    """Return the functions that compute an image's convolution, and its ReLU and pooling."""
     positions, vectors = _block(conv)
     height, width = conv.positions
     whole = width // positions * positions
@@ -110,10 +110,10 @@ def _forward_block(conv: Conv, positions: int, vectors: int) -> str:
 
 
 def _finish(conv: Conv) -> str:
-    """Return the function that pools and rectifies into the result, and notes what pooling kept.
+    """Return the function of pooling and ReLU, which notes the positions that pooling selects.
 
     A maximum of rectified values is the rectified maximum; a position whose maximum is not above
-    zero gets no gradient, so which of equals was kept matters only above zero: the first.
+    zero gets no gradient, so which of two equal values is selected matters only above zero: the first.
     """
     (height, width), result = conv.positions, conv.result
     pool_y, pool_x = conv.pool.kernel
@@ -159,7 +159,7 @@ def _finish(conv: Conv) -> str:
 
 
 def back(conv: Conv) -> str:
-    """Return the functions that add a picture's gradients: of weights, biases and input."""
+    """Return the functions that add an image's gradients: of weights, biases and input."""
     vectors = conv.channel_floats // LANES
     most = REGISTERS - 4
     parts = -(-vectors // most)

@@ -71,7 +71,7 @@ def make(site: Site, layer: nn.Module) -> Drop:
 
 
 def _functions(operation: Drop) -> str:
-    """Return dropout's functions; the factor of each activation is kept for the way back."""
+    """Return dropout's functions; the factor of each activation is stored for the backward pass."""
     source, result = operation.source, operation.result
     threshold = round(operation.p * (1 << 24))
     channels, area = source.channels, source.height * source.width

@@ -155,7 +155,7 @@ def make(site: Site, layer: nn.Module) -> Linear:
 
 
 def _forward(linear: Linear) -> str:
-    """Return the function that computes outputs o0 to o1 of pictures n0 to n1."""
+    """Return the function that computes outputs o0 to o1 of images n0 to n1."""
     pair = "\n".join(
         f"v8 w{r} = load(w + {r * linear.inputs} + i); HOLD(w{r}); "
         f"a{r} = fma8(w{r}, p, a{r}); b{r} = fma8(w{r}, q, b{r});"
@@ -208,7 +208,7 @@ def _forward(linear: Linear) -> str:
 
 
 def _input_gradient(linear: Linear) -> str:
-    """Return the function that sums the gradient of inputs i0 to i1 of pictures n0 to n1."""
+    """Return the function that sums the gradient of inputs i0 to i1 of images n0 to n1."""
     if linear.first:
         return ""
     tiles = [_input_tile(linear, width, pictures)
@@ -233,7 +233,7 @@ def _input_gradient(linear: Linear) -> str:
 
 
 def _input_tile(linear: Linear, width: int, pictures: int) -> str:
-    """Return the function for a tile of the input's gradient: vectors of columns × pictures."""
+    """Return the function for a tile of the input's gradient: vectors of columns × images."""
     tile = [(v, n) for v in range(width) for n in range(pictures)]
     steps = [f"const v8 g{n} = all(dy[{n * linear.result.stride} + o]);" for n in range(pictures)]
     for v in range(width):
@@ -262,7 +262,7 @@ def _input_tile(linear: Linear, width: int, pictures: int) -> str:
 
 
 def _update(linear: Linear, slots: int) -> str:
-    """Return the functions that sum the gradient over n pictures and update tiles or biases."""
+    """Return the functions that sum the gradient over n images and update tiles or biases."""
     state = "".join(f", s{i} + at" for i in range(slots))
     passed = "".join(f", s{i}" for i in range(slots))
     arguments = "".join(f", float *s{i}" for i in range(slots))

@@ -154,7 +154,7 @@ def make(site: Site, layer: nn.Module) -> Norm:
 
 
 def _forward(norm: Norm) -> str:
-    """Return the functions that normalise channels c0 to c1: of a batch, or by running means."""
+    """Return the functions that normalize channels c0 to c1: of a batch, or by running means."""
     count = "count" if norm.area == 1 else f"count * {norm.area}"
     return c(
         """
@@ -281,7 +281,7 @@ def _gain(norm: Norm) -> str:
 
 
 def _positions(norm: Norm) -> str:
-    """Return the loops over a picture's positions."""
+    """Return the loops over an image's positions."""
     if norm.flat:
         return ""
     return (
@@ -291,7 +291,7 @@ def _positions(norm: Norm) -> str:
 
 
 def _at(norm: Norm, which: str) -> str:
-    """Return where the channels of picture n's position y, x begin."""
+    """Return where the channels of image n's position y, x begin."""
     buffer = norm.source if which == "source" else norm.result
     at = f"n * {buffer.stride} + {buffer.origin}"
     return at if norm.flat else f"{at} + y * {buffer.row} + x * {buffer.channels}"

@@ -59,7 +59,7 @@ def make(site: Site, layer: nn.Module) -> Pool:
 
 
 def _functions(operation: Pool) -> str:
-    """Return the functions of max- or average-pooling that no convolution took in."""
+    """Return the functions of max- or average-pooling that no convolution was fused with."""
     share = f"(1.0f / {operation.window.kernel[0] * operation.window.kernel[1]})"
     if operation.kind == "max":
         visit = _visit(operation, "if (!(in[j] <= best)) best = in[j], at = j;")
@@ -110,7 +110,7 @@ def _windows(operation: Pool, body: str) -> str:
 
 
 def _visit(operation: Pool, body: str) -> str:
-    """Return the loops over one window's places inside the picture: j is the source's place."""
+    """Return the loops over one window's places inside the image: j is the source's place."""
     source = operation.source
     return c(
         """
