@@ -93,6 +93,27 @@ def test_the_report_imports_nothing_from_training() -> None:
     assert not [module for module in reached if module.startswith("train")]
 
 
+def operations() -> set[str]:
+    """Return the classes of native operations."""
+    trees = [ast.parse(source(name)) for name in MODULES if name.startswith("native.operations.")]
+    classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    return {c.name for c in classes if "Operation" in map(ast.unparse, c.bases)}
+
+
+def test_no_module_outside_native_operations_asks_for_the_type_of_an_operation() -> None:
+    found = operations()
+    assert len(found) >= 6
+    for module in MODULES:
+        if not module.startswith("native"):
+            continue
+        if not module.startswith("native.operations"):
+            nodes = list(ast.walk(ast.parse(source(module))))
+            names = {n.id for n in nodes if isinstance(n, ast.Name)}
+            names |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+            assert not found & names, module
+    assert not calls_to("native.program", "isinstance", "type")
+
+
 def test_gradients_are_made_in_one_place() -> None:
     assert [module for module in MODULES if ".backward(" in source(module)] == ["train.step"]
 
