@@ -10,6 +10,7 @@
     test.json             what `test` found, and how often the test split was opened
     answers.npz           the logits of that test, and of the validation split by the same weights
     shown.npz             the few pictures that test.json names, so that a report needs no data set
+    reference.npz         statistics of the training images, and what novelty is measured against
     figures/              what was drawn
     manifest.json         the SHA-256 of all these: see manifest.py
 
@@ -59,6 +60,7 @@ from hydrofoil.recipe.read import read_recipe
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run import manifest
 from hydrofoil.run.manifest import Digest, Manifest
+from hydrofoil.run.reference import attach_reference
 
 if TYPE_CHECKING:  # a reader of runs, such as the report, needs no training code
     from hydrofoil.train.state import State
@@ -391,6 +393,7 @@ class Run:
             ) from error
         model = build(self.recipe, (channels, height, width), classes)
         model.load_weights(tensors, str(path))
+        attach_reference(self, model)
         return model.to(device), epoch
 
     def save(
