@@ -3,21 +3,19 @@
 Axes: C channels, H rows, W columns, K classes.
 """
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from hydrofoil.errors import HydrofoilError, reason
+from hydrofoil.data.decode import decode
+from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.score import logits_of
 from hydrofoil.models.classifier import Classifier
-
-ORIENTATION = 0x0112  # the EXIF tag
 
 
 @dataclass(frozen=True)
@@ -100,39 +98,23 @@ def read_picture(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, tuple
         HydrofoilError: The file is missing, unreadable, no picture, or so large that decoding it
             could be an attack (Pillow's limit).
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of odd metadata
-            with Image.open(path) as file:
-                file.load()
-                return _fitted(file, shape)
-    except UnidentifiedImageError as error:
-        raise HydrofoilError(
-            f"{path}: not a picture that can be read (PNG, JPEG, WebP, BMP, …)."
-        ) from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise HydrofoilError(f"{path}: too large a picture: {error}.") from error
-    except OSError as error:  # Pillow reports a cut-off file as OSError without an errno
-        what = "cannot be read" if error.errno else "a broken picture"
-        raise HydrofoilError(f"{path}: {what}: {reason(error)}.") from error
-    except (ValueError, SyntaxError, EOFError) as error:  # from the depths of Pillow's decoders
-        raise HydrofoilError(f"{path}: a broken picture: {error}.") from error
+    decoded = decode(path, target=(shape[2], shape[1]))
+    pixels_HWC = decoded.pixels_HWC
+    gray = pixels_HWC.shape[2] == 1
+    return _fitted(Image.fromarray(pixels_HWC[..., 0] if gray else pixels_HWC), shape, decoded.done)
 
 
-def _fitted(image: Image.Image, shape: tuple[int, int, int]) -> tuple[Tensor, tuple[str, ...]]:
+def _fitted(
+    image: Image.Image, shape: tuple[int, int, int], decoded: tuple[str, ...]
+) -> tuple[Tensor, tuple[str, ...]]:
     """Bring a decoded picture to the model's channels and size."""
     channels, height, width = shape
-    done: list[str] = []
-    turned = ImageOps.exif_transpose(image)
-    if image.getexif().get(ORIENTATION, 1) != 1:
-        done.append("turned as its EXIF tag says")
-    image = _eight_bit(turned, done)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    done = list(decoded)
+    if image.mode in ("RGBA", "LA"):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         done.append("transparency → white")
-    grey = image.mode in ("1", "L")
+    grey = image.mode == "L"
     if channels == 1 and not grey:
         done.append("colour → grey")
     if channels == 3 and grey:
@@ -149,17 +131,3 @@ def _fitted(image: Image.Image, shape: tuple[int, int, int]) -> tuple[Tensor, tu
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.array(image, dtype=np.uint8).reshape(height, width, channels)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), tuple(done)
-
-
-def _eight_bit(image: Image.Image, done: list[str]) -> Image.Image:
-    """Scale 16-bit grey down; Pillow's own conversion would cut every value above 255."""
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("it holds pixels that are no numbers")
-    whole = image.mode.startswith("I")
-    low, top = (0.0, 65535.0) if whole else (min(0.0, float(values.min())), float(values.max()))
-    done.append("16 bit → 8 bit" if whole else f"values {low:g} to {top:g} → 8 bit")
-    scaled = (values - low) * (255 / max(top - low, 1e-12))
-    return Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8))
