@@ -21,6 +21,8 @@ from hydrofoil.cli.options import (
     Seed,
     Track,
     app,
+    option,
+    path_of,
 )
 from hydrofoil.cli.printing import note, print_error, print_json, printer
 from hydrofoil.errors import HydrofoilError
@@ -59,6 +61,7 @@ def train(
     from hydrofoil.report import text
     from hydrofoil.run.environment import environment
     from hydrofoil.run.folder import Run, command
+    from hydrofoil.run.reference import keep_reference, keep_statistics
     from hydrofoil.timing import CPU, Stopwatch
     from hydrofoil.train.executors import prepare
     from hydrofoil.train.loop import fit
@@ -79,6 +82,7 @@ def train(
     say(f"{text.recipe_lines(recipe)}\n{text.split_line(recipe, split)}\nrun: {run.path}")
     with run.writing(), _tracking(run, track) as tracking:
         _log_data(run, pictures, split, data_seconds)
+        keep_statistics(run, pictures, split)
         with _stoppable(run, data_root), Follower(run, say, model, state) as follower:
             executor = follower.prepared(prepare(model, pictures, split, recipe, state))
             for epoch in fit(
@@ -87,6 +91,7 @@ def train(
             ):  # fmt: skip
                 follower.keep(epoch)
         summary = follower.summary()
+        keep_reference(run, place, pictures, split)
         if then_test:
             summary["test"] = _test(run, place, pictures, say)
             say(f"next: {command('report', run.path)} --open")
@@ -111,6 +116,7 @@ def resume(
     from hydrofoil.models import build
     from hydrofoil.observe.progress import Follower
     from hydrofoil.run.folder import Run, command
+    from hydrofoil.run.reference import keep_reference, keep_statistics
     from hydrofoil.session.resume import changes, keep_extended
     from hydrofoil.timing import CPU, Stopwatch
     from hydrofoil.train.executors import prepare
@@ -140,6 +146,7 @@ def resume(
             return _prove(run, model, pictures, split, state, execute, as_json)
         keep_extended(run)
         _log_data(run, pictures, split, seconds)
+        keep_statistics(run, pictures, split)
         with (
             _stoppable(run, data_root),
             _tracking(run, track) as tracking,
@@ -154,6 +161,7 @@ def resume(
             ):  # fmt: skip
                 follower.keep(epoch)
         summary = follower.summary()
+        keep_reference(run, place, pictures, split)
         say(f"next: {command('test' if len(split.test) else 'show', run.path, data_root)}")
     print_json(as_json, {**summary, "notes": notes})
 
@@ -162,18 +170,29 @@ def resume(
 def test(
     run_folder: RunFolder,
     track: Track = None,
+    csv: Annotated[
+        Path | None,
+        option("--csv", "FILE", "Also list every test image in a table.", parser=path_of),
+    ] = None,
     device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
 ) -> None:
     """Test a run's kept weights, and draw predictions and the worst mistakes."""
     from hydrofoil.device import pick_device
+    from hydrofoil.files import write_whole
     from hydrofoil.run.folder import Run
+    from hydrofoil.run.reference import keep_reference
+    from hydrofoil.ship.table import answers_csv
 
     run, place = Run.open(run_folder), pick_device(device)
     with run.writing(), _tracking(run, track):
         pictures = load_pictures(run.recipe, data_root)
         result = _test(run, place, pictures, printer(as_json))
+        keep_reference(run, place, pictures, run.split())
+    if csv is not None:
+        write_whole(csv, answers_csv(run.answers()["test"], pictures.classes))
+        printer(as_json)(f"written: {csv}")
     print_json(as_json, result)
 
 
