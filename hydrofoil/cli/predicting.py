@@ -1,4 +1,7 @@
-"""The verb that classifies images: predict."""
+"""The verb that classifies images: predict.
+
+Axes: C channels, H rows, W columns.
+"""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -61,7 +61,7 @@ def train(
     from hydrofoil.report import text
     from hydrofoil.run.environment import environment
     from hydrofoil.run.folder import Run, command
-    from hydrofoil.run.reference import keep_reference, keep_statistics
+    from hydrofoil.run.reference import keep_reference
     from hydrofoil.timing import CPU, Stopwatch
     from hydrofoil.train.executors import prepare
     from hydrofoil.train.loop import fit
@@ -82,7 +82,6 @@ def train(
     say(f"{text.recipe_lines(recipe)}\n{text.split_line(recipe, split)}\nrun: {run.path}")
     with run.writing(), _tracking(run, track) as tracking:
         _log_data(run, pictures, split, data_seconds)
-        keep_statistics(run, pictures, split)
         with _stoppable(run, data_root), Follower(run, say, model, state) as follower:
             executor = follower.prepared(prepare(model, pictures, split, recipe, state))
             for epoch in fit(
@@ -90,8 +89,8 @@ def train(
                 state=state, executor=executor, watch=tracking.watch(follower.watch),
             ):  # fmt: skip
                 follower.keep(epoch)
-        summary = follower.summary()
         keep_reference(run, place, pictures, split)
+        summary = follower.summary()
         if then_test:
             summary["test"] = _test(run, place, pictures, say)
             say(f"next: {command('report', run.path)} --open")
@@ -116,7 +115,7 @@ def resume(
     from hydrofoil.models import build
     from hydrofoil.observe.progress import Follower
     from hydrofoil.run.folder import Run, command
-    from hydrofoil.run.reference import keep_reference, keep_statistics
+    from hydrofoil.run.reference import keep_reference
     from hydrofoil.session.resume import changes, keep_extended
     from hydrofoil.timing import CPU, Stopwatch
     from hydrofoil.train.executors import prepare
@@ -130,9 +129,8 @@ def resume(
         run, notes = _resumable(run_folder, overrides or [])
         recipe, split = run.recipe, run.split()
         began = run.environment()
-        place = resumed_device(device, began.get("device"))
+        place, clock = resumed_device(device, began.get("device")), Stopwatch(CPU)
         restore_threads(began.get("threads"))
-        clock = Stopwatch(CPU)
         pictures = load_pictures(recipe, data_root)
         seconds = clock.seconds()
         split.check(pictures)
@@ -146,7 +144,6 @@ def resume(
             return _prove(run, model, pictures, split, state, execute, as_json)
         keep_extended(run)
         _log_data(run, pictures, split, seconds)
-        keep_statistics(run, pictures, split)
         with (
             _stoppable(run, data_root),
             _tracking(run, track) as tracking,
@@ -160,8 +157,8 @@ def resume(
                 state=state, executor=executor, watch=tracking.watch(follower.watch),
             ):  # fmt: skip
                 follower.keep(epoch)
-        summary = follower.summary()
         keep_reference(run, place, pictures, split)
+        summary = follower.summary()
         say(f"next: {command('test' if len(split.test) else 'show', run.path, data_root)}")
     print_json(as_json, {**summary, "notes": notes})
 
@@ -270,11 +267,16 @@ def pictures_and_split(recipe: "Recipe", data_root: str) -> "tuple[Pictures, Spl
 
 
 def _log_data(run: "Run", pictures: "Pictures", split: "Split", seconds: float) -> None:
-    """Log how long reading the set took, and how many pictures of each class each part has."""
+    """Log how long reading the set took and how many images of each class each part has.
+
+    Keeps the statistics of the training images too.
+    """
     from hydrofoil.data.split import PARTS
+    from hydrofoil.run.reference import keep_statistics
 
     counts = {part: pictures.counts(getattr(split, part)) for part in PARTS}
     run.log({"event": "data", "seconds": seconds, "counts": counts})
+    keep_statistics(run, pictures, split)
 
 
 def _tracking(run: "Run", names: list[str] | None) -> "Tracking":

@@ -4,7 +4,8 @@ The distance is measured between features, the input of the network's last linea
 length 1, and it is the fifth smallest one to a sample of training images. It is then held against
 the same distances of validation images: 0.996 means "more unusual than 99.6% of them".
 
-Axes: N images, M training images, D features, K classes, Q calibration images.
+Axes: N images, C channels, H rows, W columns, M training images, D features, K classes, Q
+calibration images.
 
 Source: Sun et al. 2022, "Out-of-Distribution Detection with Deep Nearest Neighbors",
 https://arxiv.org/abs/2204.06507.

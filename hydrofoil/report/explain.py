@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.evaluate.explain import (
@@ -75,11 +76,7 @@ def explain(
     class_name = class_name or label
     wanted = model.classes.index(class_name)
     hidden = occlusion(model, picture_CHW, wanted)
-    cam, why_not = None, ""
-    try:
-        cam = grad_cam(model, picture_CHW, torch.tensor([wanted]))
-    except HydrofoilError as error:
-        why_not = str(error).splitlines()[0]
+    cam, why_not = _grad_cam(model, picture_CHW, wanted)
     name = name or (str(picture) if isinstance(picture, str | Path) else "picture")
     lines = [
         text.prediction_lines(name, prediction),
@@ -104,6 +101,14 @@ def explain(
         Path(name).name,
     )
     return Explained("\n".join(lines), content, png)
+
+
+def _grad_cam(model: Classifier, picture_CHW: Tensor, wanted: int) -> tuple[GradCam | None, str]:
+    """Return Grad-CAM for a class, or why there is none."""
+    try:
+        return grad_cam(model, picture_CHW, torch.tensor([wanted])), ""
+    except HydrofoilError as error:
+        return None, str(error).splitlines()[0]
 
 
 def filters_figure(model: Classifier) -> tuple[str, bytes]:

@@ -1,6 +1,6 @@
 """Predictions for images from anywhere: files of many formats, arrays, tensors, of any size.
 
-Axes: N images, C channels, H rows, W columns, K classes.
+Axes: N images, C channels, H rows, W columns, K classes, D features, Q calibration images.
 """
 
 import time

@@ -4,7 +4,7 @@ Without statistics of the training images, an image is composed onto its backgro
 color, cropped to the model's proportions and resized. With them it is also inverted, cut out and
 centered where the training images were made that way and this one was not.
 
-Axes: C channels, H rows, W columns.
+Axes: N images, C channels, H rows, W columns.
 """
 
 import re
