@@ -137,8 +137,7 @@ def resume(
         model = build(recipe, pictures.shape, pictures.classes).to(place)
         state = State.fresh(model, recipe)
         notes += [*run.load_last(model, state, only_read=prove), *changes(run, place)]
-        if not state.epoch + state.step:  # it was killed before its first save
-            state.executor = run.executor()
+        state.executor = state.executor if state.epoch + state.step else run.executor()
         _say_resumed(run, state, notes, say)
         if prove:
             return _prove(run, model, pictures, split, state, execute, as_json)
