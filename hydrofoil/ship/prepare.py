@@ -107,10 +107,12 @@ def blankness(gray_HW: Array) -> str:
     >>> blankness(np.zeros((28, 28))), blankness(np.eye(28) * 255)
     ('blank', '')
     """
-    if float(gray_HW.max()) - float(gray_HW.min()) < FAINTEST:
+    low, high = float(gray_HW.min()), float(gray_HW.max())
+    if high - low < FAINTEST:
         return "blank"
-    apart = np.abs(gray_HW - np.median(gray_HW)) >= FAINTEST
-    return "nearly blank" if apart.sum() <= 0.004 * apart.size else ""
+    bright = np.count_nonzero(gray_HW >= low + FAINTEST)
+    dark = np.count_nonzero(gray_HW <= high - FAINTEST)
+    return "nearly blank" if min(bright, dark) <= 0.004 * gray_HW.size else ""
 
 
 def unlike_training(gray_HW: Array, made: Statistics | None) -> tuple[str, ...]:
@@ -259,7 +261,7 @@ class _Preparing:
                 if drawing and _is_tiny(drawing, image.size):
                     size = f"{_by(drawing.size)} of {_by(image.size)} pixels"
                     notes.append(f"the content is tiny, {size}: crop the image around it")
-        return (*notes, *self._check_gray(gray_HW))
+        return (*notes, *unlike_training(gray_HW, made))
 
     def _check_gray(self, gray_HW: Array) -> tuple[str, ...]:
         if blank := blankness(gray_HW):
@@ -288,12 +290,15 @@ def fits(plain_HWC: Array, made: Statistics) -> bool:
     center, all within a pixel and the spread of the training images.
     """
     gray_HW = _gray(plain_HWC)
-    corners = gray_HW[[0, 0, -1, -1], [0, -1, 0, -1]]
-    if (np.abs(corners - made.background) <= NEAR).sum() < 3:
+    apart_HW = np.abs(gray_HW - made.background)
+    if (
+        np.count_nonzero(apart_HW[:: len(apart_HW) - 1 or 1, :: apart_HW.shape[1] - 1 or 1] <= NEAR)
+        < 3
+    ):
         return False
-    if (np.abs(gray_HW - made.background) <= FLAT).mean() < 0.8 * made.flat:
+    if np.count_nonzero(apart_HW <= FLAT) < 0.8 * made.flat * apart_HW.size:
         return False
-    if np.abs(gray_HW - made.background).max() < abs(made.foreground - made.background) / 2:
+    if apart_HW.max() < abs(made.foreground - made.background) / 2:
         return False
     if not made.strokes:
         return True
