@@ -28,7 +28,7 @@ _HOMES = {
     "draw_split": "data.split",
     "fit": "train.loop",
     "grad_cam": "evaluate.explain",
-    "load": "data.sources",
+    "load": "data.source",
     "measure": "evaluate.metrics",
     "occlusion": "evaluate.explain",
     "pick_device": "device",
@@ -37,14 +37,14 @@ _HOMES = {
     "read_recipe": "recipe.read",
     "score": "evaluate.score",
     "shipped_recipes": "recipe.read",
-    "summarise": "models.summary",
+    "summarize": "models.summary",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from hydrofoil.data.pictures import Pictures as Pictures
-    from hydrofoil.data.sources import load as load
+    from hydrofoil.data.source import load as load
     from hydrofoil.data.split import Split as Split
     from hydrofoil.data.split import draw_split as draw_split
     from hydrofoil.device import pick_device as pick_device
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from hydrofoil.evaluate.score import score as score
     from hydrofoil.models import build as build
     from hydrofoil.models.classifier import Classifier as Classifier
-    from hydrofoil.models.summary import summarise as summarise
+    from hydrofoil.models.summary import summarize as summarize
     from hydrofoil.recipe.read import read_recipe as read_recipe
     from hydrofoil.recipe.read import shipped_recipes as shipped_recipes
     from hydrofoil.recipe.schema import Recipe as Recipe

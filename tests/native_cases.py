@@ -16,7 +16,7 @@ from torch import nn
 
 from hydrofoil import Classifier, Pictures
 from hydrofoil.evaluate.metrics import Sums
-from hydrofoil.models.layers import Dropout, output_shape
+from hydrofoil.models.layers import Dropout
 from hydrofoil.native import Native, executor, plan
 
 CPU = torch.device("cpu")
@@ -62,12 +62,14 @@ def classifier(shape: Shape, words: Sequence[str], classes: int = 4) -> Classifi
     """
     torch.manual_seed(3)
     layers: list[nn.Module] = []
-    size: Shape = shape
+    activation = torch.zeros(1, *shape)
     flat = [] if "flatten" in words else ["flatten"]
     for word in [*words, *flat, f"linear {classes}"]:
-        made = layer(word, size)
-        size = output_shape(made, size)
-        if min(size) < 1:
+        made = layer(word, tuple(activation.shape[1:]))
+        try:
+            with torch.no_grad():
+                activation = made.eval()(activation)
+        except RuntimeError:  # a window finds no place
             return None
         layers.append(made)
     for norm in layers:
@@ -91,6 +93,11 @@ def made_pictures(shape: Shape, count: int, classes: int = 4, levels: int = 255)
     bytes_NCHW = torch.randint(0, levels, (count, *shape), generator=generator) * (255 // levels)
     labels_N = torch.randint(0, classes, (count,), generator=generator)
     return Pictures(bytes_NCHW.to(torch.uint8), labels_N, tuple(map(str, range(classes))), "made")
+
+
+def share_rows(patch: pytest.MonkeyPatch, rows: bool) -> None:
+    """Let threads share every linear layer by rows, or none."""
+    patch.setattr(plan, "ROWS_FROM_BYTES", 0 if rows else 1 << 40)
 
 
 # ruff: noqa: E501 - a case is easiest to read in a line
@@ -163,7 +170,7 @@ def run_sanitized(mode: str, flags: tuple[str, ...]) -> None:
             spoil = broken if mode == "broken" else str
             patch.setattr(executor, "program", lambda *a: guarded(spoil(program(*a))))
         for shape, words, optimizer, batch, count, threads, rows in SANITIZED:
-            patch.setattr(plan, "ROWS_FROM_BYTES", 0 if rows else 1 << 40)
+            share_rows(patch, rows)
             model = classifier(shape, words)
             assert model
             native = Native(

@@ -17,7 +17,7 @@ from PIL import Image
 
 from hydrofoil import Run, __version__, read_recipe, shipped_recipes
 from hydrofoil.cli.main import app, main
-from hydrofoil.data.sources import SOURCES
+from hydrofoil.data.published.catalogue import SOURCES
 from tests import published
 from tests.conftest import REAL_RECIPES
 
@@ -183,11 +183,11 @@ def test_training_ends_with_the_next_command_and_keeps_the_whole_run(cli: Cli) -
 
 def test_the_running_loss_is_the_mean_of_the_last_steps(cli: Cli) -> None:
     _, output, _ = cli("train", "digits", QUICK, "train.log_every=10", "--run", "r")
-    events = [event for event in Run.open("r").events() if event["event"] == "loss"]
+    events = [event for event in Run.open("r").log.events() if event["event"] == "loss"]
     assert [event["step"] for event in events] == [10, 20, 30, 40] * 2
     assert f"mean loss of the last 10 steps {events[0]['loss']:.3f}" in output
     _, _, _ = cli("train", "digits", QUICK, "train.log_every=30", "--run", "s")
-    whole = [event for event in Run.open("s").events() if event["event"] == "loss"]
+    whole = [event for event in Run.open("s").log.events() if event["event"] == "loss"]
     assert whole[0]["loss"] == pytest.approx(sum(event["loss"] for event in events[:3]) / 3)
 
 
@@ -289,7 +289,7 @@ def wrong_inputs() -> dict[str, tuple[tuple[str, ...], list[str]]]:
         "class and pixels": (("show", "mnist", "--class", "3", "--pixels", "1"), ["one of them"]),
         "field of a set": (("show", "cifar10", "data.valid=1"), ["'cifar10' is none"]),
         "out of memory": (
-            ("train", "digits", "model.name=mlp", "model.hidden=[2000000000, 2000000000]"),
+            ("train", "digits", "model.name=mlp", "model.widths=[2000000000, 2000000000]"),
             ["out of memory", "model"],
         ),
         "test of no split": (("train", "digits", "data.test=0", "--test"), ["no test split"]),
@@ -408,7 +408,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(cli: Cli, tmp_path: P
     assert process.returncode == 130, errors
     assert "Go on with: hydrofoil resume stopped" in errors
     assert "Traceback" not in errors
-    done = Run.open("stopped").epochs_kept()
+    done = Run.open("stopped").checkpoints.epoch()
     assert 2 <= done < 60
     assert f"stopped after {done} of 60 epochs" in errors
     assert {p.name for p in Path("stopped").iterdir() if p.name.startswith(".")} <= {".lock"}
@@ -417,7 +417,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(cli: Cli, tmp_path: P
     assert f"{done} of 60 epochs are done" in output
     assert cli("train", *recipe, "--run", "straight")[0] == 0
     stopped, straight = (
-        Run.open(path).load_best(torch.device("cpu")) for path in ("stopped", "straight")
+        Run.open(path).weights.load(torch.device("cpu")) for path in ("stopped", "straight")
     )
     assert stopped[1] == straight[1]
     assert stopped[0].weights_hash() == straight[0].weights_hash()

@@ -303,7 +303,7 @@ def test_a_run_says_and_keeps_who_ran_its_steps(capsys: pytest.CaptureFixture[st
         run_command("train", "digits", "train.epochs=2", "train.execute=native", "--run", "r") == 0
     )
     assert "executor: native, as asked for\n" in capsys.readouterr().out
-    (event,) = [e for e in Run.open("r").events() if e["event"] == "executor"]
+    (event,) = [e for e in Run.open("r").log.events() if e["event"] == "executor"]
     assert event["name"] == "native"
     assert event["threads"] >= 1
     with safe_open("r/last.safetensors", framework="pt") as file:
@@ -322,7 +322,7 @@ def test_a_stopped_run_goes_on_with_its_own_executor_to_the_same_bits(execute: s
     Path("cut/manifest.json").unlink()  # its recipe names the other executor
     assert run_command("resume", "cut", "train.epochs=4") == 0
     whole, cut = (Run.open(name) for name in ("whole", "cut"))
-    names = [event["name"] for event in cut.events() if event["event"] == "executor"]
+    names = [event["name"] for event in cut.log.events() if event["event"] == "executor"]
     assert names == [execute, execute]
     assert same_tensors("whole/last.safetensors", "cut/last.safetensors")
     assert whole.epochs()[-1]["train"] == cut.epochs()[-1]["train"]
@@ -333,7 +333,7 @@ def test_a_run_can_be_gone_on_with_by_another_executor() -> None:
         run_command("train", "digits", "train.epochs=2", "train.execute=native", "--run", "r") == 0
     )
     assert run_command("resume", "r", "train.epochs=3", "--execute", "eager") == 0
-    names = [e["name"] for e in Run.open("r").events() if e["event"] == "executor"]
+    names = [e["name"] for e in Run.open("r").log.events() if e["event"] == "executor"]
     assert names == ["native", "eager"]
     losses = [epoch["train"]["loss"] for epoch in Run.open("r").epochs()]
     assert losses == sorted(losses, reverse=True)
@@ -346,7 +346,7 @@ def test_the_running_loss_is_told_where_asked_for_whoever_runs_the_steps() -> No
     told = [
         [
             (e["epoch"], e["step"], e["loss"])
-            for e in Run.open(name).events()
+            for e in Run.open(name).log.events()
             if e["event"] == "loss"
         ]
         for name in ("eager", "native")
@@ -417,7 +417,7 @@ def test_a_set_may_have_fewer_pictures_than_a_batch() -> None:
     split = draw_split(few, valid=0.2, test=0.2)
     for kind in (Eager, executors.Native, Recorded):
         model = build(recipe, few.shape, few.classes).train()
-        optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
+        optimizer = build_optimizer(recipe.optimizer, model.network)
         executor = kind(model, optimizer, few, batch_size=32)
         sums = Sums(model.device)
         executor.train_steps(split.train, 1, 1, sums)

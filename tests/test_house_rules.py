@@ -35,7 +35,7 @@ PUBLIC = """
     Answers Classifier Epoch HydrofoilError Metrics Pictures Prediction Progress Recipe
     Run Scores Split State answer build draw_split fit
     grad_cam load measure occlusion pick_device predict prepare read_recipe score shipped_recipes
-    summarise
+    summarize
 """.split()
 # What runs in every step, where the device may not be waited for; "" stands for a whole module.
 IN_THE_STEP = {

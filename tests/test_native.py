@@ -22,12 +22,12 @@ from hydrofoil import Classifier, Pictures, build, draw_split, load, read_recipe
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.evaluate.score import score
-from hydrofoil.native import Native, Unsupported, plan, source
+from hydrofoil.native import Native, Unsupported, source
 from hydrofoil.native import build as building
 from hydrofoil.train.optimizers import build_optimizer
 from hydrofoil.train.step import Eager
 from tests.conftest import REAL_RECIPES
-from tests.native_cases import CPU, OPTIMIZERS, SANITIZED, classifier, made_pictures
+from tests.native_cases import CPU, OPTIMIZERS, SANITIZED, classifier, made_pictures, share_rows
 
 try:
     building.compiler()
@@ -96,7 +96,7 @@ def check(
         Eager(judge, sgd(judge, lr), pictures, **options).train_steps(index_N, 1, 1, total)
     again = copy.deepcopy(model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "ROWS_FROM_BYTES", 0 if rows else 1 << 40)
+        share_rows(patch, rows)
         native = Native(model, sgd(model, lr), pictures, threads=threads, flags=flags, **options)
         native.train_steps(index_N, 1, 1, sums[2])
         other = Native(again, sgd(again, lr), pictures, threads=threads % 3 + 1, flags=flags,
@@ -321,7 +321,7 @@ def recipe_and_model(name: str) -> tuple[Classifier, Any, Pictures, Tensor, int]
     pictures = load(recipe.data.source)
     split = draw_split(pictures, **recipe.split_options())
     model = build(recipe, pictures.shape, pictures.classes).train()
-    optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
+    optimizer = build_optimizer(recipe.optimizer, model.network)
     batch = recipe.train.batch_size
     order_N = epoch_order(split.train, 0, 1)
     return model, optimizer, pictures, order_N.repeat(200 * batch // len(order_N) + 1), batch
@@ -345,7 +345,7 @@ def test_native_losses_are_eagers_on_every_recipe(name: str) -> None:
     model, optimizer, pictures, order_N, batch = recipe_and_model(name)
     ours, our_optimizer, *_ = recipe_and_model(name)
     exact = in_float64(model)
-    exact_optimizer = build_optimizer(read_recipe(name).optimizer, exact.network.parameters())
+    exact_optimizer = build_optimizer(read_recipe(name).optimizer, exact.network)
     native = Native(ours, our_optimizer, pictures, batch_size=batch, threads=2)
     runs = [
         Eager(exact, exact_optimizer, pictures, batch_size=batch),
@@ -412,7 +412,7 @@ def test_any_threads_give_the_same_bits_on_any_network(many: int) -> None:
                 reject()
             made = OPTIMIZERS[optimizer](model.network.parameters())
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(plan, "ROWS_FROM_BYTES", 0 if rows else 1 << 40)
+                share_rows(patch, rows)
                 native = Native(
                     model, made, made_pictures(shape, count), batch_size=batch, threads=threads
                 )

@@ -14,8 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from hydrofoil import HydrofoilError, Run
-from hydrofoil.observe import track
 from hydrofoil.cli.main import main
+from hydrofoil.observe import track
 from hydrofoil.observe.track import TRACKERS, Tracking, check_trackers, hyperparameters, metric_name
 
 TRAIN = ["train", "digits", "train.epochs=3", "train.log_every=10", "train.execute=eager"]
@@ -249,7 +249,7 @@ def test_steps_tell_the_trackers_while_they_run(
     monkeypatch.setattr(track, "TELL_SECONDS", -1)
     run, followed = Run.open(path), list[Any]()
     with Tracking(run, ["tensorboard"], pytest.fail) as tracking:
-        run.log({"event": "loss", "epoch": 4, "step": 1, "loss": 0.5})
+        run.log.append({"event": "loss", "epoch": 4, "step": 1, "loss": 0.5})
         steps = tracking.steps
         tracking.watch(followed.append)("progress")  # type: ignore[arg-type]
         assert shown(path)["loss/running"][-1] == (3 * steps + 1, 0.5)

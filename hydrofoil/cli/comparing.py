@@ -150,7 +150,7 @@ def _complete(
         except HydrofoilError as error:
             raise HydrofoilError(f"{letter}, {job.path}: {error}") from error
         took = "" if done == "there" else f" in {time.perf_counter() - began:.1f} s"
-        accuracy = percent((Run.open(job.path).test() or {}).get("accuracy"))
+        accuracy = percent((Run.open(job.path).results.test() or {}).get("accuracy"))
         seed = job.recipe.train.seed
         say(f"{number} of {len(turns)}: {letter}, seed {seed}: {accuracy}, {done}{took}")
 

@@ -144,7 +144,7 @@ def explain(
     run, how = Run.open(run_folder), Preparation(invert, as_is, background)
     if out is not None and (out.suffix.lower() == ".png" or out.is_file()):
         raise HydrofoilError(f"--out {out}: a figure for each picture: expected a folder's name.")
-    model, _ = run.load_best(pick_device(device))
+    model, _ = run.weights.load(pick_device(device))
     say, folder, contents = printer(as_json), out or run.path / "figures", list[dict[str, Any]]()
     explained = [find(model, path, class_name, how) for path in pictures]
     for one, name in zip(explained, figure_names(pictures), strict=True):

@@ -72,7 +72,7 @@ def predict(
     how = Preparation(invert, as_is, background)
     if show_input is not None and show_input.suffix.lower() != ".png":
         raise HydrofoilError(f"--show-input {show_input}: expected a name that ends in .png.")
-    model, _ = Run.open(run_folder).load_best(pick_device(device))
+    model, _ = Run.open(run_folder).weights.load(pick_device(device))
     pick_threads(total_multiply_adds(model.network, model.shape))
     found = find_images(images)
     first = list(islice(found, DETAILED + 1))

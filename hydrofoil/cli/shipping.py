@@ -36,8 +36,9 @@ def import_weights(
 
     from hydrofoil.models import build
     from hydrofoil.recipe.read import read_recipe
+    from hydrofoil.run.commands import command
     from hydrofoil.run.environment import environment
-    from hydrofoil.run.folder import Run, command
+    from hydrofoil.run.folder import Run
     from hydrofoil.ship.adopt import read_weights
 
     say, recipe = printer(as_json), read_recipe(recipe_name, overrides or [])
@@ -47,8 +48,8 @@ def import_weights(
     model.load_weights(found, str(weights))
     run = Run.create(run_folder, recipe, split, environment(torch.device("cpu"), context.obj))
     with run.writing():
-        run.save_best(model, epoch=0)
-        run.log({"event": "imported", "weights": model.weights_hash()})
+        run.weights.save(model, epoch=0)
+        run.log.append({"event": "imported", "weights": model.weights_hash()})
     say(f"run: {run.path}, with the weights of {weights}")
     say("note: whether they were trained on pictures of this run's test split is not known here.")
     say(f"next: {command('test', run.path, data_root)}")

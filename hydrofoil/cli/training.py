@@ -59,8 +59,9 @@ def train(
     from hydrofoil.observe.progress import Follower
     from hydrofoil.recipe.read import read_recipe
     from hydrofoil.report import text
+    from hydrofoil.run.commands import command
     from hydrofoil.run.environment import environment
-    from hydrofoil.run.folder import Run, command
+    from hydrofoil.run.folder import Run
     from hydrofoil.run.reference import keep_reference
     from hydrofoil.timing import CPU, Stopwatch
     from hydrofoil.train.executors import prepare
@@ -114,7 +115,8 @@ def resume(
     from hydrofoil.device import pick_device, restore_threads, resumed_device
     from hydrofoil.models import build
     from hydrofoil.observe.progress import Follower
-    from hydrofoil.run.folder import Run, command
+    from hydrofoil.run.commands import command
+    from hydrofoil.run.folder import Run
     from hydrofoil.run.reference import keep_reference
     from hydrofoil.session.resume import changes, keep_extended
     from hydrofoil.timing import CPU, Stopwatch
@@ -136,8 +138,8 @@ def resume(
         split.check(pictures)
         model = build(recipe, pictures.shape, pictures.classes).to(place)
         state = State.fresh(model, recipe)
-        notes += [*run.load_last(model, state, only_read=prove), *changes(run, place)]
-        state.executor = state.executor if state.epoch + state.step else run.executor()
+        notes += [*run.checkpoints.load(model, state, only_read=prove), *changes(run, place)]
+        state.executor = state.executor if state.epoch + state.step else run.log.executor()
         _say_resumed(run, state, notes, say)
         if prove:
             return _prove(run, model, pictures, split, state, execute, as_json)
@@ -148,9 +150,8 @@ def resume(
             _tracking(run, track) as tracking,
             Follower(run, say, model, state) as follower,
         ):
-            executor = follower.prepared(
-                prepare(model, pictures, split, recipe, state, execute=execute)
-            )
+            prepared = prepare(model, pictures, split, recipe, state, execute=execute)
+            executor = follower.prepared(prepared)
             for epoch in fit(
                 model, pictures, split, recipe,
                 state=state, executor=executor, watch=tracking.watch(follower.watch),
@@ -187,18 +188,19 @@ def test(
         result = _test(run, place, pictures, printer(as_json))
         keep_reference(run, place, pictures, run.split())
     if csv is not None:
-        write_whole(csv, answers_csv(run.answers()["test"], pictures.classes))
+        write_whole(csv, answers_csv(run.results.answers()["test"], pictures.classes))
         printer(as_json)(f"written: {csv}")
     print_json(as_json, result)
 
 
 def _resumable(folder: Path, overrides: Sequence[str]) -> "tuple[Run, list[str]]":
     """Open a run to go on with, for other epochs if that is asked; return it and some notes."""
-    from hydrofoil.run.folder import Run, command
+    from hydrofoil.run.commands import command
+    from hydrofoil.run.folder import Run
     from hydrofoil.session.resume import extend
 
     run = Run.open(folder)
-    if run.imported():
+    if run.log.imported():
         raise HydrofoilError(
             f"{run.path}: its weights were imported, so there is no training to go on with.\n"
             f"Test them with: {command('test', run.path)}"
@@ -241,7 +243,7 @@ def _prove(
 
 def load_pictures(recipe: "Recipe", data_root: str) -> "Pictures":
     """Load a recipe's set from the root given here, or the recipe's, or the default."""
-    from hydrofoil.data.sources import load
+    from hydrofoil.data.source import load
     from hydrofoil.observe.progress import DownloadFollower
 
     with DownloadFollower(note) as watcher:
@@ -274,7 +276,7 @@ def _log_data(run: "Run", pictures: "Pictures", split: "Split", seconds: float) 
     from hydrofoil.run.reference import keep_statistics
 
     counts = {part: pictures.counts(getattr(split, part)) for part in PARTS}
-    run.log({"event": "data", "seconds": seconds, "counts": counts})
+    run.log.append({"event": "data", "seconds": seconds, "counts": counts})
     keep_statistics(run, pictures, split)
 
 
@@ -289,12 +291,12 @@ def _tracking(run: "Run", names: list[str] | None) -> "Tracking":
 def _stoppable(run: "Run", data_root: str) -> Generator[None]:
     """On Ctrl-C or SIGTERM, say how to go on, and leave with 130 or 143."""
     from hydrofoil.report import text
-    from hydrofoil.run.folder import command
+    from hydrofoil.run.commands import command
 
     try:
         yield
     except KeyboardInterrupt as stopped:
-        done, steps = run.epochs_kept(), run.steps_kept()
+        done, steps = run.checkpoints.epoch(), run.checkpoints.step()
         part = f" and {text.plural(steps, 'step')}" if steps else ""
         go_on = command("resume", run.path, data_root)
         print_error(
@@ -318,20 +320,20 @@ def _test(
     split = run.split()
     split.check(pictures)
     check_testable(run.recipe, split)
-    model, epoch = run.load_best(device)
+    model, epoch = run.weights.load(device)
     clock = Stopwatch(device)
     answers = answer(model, pictures, split.test).cpu()
     seconds = clock.seconds()
     valid = answer(model, pictures, split.valid).cpu() if len(split.valid) else None
-    opened = run.times_tested() + 1
+    opened = run.log.times_tested() + 1
     result = test_report(answers, valid, model, run.recipe, epoch=epoch, opened=opened)
     accuracy = result["accuracy"]
-    run.log({"event": "test", "opened": opened, "accuracy": accuracy, "seconds": seconds})
-    run.keep_answers(test=answers, valid=valid)
-    run.keep_shown(pictures, shown_pictures(result))
-    run.write_json("test.json", result)
+    run.log.append({"event": "test", "opened": opened, "accuracy": accuracy, "seconds": seconds})
+    run.results.save_answers(test=answers, valid=valid)
+    run.results.save_shown(pictures, shown_pictures(result))
+    run.files.write_json("test.json", result)
     found = "\n".join(findings(result))
     say(f"{run.path}\n{text.test_lines(result)}\n\n{found}\n")
     for name, png in result_figures(pictures, result).items():
-        say(f"drawn: {run.write(f'figures/{name}.png', png)}")
+        say(f"drawn: {run.files.write(f'figures/{name}.png', png)}")
     return result

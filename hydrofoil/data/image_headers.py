@@ -14,8 +14,9 @@ from typing import BinaryIO
 ORIENTATION = 0x0112
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 NEEDED_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-# Segments of a JPEG without which its colors come out wrong: JFIF and Adobe's transform.
-NEEDED_SEGMENTS = (0xE0, 0xEE)
+# Segments of a JPEG without which its colors may come out wrong, JFIF and Adobe's: their length.
+NEEDED_SEGMENTS = {0xE0: 14, 0xEE: 12}
+MARKER = re.compile(rb"\xff[\x02-\xcf\xda-\xfe]")  # of a segment that has a length
 NEEDED_TAGS = {
     254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323,
     324, 325, 338, 339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532,
@@ -218,7 +219,7 @@ def read_jpeg(file: BinaryIO) -> Jpeg:
     for marker, start, data in _segments(file):
         if not 0xE0 <= marker <= 0xEF and marker != 0xFE:
             jpeg.segments.append((start, start + 4 + len(data)))
-        elif marker in NEEDED_SEGMENTS:
+        elif len(data) >= NEEDED_SEGMENTS.get(marker, 1 << 16):
             jpeg.segments.append((start, start + 4 + len(data)))
         if marker == 0xE1 and data.startswith(b"Exif\0\0"):
             jpeg.exif += data[6 if jpeg.exif else 0 :]
@@ -281,6 +282,26 @@ def bare_jpeg(file: BinaryIO, jpeg: Jpeg) -> bytes:
         file.seek(start)
         parts.append(file.read(end - start))
     return b"".join([*parts, file.read()])  # the last segment is the first scan's head
+
+
+def has_all_scans(content: bytes) -> bool:
+    """Say whether a JPEG that lacks its end begins all scans that its pixels need."""
+    place, missing, progressive = 2, dict[int, set[int]](), False
+    while found := MARKER.search(content, place):
+        marker, place = content[found.start() + 1], found.end()
+        length = int.from_bytes(content[place : place + 2], "big")
+        data, place = content[place + 2 : place + length], place + length
+        if length < 2 or place > len(content):
+            return False
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
+            missing = {part: set(range(64)) for part in data[6::3]}
+        elif marker == 0xDA and len(data) >= 4 + 2 * data[0]:
+            first, last, bits = data[-3:]
+            done = range(first, last + 1) if bits & 15 == 0 else range(0)
+            for part in data[1 : 1 + 2 * data[0] : 2]:
+                missing.get(part, set()).difference_update(done if progressive else range(64))
+    return bool(missing) and not any(missing.values())
 
 
 @dataclass

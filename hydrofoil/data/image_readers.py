@@ -7,11 +7,14 @@ Axes: H rows, W columns, C channels.
 """
 
 import io
+import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO, TypeVar
+from threading import Lock
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -39,6 +42,8 @@ DRAFT_ABOVE = 8_000_000  # pixels from which a JPEG is decoded at a reduced scal
 SHRINK_ABOVE = 32_000_000  # pixels from which the others are averaged
 MARGIN = 4  # how many times the caller's width and height are kept then
 Opened = TypeVar("Opened", bound=ImageFile)
+NATIVE = {"F;32BF": "F;32F", "I;32BS": "I;32S", "I;16BS": "I;16S"}  # on little endian machines
+SILENCE = Lock()
 DAMAGED_END = "its end is damaged, its pixels are all there"
 
 
@@ -122,7 +127,7 @@ class _Png(PngImageFile):
     def unpack(self, raw: str, mode: str) -> None:
         """Read the samples by another of Pillow's unpackers, of as many bits a pixel."""
         self.tile = [tile._replace(args=raw) for tile in self.tile]
-        self._mode = mode
+        self._mode = mode or self.mode
 
 
 class _Tiff(TiffImageFile):
@@ -131,6 +136,14 @@ class _Tiff(TiffImageFile):
     def _setup(self) -> None:
         super()._setup()
         self._size = self._tile_size
+        if self.tile and self.tile[0].codec_name == "libtiff":
+            # libtiff returns the machine's byte order, which Pillow takes for the file's.
+            self.unpack(NATIVE.get(self.raw_mode(), self.raw_mode()))
+
+    def load(self) -> Any:
+        """Load the pixels without libtiff's messages, which it writes past Python."""
+        with _silent():
+            return super().load()
 
     def load_end(self) -> None:
         """Leave out what Pillow does with metadata when pixels are loaded."""
@@ -147,6 +160,25 @@ class _Tiff(TiffImageFile):
             for tile in self.tile
             if isinstance(tile.args, tuple)
         ]
+
+
+@contextmanager
+def _silent() -> Generator[None]:
+    """Let nothing reach the process's standard error, of which there is one for all threads."""
+    with SILENCE:
+        try:
+            kept = os.dup(2)
+        except OSError:  # it is closed
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(nowhere)
+            os.close(kept)
 
 
 def _open(kind: type[Opened], job: Job, bare: Callable[[], bytes] | None = None) -> Opened:
@@ -246,6 +278,8 @@ def _jpeg_image(
         try:
             return load(io.BytesIO(content))
         except Exception:
+            if not headers.has_all_scans(content):
+                raise DamagedError("it ends before its last row") from error
             # The data end early. Where they lack nothing but their end, whatever follows is not
             # read as pixels, so that different bytes give the same image.
             first, second = (
@@ -267,6 +301,7 @@ def gif(job: Job) -> pixels.Strips:
     file = headers.read_gif(job.file)
     job.frames = max(1, file.frames)
     image = _open(GifImageFile, job)
+    admit(job, image.size, 4, 4)  # a frame beyond the canvas widens it
     image.load()
     if not file.complete:
         job.done.append(DAMAGED_END)
@@ -360,8 +395,15 @@ def ico(job: Job) -> pixels.Strips:
 
 def tiff(job: Job) -> pixels.Strips:
     """Read the first page of a TIFF."""
-    number = {tag: headers.tiff_number(job.file, tag, 1) for tag in (258, 259, 262, 274, 284, 339)}
+    number = {
+        tag: headers.tiff_number(job.file, tag, 1) for tag in (258, 259, 262, 274, 277, 284, 339)
+    }
     bits, photometric, sample = number[258], number[262], number[339]
+    if number[277] > 6:
+        raise HydrofoilError(
+            f"{job.label}: a TIFF of {number[277]} samples a pixel: expected gray or color. "
+            "Save three of them as PNG."
+        )
     job.orientation = number[274] if 1 <= number[274] <= 8 else 1
     if number[284] == 2 and bits != 8 and number[259] == 1:
         raise HydrofoilError(

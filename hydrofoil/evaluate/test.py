@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hydrofoil.data.sources import find_source, merges_published_test
+from hydrofoil.data.source import find_source, merges_published_test
 from hydrofoil.evaluate.calibration import fit_temperature, reliability
 from hydrofoil.evaluate.metrics import ClassScores, Metrics, picture_losses, wilson
 from hydrofoil.evaluate.score import Answers
@@ -64,7 +64,9 @@ def test_report(
         "epoch": epoch,
         "weights": model.weights_hash(),
         "opened": opened,
-        "warnings": [MERGED] if merges_published_test(recipe) else [],
+        "warnings": [MERGED]
+        if merges_published_test(recipe.data.source, recipe.data.merge)
+        else [],
     }
 
 

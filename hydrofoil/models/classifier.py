@@ -21,7 +21,7 @@ class Classifier(nn.Module):
     """Takes raw uint8 pictures and gives logits; `network` alone holds the parameters.
 
     Args:
-        network: Maps normalised pictures to logits.
+        network: Maps normalised pictures to logits; any module does.
         shape: Channels, height and width of the pictures that it takes.
         classes: The K class names.
         mean: Subtracted from each channel, of pixels scaled to [0, 1]; one number serves all
@@ -37,7 +37,7 @@ class Classifier(nn.Module):
 
     def __init__(
         self,
-        network: nn.Sequential,
+        network: nn.Module,
         shape: tuple[int, int, int],
         classes: Sequence[str],
         mean: Sequence[float] = (0.0,),

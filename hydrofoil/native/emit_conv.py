@@ -208,8 +208,8 @@ def back(conv: Conv) -> str:
         """
         static void ${name}_back(const float *in, const float *out, const float *dout,
                 const int32_t *kept, const float *w, float *din, float *dw, float *db) {
-            int32_t offset[$most];
-            float value[$most];
+            _Alignas(64) int32_t offset[$most];
+            _Alignas(64) float value[$most];
             for (int o = 0; o < $outputs; o++) {
                 int count = 0;
                 float sum = 0;

@@ -11,7 +11,7 @@ from typing import cast
 from torch import nn
 
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.models.layers import Dropout, output_shape, sizes
+from hydrofoil.models.layers import Dropout, windows
 
 Pair = tuple[int, int]
 LANES = 8  # floats in a vector of 32 bytes
@@ -221,7 +221,7 @@ def make_plan(model: Classifier, batch: int) -> Plan:
     """
     network = model.network
     _check_plain(model)
-    operations = tuple(_bordered(_fused(list(_walk(network, model.shape)))))
+    operations = tuple(_bordered(_fused(list(_walk(cast("nn.Sequential", network), model.shape)))))
     if not any(isinstance(operation, WEIGHTED) for operation in operations):
         raise Unsupported("the network has no layer with weights")
     logits = operations[-1].result
@@ -251,7 +251,7 @@ def _walk(network: nn.Sequential, shape: tuple[int, ...]) -> Iterator[Operation]
         if type(layer) is nn.Flatten:
             if (layer.start_dim, layer.end_dim) != (1, -1):
                 raise Unsupported(f"{name}: Flatten of other axes than all")
-            flat, shape = True, output_shape(layer, shape)
+            flat = True
             continue
         if flat and isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
             raise Unsupported(f"{name}: {type(layer).__name__} after Flatten")
@@ -282,13 +282,15 @@ def _operation(name: str, layer: nn.Module, source: Buffer, flat: bool, number: 
     if kind not in (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d):
         raise Unsupported(f"{name}: no native code for {kind.__name__}")
     _check_window(name, layer)
-    (kernel_y, stride_y, pad_y), (kernel_x, stride_x, pad_x) = sizes(layer)
+    (kernel_y, stride_y, pad_y), (kernel_x, stride_x, pad_x) = windows(layer)
     window = ((kernel_y, kernel_x), (stride_y, stride_x), (pad_y, pad_x))
-    shape = output_shape(layer, (source.channels, source.height, source.width))
-    result = Buffer(f"{c_name}_out", shape[0], shape[1], shape[2])
+    height = (source.height - kernel_y + 2 * pad_y) // stride_y + 1
+    width = (source.width - kernel_x + 2 * pad_x) // stride_x + 1
+    channels = layer.out_channels if isinstance(layer, nn.Conv2d) else source.channels
+    result = Buffer(f"{c_name}_out", channels, height, width)
     if isinstance(layer, nn.Conv2d):
-        if shape[1] * shape[2] > MOST_POSITIONS:
-            raise Unsupported(f"{name}: Conv2d to {shape[1]}×{shape[2]} positions")
+        if height * width > MOST_POSITIONS:
+            raise Unsupported(f"{name}: Conv2d to {height}×{width} positions")
         return Conv(c_name, layer, *window, source, result)
     return Pool(
         c_name, "max" if isinstance(layer, nn.MaxPool2d) else "avg", *window, source, result

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from hydrofoil.data.download import Download
+from hydrofoil.data.published.download import Download
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.native.build import compiler
 from hydrofoil.observe.signals import Stopped, Stopping
@@ -102,7 +102,7 @@ class Follower:
         }
         if executor.name == "native":
             event["compiler"] = compiler()[1].partition("\n")[0]
-        self.run.log(event)
+        self.run.log.append(event)
         self.say(f"{prepared.line}\n")
         self.stopping.begin()
         return executor
@@ -153,19 +153,19 @@ class Follower:
         began = time.perf_counter()
         tensors = tensors or self.state.tensors(self.model)
         self._log()
-        self.run.save(self.model, tensors, numbers or self.state.numbers())
+        self.run.checkpoints.save(self.model, tensors, numbers or self.state.numbers())
         self.unsaved = None
         self.saved = time.perf_counter()
         self.put_off = max(SAVE_SECONDS, SAVE_SHARE * (self.saved - began))
 
     def _log(self) -> None:
-        self.run.log(*self.events)
+        self.run.log.append(*self.events)
         self.events.clear()
 
     def summary(self) -> dict[str, Any]:
         """Tell which epoch was kept, and return what a program wants to know of the training."""
         seconds, state = time.perf_counter() - self.start, self.state
-        self.run.log({"event": "trained", "epochs": state.epoch, "seconds": seconds})
+        self.run.log.append({"event": "trained", "epochs": state.epoch, "seconds": seconds})
         kept = [epoch for epoch in self.run.epochs() if epoch["epoch"] == state.best_epoch]
         self.say(
             f"\nkept: epoch {state.best_epoch}, {text.kept_by(self.run.recipe)}; "

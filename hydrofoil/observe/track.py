@@ -208,7 +208,7 @@ class MLflow:
 
     def _known(self) -> str | None:
         """Return the id under which this run was begun, if MLflow still knows it."""
-        ids = [event["id"] for event in self.run.events() if event.get("tracker") == "mlflow"]
+        ids = [event["id"] for event in self.run.log.events() if event.get("tracker") == "mlflow"]
         if not ids:
             return None
         try:
@@ -231,7 +231,7 @@ class MLflow:
         made = self.client.create_run(
             number, run_name=folder, start_time=int(at * 1000)
         ).info.run_id
-        self.run.log({"event": "tracked", "tracker": "mlflow", "id": made})
+        self.run.log.append({"event": "tracked", "tracker": "mlflow", "id": made})
         params = [self.param(k, str(v)) for k, v in hyperparameters(self.run.recipe).items()]
         self.client.log_batch(made, params=params)
         return made
@@ -324,7 +324,7 @@ class Tracking:
         """Find where the run's past began, as if it had not paused, and how long an epoch is."""
         pictures = len(self.run.split().train)
         self.steps = ceil(pictures / self.run.recipe.train.batch_size)
-        self.at = time.time() - sum(map(_seconds, self.run.events()))
+        self.at = time.time() - sum(map(_seconds, self.run.log.events()))
 
     def _begin(self, name: str) -> None:
         self.trackers[name] = TRACKERS[name](self.run, self.at)
@@ -340,7 +340,7 @@ class Tracking:
         self.looked = time.time()
 
     def _news(self) -> list[Scalar]:
-        events = self.run.events()
+        events = self.run.log.events()
         new, self.events = events[self.events :], len(events)
         now = time.time()
         self.at = max(self.at, now - sum(map(_seconds, new)))
@@ -353,7 +353,7 @@ class Tracking:
 
     def _end(self, name: str, status: str) -> None:
         """Tell a tracker the latest test whole, and that this is the end."""
-        test, figures = self.run.test(), dict[str, Path]()
+        test, figures = self.run.results.test(), dict[str, Path]()
         opened = test["opened"] if test else 0
         if test:
             scalars = [Scalar(n, opened, v, time.time()) for n, v in result_values(test).items()]

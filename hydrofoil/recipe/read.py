@@ -96,10 +96,12 @@ def _override(document: dict[str, Any], override: str) -> None:
             raise HydrofoilError(
                 f"{dotted}: '{section}' is a field, not a section with fields in it."
             )
-    table[field] = value
+    before, table[field] = table.get(field), value
     if field == "name" and sections in (["model"], ["optimizer"]):
         known = [set(m.model_fields) for m in members(sections[0]) if value in tags_of(m)]
-        for stray in set(table) - known[0] if known else ():
+        # Of fields that two models share, a size is the one that means another thing in each.
+        sizes = {"widths", "hidden"} if value != before else set()
+        for stray in set(table) - (known[0] - sizes) if known else ():
             del table[stray]
 
 

@@ -21,7 +21,7 @@ from hydrofoil.evaluate.explain import (
     occlusion,
 )
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.report import draw, text
+from hydrofoil.report import explanations, text
 from hydrofoil.ship.inputs import Source
 from hydrofoil.ship.predict import predict, to_model_input
 from hydrofoil.ship.prepare import Preparation
@@ -91,7 +91,7 @@ def explain(
         "grad_cam": _heat_content(cam) if cam else None,
     } | ({"no_grad_cam": why_not} if why_not else {})
     ranked = list(prediction.probabilities.items())[:2]
-    png = draw.explanation(
+    png = explanations.explanation(
         picture_CHW.cpu(),
         ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in ranked),
         class_name,
@@ -114,7 +114,7 @@ def _grad_cam(model: Classifier, picture_CHW: Tensor, wanted: int) -> tuple[Grad
 def filters_figure(model: Classifier) -> tuple[str, bytes]:
     """Return the first layer's name, and its filters as a figure."""
     found = first_filters(model)
-    return found.layer, draw.filters(found, f"what {found.layer} looks for")
+    return found.layer, explanations.filters(found, f"what {found.layer} looks for")
 
 
 def figure_names(pictures: Sequence[Path]) -> list[str]:

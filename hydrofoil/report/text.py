@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from hydrofoil.data.download import Download
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.data.sources import merges_published_test
+from hydrofoil.data.published.download import Download
+from hydrofoil.data.source import merges_published_test
 from hydrofoil.data.split import PARTS, Split
 from hydrofoil.evaluate.test import MERGED
 from hydrofoil.models.summary import LayerSummary
@@ -161,7 +161,7 @@ def recipe_lines(recipe: Recipe) -> str:
         f"{plural(train.epochs, 'epoch')} in batches of {train.batch_size}; "
         f"kept: {kept_by(recipe)}; seed {train.seed}",
     ]
-    if merges_published_test(recipe):
+    if merges_published_test(recipe.data.source, recipe.data.merge):
         lines.append(f"warning: {MERGED}")
     if not recipe.data.valid:
         lines.append(NOTHING_HELD_OUT)

@@ -18,6 +18,7 @@ from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.novelty import Novelty, calibrate_novelty
 from hydrofoil.files import npz, read_npz
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.run.manifest import Files
 
 if TYPE_CHECKING:
     from hydrofoil.run.folder import Run
@@ -27,7 +28,7 @@ NAME = "reference.npz"
 
 def keep_statistics(run: "Run", pictures: Pictures, split: Split) -> None:
     """Write reference.npz with the statistics of the training images."""
-    run.write(NAME, _content(measure_statistics(pictures, split.train), None))
+    run.files.write(NAME, _content(measure_statistics(pictures, split.train), None))
 
 
 def keep_reference(run: "Run", device: torch.device, pictures: Pictures, split: Split) -> None:
@@ -35,14 +36,14 @@ def keep_reference(run: "Run", device: torch.device, pictures: Pictures, split: 
 
     Takes a pass over up to 3,000 images: about 0.1 s for MNIST on two cores.
     """
-    model, _ = run.load_best(device)
+    model, _ = run.weights.load(device)
     if model.novelty is None:
         statistics = model.statistics or measure_statistics(pictures, split.train)
         novelty = calibrate_novelty(model, pictures, split)
-        run.write(NAME, _content(statistics, novelty))
+        run.files.write(NAME, _content(statistics, novelty))
 
 
-def attach_reference(run: "Run", model: Classifier) -> None:
+def attach_reference(files: Files, model: Classifier) -> None:
     """Give a model with the run's best weights what the run knows of its training images.
 
     Novelty that was calibrated with other weights is left out.
@@ -50,9 +51,9 @@ def attach_reference(run: "Run", model: Classifier) -> None:
     Raises:
         HydrofoilError: The file is broken.
     """
-    if not (run.path / NAME).exists():
+    if not (files.path / NAME).exists():
         return
-    content = run.read(NAME)
+    content = files.read(NAME)
     try:
         arrays = read_npz(content)
         model.statistics = Statistics.from_dict(json.loads(str(arrays["statistics"])))
@@ -60,7 +61,7 @@ def attach_reference(run: "Run", model: Classifier) -> None:
             model.novelty = Novelty.from_arrays(arrays)
     except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise HydrofoilError(
-            f"{run.path / NAME}: damaged: not what hydrofoil wrote.\n"
+            f"{files.path / NAME}: damaged: not what hydrofoil wrote.\n"
             "Delete it, and write it again with: hydrofoil test RUN"
         ) from error
 

@@ -23,8 +23,9 @@ from hydrofoil.native import Unsupported
 from hydrofoil.native.build import compiler
 from hydrofoil.recipe.read import read_recipe
 from hydrofoil.report.text import plural
+from hydrofoil.run.commands import command
 from hydrofoil.run.environment import differences, environment
-from hydrofoil.run.folder import Run, command
+from hydrofoil.run.folder import Run
 from hydrofoil.train.executors import prepare
 from hydrofoil.train.state import State
 
@@ -52,18 +53,18 @@ def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
             "a run that goes on with another recipe would be neither's.\n"
             f"Train anew with: {command('train', run.path / 'recipe.toml')} FIELD=VALUE"
         )
-    begun = run.epochs_kept() + bool(run.steps_kept())
+    begun = run.checkpoints.epoch() + bool(run.checkpoints.step())
     if epochs < begun:
         raise HydrofoilError(f"train.epochs = {epochs}: expected at least {begun}, already begun.")
     if epochs == old:
         return run, []
     # No recipe has a learning rate that depends on the number of epochs. One that did would have
     # to be named here: its rates until now are those of the old number.
-    by = f" with train.execute={run.executor()}" if run.executor() else ""
+    by = f" with train.execute={run.log.executor()}" if run.log.executor() else ""
     notes = [f"{old} epochs become {epochs}, to the bits of a run that was asked for them{by}"]
-    if recipe.train.select == "last" and run.epochs_kept():
-        notes.append(f"the weights kept until now, of epoch {run.epochs_kept()}, give way")
-    if run.test():
+    if recipe.train.select == "last" and run.checkpoints.epoch():
+        notes.append(f"the weights kept until now, of epoch {run.checkpoints.epoch()}, give way")
+    if run.results.test():
         notes.append("test.json is of the weights kept until now")
     return Run(run.path, recipe), notes
 
@@ -75,15 +76,15 @@ def keep_extended(run: Run) -> None:
     """
     old, epochs = Run.open(run.path).recipe.train.epochs, run.recipe.train.epochs
     if epochs != old:
-        run.log({"event": "extended", "epochs": [old, epochs]})
-        run.write("recipe.toml", run.recipe.toml().encode())
+        run.log.append({"event": "extended", "epochs": [old, epochs]})
+        run.files.write("recipe.toml", run.recipe.toml().encode())
 
 
 def changes(run: Run, device: torch.device) -> list[str]:
     """Say what is not as it was when the run began, so that its end may have other bits."""
     before, now = run.environment(), environment(device, [])
     native = [
-        e["compiler"] for e in run.events() if e.get("event") == "executor" and "compiler" in e
+        e["compiler"] for e in run.log.events() if e.get("event") == "executor" and "compiler" in e
     ]
     if native:
         before["compiler"] = native[-1]
@@ -153,8 +154,8 @@ def prove(
     fresh = State.fresh(again, recipe)
     with tempfile.TemporaryDirectory() as folder:
         beside = Run(Path(folder), recipe)
-        beside.save(model, state.tensors(model), state.numbers())
-        beside.load_last(again, fresh)
+        beside.checkpoints.save(model, state.tensors(model), state.numbers())
+        beside.checkpoints.load(again, fresh)
     execute = state.executor
     for one, its in ((model, state), (again, fresh)):
         train(one, its, first + half)

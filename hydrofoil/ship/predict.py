@@ -195,7 +195,7 @@ def _loaded(model: "Run | str | Path") -> Classifier:
     from hydrofoil.run.folder import Run
 
     run = model if isinstance(model, Run) else Run.open(model)
-    return run.load_best(pick_device("auto"))[0]
+    return run.weights.load(pick_device("auto"))[0]
 
 
 def _prepared(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.data.sources import find_source
+from hydrofoil.data.source import find_source
 from hydrofoil.data.split import Split
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Metrics, Sums
@@ -187,7 +187,7 @@ def expected(recipe: Recipe, device: torch.device) -> tuple[Choice, str]:
     train = round(pictures * (1 - data.valid - data.test))
     batch_size = min(recipe.train.batch_size, train)
     model = build(recipe, found.shape, [""] * found.classes).to(device)
-    optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
+    optimizer = build_optimizer(recipe.optimizer, model.network)
     steps = ceil(train / batch_size) * recipe.train.epochs
     choice = choose(model, optimizer, recipe.train.execute, batch_size, steps)
     try:

@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 
 from hydrofoil import build, grad_cam, occlusion, read_recipe
 from hydrofoil.evaluate.explain import FeatureMaps, feature_maps, first_filters
-from hydrofoil.report import draw
+from hydrofoil.report import explanations, figures, sheet
+from hydrofoil.report.curves import learning_curves
 
 DIGITS = list("0123456789")
 ANIMALS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -58,25 +59,25 @@ def noise(count: int, *shape: int) -> torch.Tensor:
 def grid(classes: list[str], count: int, *shape: int, heading: str = HEADING) -> bytes:
     pairs = [(classes[n % len(classes)], classes[7 * n % len(classes)]) for n in range(count)]
     titles = [f"{predicted} ({truth}) {100 - n} %" for n, (predicted, truth) in enumerate(pairs)]
-    return draw.picture_grid(noise(count, *shape), titles, heading=heading)
+    return figures.picture_grid(noise(count, *shape), titles, heading=heading)
 
 
 def confusion(classes: list[str], count: int = 9876, heading: str = HEADING) -> bytes:
     K = len(classes)
     counts = [[count * (i == k) + (i + k) % 3 for k in range(K)] for i in range(K)]
-    return draw.confusion_matrix(counts, classes, heading)
+    return figures.confusion_matrix(counts, classes, heading)
 
 
 def rows(classes: list[str], *shape: int) -> bytes:
     labels_N = torch.arange(40) % len(classes)
-    return draw.class_rows(noise(40, *shape), labels_N, classes, HEADING)
+    return figures.class_rows(noise(40, *shape), labels_N, classes, HEADING)
 
 
 def explanation(classes: list[str], *shape: int, recipe: str = "", heading: str = HEADING) -> bytes:
     network = build(read_recipe(recipe), shape, classes)  # type: ignore[arg-type]
     picture_CHW, name = noise(1, *shape)[0], classes[0]
     cam = None if recipe == "mnist-mlp" else grad_cam(network, picture_CHW)
-    return draw.explanation(
+    return explanations.explanation(
         picture_CHW,
         f"{name} 93.1 %, {classes[-1]} 2.0 %",
         name,
@@ -89,12 +90,12 @@ def explanation(classes: list[str], *shape: int, recipe: str = "", heading: str 
 
 def network_filters(recipe: str, *shape: int) -> bytes:
     network = build(read_recipe(recipe), shape, DIGITS)  # type: ignore[arg-type]
-    return draw.filters(first_filters(network), HEADING)
+    return explanations.filters(first_filters(network), HEADING)
 
 
 def maps(*shapes: tuple[int, ...]) -> bytes:
     layers = [FeatureMaps(f"layer {n}", noise(*s).float() - 99) for n, s in enumerate(shapes)]
-    return draw.feature_maps(layers)
+    return explanations.feature_maps(layers)
 
 
 FIGURES: dict[str, Callable[[], bytes]] = {
@@ -111,8 +112,8 @@ FIGURES: dict[str, Callable[[], bytes]] = {
     "no picture": lambda: grid(DIGITS, 0, 1, 8, 8),
     "rows of digits": lambda: rows(DIGITS, 1, 8, 8),
     "rows of many": lambda: rows(HUNDRED, 3, 32, 32),
-    "grey pixels": lambda: draw.pixel_values(noise(1, 1, 28, 28)[0], HEADING),
-    "colour pixels": lambda: draw.pixel_values(noise(1, 3, 9, 8)[0], HEADING),
+    "grey pixels": lambda: figures.pixel_values(noise(1, 1, 28, 28)[0], HEADING),
+    "colour pixels": lambda: figures.pixel_values(noise(1, 3, 9, 8)[0], HEADING),
     "10 digits confused": lambda: confusion(DIGITS),
     "10 names confused": lambda: confusion(ANIMALS),
     "2 names confused": lambda: confusion(ANIMALS[:2], heading="60 %"),
@@ -169,11 +170,11 @@ def found(sheet_HWC: np.ndarray, picture_HWC: np.ndarray) -> Iterator[int]:
 def test_every_picture_is_there_once_and_each_pixel_is_a_square(shape: tuple[int, ...]) -> None:
     pictures_NCHW = noise(13, *shape)
     labels_N = torch.arange(13) % 3
-    figures = [
-        draw.picture_grid(pictures_NCHW, [str(n) for n in range(13)], heading=HEADING),
-        draw.class_rows(pictures_NCHW, labels_N, ["a", "b", "c"], HEADING),
+    drawn = [
+        figures.picture_grid(pictures_NCHW, [str(n) for n in range(13)], heading=HEADING),
+        figures.class_rows(pictures_NCHW, labels_N, ["a", "b", "c"], HEADING),
     ]
-    for figure in figures:
+    for figure in drawn:
         sheet_HWC = np.asarray(Image.open(io.BytesIO(figure)))
         for picture_CHW in pictures_NCHW:
             picture_HWC = picture_CHW.permute(1, 2, 0).numpy()
@@ -183,17 +184,17 @@ def test_every_picture_is_there_once_and_each_pixel_is_a_square(shape: tuple[int
 
 
 def test_titles_have_their_colours(written: Written) -> None:
-    draw.picture_grid(noise(2, 1, 8, 8), ["yes", "no"], [draw.RIGHT, draw.WRONG])
+    figures.picture_grid(noise(2, 1, 8, 8), ["yes", "no"], [sheet.CORRECT, sheet.MISCLASSIFIED])
     assert [(line, ink) for line, ink, _, _ in written] == [
-        ("yes", draw.RIGHT),
-        ("no", draw.WRONG),
+        ("yes", sheet.CORRECT),
+        ("no", sheet.MISCLASSIFIED),
     ]
 
 
 def test_a_cell_of_the_confusion_matrix_is_as_blue_as_its_share() -> None:
     """The oracle is matplotlib's map of the same name."""
     counts = [[40, 30, 20, 10], [0, 97, 3, 0], [0, 0, 0, 0], [15, 25, 0, 60]]
-    file = io.BytesIO(draw.confusion_matrix(counts, list("abcd"), ""))
+    file = io.BytesIO(figures.confusion_matrix(counts, list("abcd"), ""))
     shown = np.unique(np.asarray(Image.open(file)).reshape(-1, 3), axis=0).astype(int)
     for share in [0.4, 0.3, 0.2, 0.1, 0, 0.97, 0.03, 0.15, 0.25, 0.6]:
         expected = np.array(matplotlib.colormaps["Blues"](share, bytes=True)[:3]).astype(int)
@@ -201,7 +202,7 @@ def test_a_cell_of_the_confusion_matrix_is_as_blue_as_its_share() -> None:
 
 
 def test_every_count_of_the_confusion_matrix_is_written_where_it_belongs(written: Written) -> None:
-    draw.confusion_matrix([[11, 12, 13], [21, 22, 23], [31, 32, 33]], ["x", "y", "z"], "")
+    figures.confusion_matrix([[11, 12, 13], [21, 22, 23], [31, 32, 33]], ["x", "y", "z"], "")
     middles = {line: ((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for line, _, b, _ in written}
     rows_of = {line: y for line, _, (_, y, _, _), _ in written if line.isdigit()}
     assert rows_of["11"] < rows_of["21"] < rows_of["31"]
@@ -212,24 +213,48 @@ def test_every_count_of_the_confusion_matrix_is_written_where_it_belongs(written
             assert abs(middles[f"{row}{column}"][0] - (below[0] + below[2]) / 2) <= 2
 
 
-def test_pictures_are_drawn_without_matplotlib_and_its_typeface(
+def test_figures_are_drawn_without_any_typeface_of_the_system(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(draw, "find_spec", lambda _: None)
-    draw._font.cache_clear()
+    monkeypatch.setattr(sheet, "TYPEFACES", ())
+    sheet.font.cache_clear()
     try:
         assert Image.open(io.BytesIO(grid(ANIMALS, 3, 3, 32, 32))).width > 300
     finally:
-        draw._font.cache_clear()
+        sheet.font.cache_clear()
 
 
 def test_the_figures_of_a_test_import_no_matplotlib() -> None:
     code = (
         "import sys, torch\n"
-        "from hydrofoil.report import draw, results\n"
-        "draw.picture_grid(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), ['0'])\n"
-        "draw.confusion_matrix([[1]], ['0'], '')\n"
+        "from hydrofoil.report import figures, results\n"
+        "figures.picture_grid(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), ['0'])\n"
+        "figures.confusion_matrix([[1]], ['0'], '')\n"
         "assert 'matplotlib' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def an_epoch(number: int, train: float, valid: float | None, best: bool = False) -> dict[str, Any]:
+    parts = {"train": train, "valid": valid}
+    scores = {
+        part: None if loss is None else {"loss": loss, "accuracy": 1 / (1 + loss)}
+        for part, loss in parts.items()
+    }
+    return {"epoch": number, "best": best, **scores}
+
+
+@pytest.mark.parametrize("count", [1, 2, 40, 300])
+def test_learning_curves_name_their_axes_and_the_best_epoch(written: Written, count: int) -> None:
+    epochs = [an_epoch(n, 2 / n, 1.5 / n, best=n == 1) for n in range(1, count + 1)]
+    learning_curves(epochs, "a run")
+    lines = [line for line, *_ in written]
+    assert {"a run", "loss (nats)", "accuracy (%)", "best: epoch 1", "training"} <= set(lines)
+    assert lines.count("validation") == 2
+    assert all(0 <= x0 and x1 <= width for _, _, (x0, _, x1, _), (width, _) in written)
+
+
+def test_without_validation_there_is_no_curve_of_it(written: Written) -> None:
+    learning_curves([an_epoch(1, 2.0, None), an_epoch(2, float("nan"), None)], "a run")
+    assert not [line for line, *_ in written if line == "validation" or "best" in line]
