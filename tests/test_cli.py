@@ -231,7 +231,7 @@ def test_predict_answers_for_several_pictures(cli: Cli, run_path: Path) -> None:
     Image.new("L", (8, 8)).save("b.bmp")
     status, output, _ = cli("predict", run_path, "a.png", "b.bmp")
     assert status == 0
-    assert "colour → grey; cut from 60×40 to 40×40 around the middle; resized" in output
+    assert "color → gray; cropped from 60×40 to the central 40×40; resized" in output
     answers = json.loads(cli("predict", run_path, "a.png", "b.bmp", "--json")[1])
     assert [answer["picture"] for answer in answers] == ["a.png", "b.bmp"]
     assert sum(answers[0]["probabilities"].values()) == pytest.approx(1)
@@ -352,7 +352,7 @@ def test_a_picture_that_is_none_is_named(cli: Cli, run_path: Path) -> None:
     Path("p.png").write_text("hello")
     status, output, errors = cli("predict", run_path, "p.png")
     assert (status, output) == (2, "")
-    assert "p.png: not a picture" in errors
+    assert "p.png: not an image" in errors
 
 
 def test_other_pictures_than_the_runs_are_refused(cli: Cli, tmp_path: Path) -> None:

@@ -1,51 +1,22 @@
-"""The verbs that use a model or bring one in: predict, import."""
+"""The verb that brings a model in: import."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hydrofoil.cli.options import (
     DataRoot,
-    Device,
     Json,
     NewRun,
     Overrides,
     RecipeName,
-    RunFolder,
     app,
     argument,
     path_of,
 )
 from hydrofoil.cli.printing import print_json, printer
 from hydrofoil.cli.training import pictures_and_split
-
-if TYPE_CHECKING:
-    pass
-
-
-@app.command()
-def predict(
-    run_folder: RunFolder,
-    pictures: Annotated[
-        list[Path], argument("PICTURE...", "Picture files, of any size.", parser=path_of)
-    ],
-    device: Device = "auto",
-    invert: Annotated[
-        bool, typer.Option("--invert", help="Dark on bright pictures for a bright on dark set.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Say what a run's model sees in pictures of any format and size."""
-    from hydrofoil.device import pick_device
-    from hydrofoil.report import text
-    from hydrofoil.run.folder import Run
-    from hydrofoil.ship.predict import predict as classify
-
-    model, _ = Run.open(run_folder).weights.load(pick_device(device))
-    predictions = [(str(path), classify(model, path, invert=invert)) for path in pictures]
-    printer(as_json)("\n".join(text.prediction_lines(path, one) for path, one in predictions))
-    print_json(as_json, [{"picture": path, **one.as_dict()} for path, one in predictions])
 
 
 @app.command("import")

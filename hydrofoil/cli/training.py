@@ -21,6 +21,8 @@ from hydrofoil.cli.options import (
     Seed,
     Track,
     app,
+    option,
+    path_of,
 )
 from hydrofoil.cli.printing import note, print_error, print_json, printer
 from hydrofoil.errors import HydrofoilError
@@ -60,6 +62,7 @@ def train(
     from hydrofoil.run.commands import command
     from hydrofoil.run.environment import environment
     from hydrofoil.run.folder import Run
+    from hydrofoil.run.reference import keep_reference
     from hydrofoil.timing import CPU, Stopwatch
     from hydrofoil.train.executors import prepare
     from hydrofoil.train.loop import fit
@@ -87,6 +90,7 @@ def train(
                 state=state, executor=executor, watch=tracking.watch(follower.watch),
             ):  # fmt: skip
                 follower.keep(epoch)
+        keep_reference(run, place, pictures, split)
         summary = follower.summary()
         if then_test:
             summary["test"] = _test(run, place, pictures, say)
@@ -113,6 +117,7 @@ def resume(
     from hydrofoil.observe.progress import Follower
     from hydrofoil.run.commands import command
     from hydrofoil.run.folder import Run
+    from hydrofoil.run.reference import keep_reference
     from hydrofoil.session.resume import changes, keep_extended
     from hydrofoil.timing import CPU, Stopwatch
     from hydrofoil.train.executors import prepare
@@ -126,17 +131,15 @@ def resume(
         run, notes = _resumable(run_folder, overrides or [])
         recipe, split = run.recipe, run.split()
         began = run.environment()
-        place = resumed_device(device, began.get("device"))
+        place, clock = resumed_device(device, began.get("device")), Stopwatch(CPU)
         restore_threads(began.get("threads"))
-        clock = Stopwatch(CPU)
         pictures = load_pictures(recipe, data_root)
         seconds = clock.seconds()
         split.check(pictures)
         model = build(recipe, pictures.shape, pictures.classes).to(place)
         state = State.fresh(model, recipe)
         notes += [*run.checkpoints.load(model, state, only_read=prove), *changes(run, place)]
-        if not state.epoch + state.step:  # it was killed before its first save
-            state.executor = run.log.executor()
+        state.executor = state.executor if state.epoch + state.step else run.log.executor()
         _say_resumed(run, state, notes, say)
         if prove:
             return _prove(run, model, pictures, split, state, execute, as_json)
@@ -154,6 +157,7 @@ def resume(
                 state=state, executor=executor, watch=tracking.watch(follower.watch),
             ):  # fmt: skip
                 follower.keep(epoch)
+        keep_reference(run, place, pictures, split)
         summary = follower.summary()
         say(f"next: {command('test' if len(split.test) else 'show', run.path, data_root)}")
     print_json(as_json, {**summary, "notes": notes})
@@ -163,18 +167,29 @@ def resume(
 def test(
     run_folder: RunFolder,
     track: Track = None,
+    csv: Annotated[
+        Path | None,
+        option("--csv", "FILE", "Also list every test image in a table.", parser=path_of),
+    ] = None,
     device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
 ) -> None:
     """Test a run's kept weights, and draw predictions and the worst mistakes."""
     from hydrofoil.device import pick_device
+    from hydrofoil.files import write_whole
     from hydrofoil.run.folder import Run
+    from hydrofoil.run.reference import keep_reference
+    from hydrofoil.ship.table import answers_csv
 
     run, place = Run.open(run_folder), pick_device(device)
     with run.writing(), _tracking(run, track):
         pictures = load_pictures(run.recipe, data_root)
         result = _test(run, place, pictures, printer(as_json))
+        keep_reference(run, place, pictures, run.split())
+    if csv is not None:
+        write_whole(csv, answers_csv(run.results.answers()["test"], pictures.classes))
+        printer(as_json)(f"written: {csv}")
     print_json(as_json, result)
 
 
@@ -253,12 +268,17 @@ def pictures_and_split(recipe: "Recipe", data_root: str) -> "tuple[Pictures, Spl
 
 
 def _log_data(run: "Run", pictures: "Pictures", split: "Split", seconds: float) -> None:
-    """Log how long reading the set took, and how many pictures of each class each part has."""
+    """Log how long reading the set took and how many images of each class each part has.
+
+    Keeps the statistics of the training images too.
+    """
     from hydrofoil.data.split import PARTS
+    from hydrofoil.run.reference import keep_statistics
 
     counts = {part: pictures.counts(getattr(split, part)) for part in PARTS}
     differs = pictures.differs
     run.log.append({"event": "data", "seconds": seconds, "counts": counts, "differs": differs})
+    keep_statistics(run, pictures, split)
 
 
 def _tracking(run: "Run", names: list[str] | None) -> "Tracking":

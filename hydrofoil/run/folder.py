@@ -10,6 +10,7 @@
     test.json             what `test` found, and how often the test split was opened
     answers.npz           the logits of that test, and of the validation split by the same weights
     shown.npz             the few pictures that test.json names, so that a report needs no data set
+    reference.npz         statistics of the training images, and what novelty is measured against
     figures/              what was drawn
     manifest.json         the SHA-256 of all these: see manifest.py
 

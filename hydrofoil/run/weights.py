@@ -15,6 +15,7 @@ from hydrofoil.models.classifier import Classifier
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.commands import command
 from hydrofoil.run.manifest import Files, cure
+from hydrofoil.run.reference import attach_reference
 
 BEST = "best.safetensors"
 CHECKPOINTS = ("last.safetensors", "previous.safetensors")
@@ -77,6 +78,7 @@ class Weights:
             ) from error
         model = build(self.recipe, (channels, height, width), classes)
         model.load_weights(tensors, str(path))
+        attach_reference(self.files, model)
         return model.to(device), epoch
 
     def epoch(self) -> int:
