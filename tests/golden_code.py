@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hydrofoil.data.source import find_source
 
 from hydrofoil import HydrofoilError, build, read_recipe
+from hydrofoil.data.source import find_source
 from hydrofoil.native import source
 from hydrofoil.train.optimizers import build_optimizer
 from tests.native_cases import OPTIMIZERS, SANITIZED, classifier, share_rows
