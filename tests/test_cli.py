@@ -406,7 +406,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(cli: Cli, tmp_path: P
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "Go on with: hydrofoil resume stopped" in errors
+    assert "Resume with: hydrofoil resume stopped" in errors
     assert "Traceback" not in errors
     done = Run.open("stopped").checkpoints.epoch()
     assert 2 <= done < 60

@@ -33,7 +33,7 @@ from hydrofoil.data.published.download import (
     Silent,
     fetch,
 )
-from hydrofoil.observe.progress import DownloadProgress
+from hydrofoil.observe.console import DownloadProgress
 from tests import mirrors
 from tests.mirrors import Behaviour, Mirror, honest
 
@@ -473,7 +473,7 @@ def test_the_follower_draws_a_bar_on_a_terminal_and_else_tells_a_line_now_and_th
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("hydrofoil.observe.progress.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("hydrofoil.observe.console.time.perf_counter", lambda: clock[0])
     monkeypatch.setenv("FORCE_COLOR", "1")
     lines: list[str] = []
 

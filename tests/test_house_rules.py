@@ -32,10 +32,10 @@ FLOW = [
     ["cli", "__main__"],
 ]
 PUBLIC = """
-    Answers Classifier Epoch HydrofoilError Metrics Pictures Prediction Progress Recipe
-    Run Scores Split State answer build draw_split fit
-    grad_cam load measure occlusion pick_device predict prepare read_recipe score shipped_recipes
-    summarize
+    Answers Classifier Comparison Console Ended Epoch HydrofoilError Metrics Observer Pictures
+    Prediction Progress Proof Recipe Run Scores Split Start State Stopped answer build compare
+    draw_split fit grad_cam load measure occlusion pick_device predict prepare prove read_recipe
+    resume score shipped_recipes summarize test train
 """.split()
 # What runs in every step, where the device may not be waited for; "" stands for a whole module.
 IN_THE_STEP = {
@@ -126,7 +126,7 @@ def test_from_the_command_to_the_gradient_are_three_calls() -> None:
         ]
         return {ast.unparse(n.func) for n in ast.walk(body) if isinstance(n, ast.Call)}
 
-    assert "fit" in calls("cli.training", "train") & calls("cli.training", "resume")
+    assert "fit" in calls("session.train", "train") & calls("session.resume", "resume")
     assert "executor.train_steps" in calls("train.loop", "fit")
     assert "loss.backward" in calls("train.step", "train_steps")
 
@@ -176,10 +176,9 @@ METHODS = {"unpack_archive", "read_pickle", "to_pickle", "extractall", "load_mod
 ALLOWED = {
     ("ship.adopt", "torch.load"): "a tutorial's state dict, by an explicit command: weights_only",
     ("__init__", "importlib.import_module"): "the public names, on first use; the name is ours",
-    (
-        "observe.track",
-        "importlib.import_module",
-    ): "the trackers' packages, named in its table",
+    ("observe.track", "importlib.import_module"): "the trackers' packages, named in its table",
+    ("observe.tensorboard", "importlib.import_module"): "tensorboard's modules, named there",
+    ("observe.mlflow", "importlib.import_module"): "mlflow's modules, named there",
 }
 
 

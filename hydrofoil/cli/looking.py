@@ -78,7 +78,7 @@ def show(
 ) -> None:
     """Show a set, a recipe or a run: pictures and sizes, layers and costs, learning curves."""
     from hydrofoil.files import write_whole
-    from hydrofoil.observe.progress import DownloadProgress
+    from hydrofoil.observe.console import DownloadProgress
     from hydrofoil.report.show import show as find
 
     if out is not None and out.suffix.lower() != ".png":
