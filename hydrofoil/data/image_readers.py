@@ -59,6 +59,7 @@ class Job:
         unit: What the file holds several of: "frames", "pages", "images" or "sizes".
         orientation: As EXIF counts them, 1 to 8.
         size: Width and height stored in the file.
+        scale: What fraction of its size a JPEG is decoded at.
         shrink: Rows and columns to average over.
         done: In words what was done.
     """
@@ -70,6 +71,7 @@ class Job:
     unit: str = "frames"
     orientation: int = 1
     size: tuple[int, int] = (0, 0)
+    scale: int = 1
     shrink: int = 1
     done: list[str] = field(default_factory=list[str])
 
@@ -263,6 +265,7 @@ def jpeg(job: Job) -> pixels.Strips:
         return image
 
     image = _jpeg_image(job, file, load)
+    job.scale = scale
     if scale > 1:
         job.done.append(f"decoded at 1/{scale} of {file.width}×{file.height}")
     return pixels.shallow_strips(image)
@@ -357,7 +360,7 @@ def avif(job: Job) -> pixels.Strips:
         return job.file.read().replace(b"Exif", b"skip")
 
     image = _open(AvifImageFile, job, bare)
-    admit(job, image.size, 20, 4)
+    admit(job, image.size, 18, 4)
     image.load()
     job.frames = getattr(image, "n_frames", 1)
     job.orientation = headers.orientation_of(image.info.get("exif", b""))
@@ -368,7 +371,7 @@ def jpeg_2000(job: Job) -> pixels.Strips:
     """Read a JPEG 2000, a large one at a reduced resolution."""
     image = _open(Jpeg2KImageFile, job)
     channels = len(image.getbands())
-    admit(job, image.size, 8 * channels + _bytes_of(image.mode), channels)
+    admit(job, image.size, 6.5 * channels + _bytes_of(image.mode), channels)
     image.load()
     if image.mode.startswith("I"):
         return pixels.gray_strips(image, "uint16")
@@ -411,11 +414,15 @@ def tiff(job: Job) -> pixels.Strips:
             "Save it as PNG."
         )
 
+    compressed = number[259] != 1
+    rows = headers.tiff_number(job.file, 278, 1 << 31) / headers.tiff_number(job.file, 257, 1)
+    strip = compressed * min(1, rows) * number[277] * bits / 8  # libtiff holds one beside the image
+
     def load(low: bool = False) -> tuple[ImageFile, str]:
         image = _open(_Tiff, job, lambda: headers.bare_tiff(job.file))
         raw = image.raw_mode()
         pair = raw.startswith(("RGB", "CMYK")) and ";16" in raw
-        admit(job, image.size, _bytes_of(image.mode) * (3 if pair else 2), 4)
+        admit(job, image.size, _bytes_of(image.mode) * (1 + pair) + strip, 4)
         if pair:
             # The native order, N, is little endian where torch runs.
             last = {"B": "L", "L": "B", "N": "B"}[raw[-1]] if low else raw[-1]
@@ -442,7 +449,7 @@ def ppm(job: Job) -> pixels.Strips:
     kind, width, height, top, start = headers.netpbm(job.file)
     channels = 3 if kind in "36F" else 1
     plain = kind in "123"
-    admit(job, (width, height), (60 if plain else 4) * channels, channels)
+    admit(job, (width, height), 60 * channels if plain else 0.1, channels)
     if plain:
         values_HWC = _plain_values(job.file, start, kind, top, (height, width, channels))
         return _ppm_strips((width, height), kind, top, lambda first, end: values_HWC[first:end])
