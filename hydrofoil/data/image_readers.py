@@ -36,6 +36,7 @@ from hydrofoil.data.image_headers import DamagedError
 from hydrofoil.errors import HydrofoilError
 
 BUDGET = 600_000_000  # bytes for decoding; Python and torch take as much again
+JPEG_BUDGET = 625_000_000  # a progressive photograph of 200 million pixels takes 622
 MOST_PIXELS = 178_956_970  # of any format but JPEG; Pillow's own limit
 MOST_JPEG_PIXELS = 512_000_000
 DRAFT_ABOVE = 8_000_000  # pixels from which a JPEG is decoded at a reduced scale
@@ -89,7 +90,7 @@ def admit(job: Job, size: tuple[int, int], cost: float, channels: int = 3) -> No
     count = width * height
     if count < 1:
         raise DamagedError("its header gives it no pixels")
-    if count > SHRINK_ABOVE:
+    if count > SHRINK_ABOVE or count * (cost + channels) > BUDGET:
         job.shrink = _spare(job, 8)
     needed = count * (cost + channels / job.shrink**2)
     if count > MOST_PIXELS or needed > BUDGET:
@@ -253,7 +254,7 @@ def jpeg(job: Job) -> pixels.Strips:
         )
     scale = _spare(job, 8) if file.width * file.height > DRAFT_ABOVE else 1
     cost = 2 * file.samples * file.buffered + 7 / scale**2
-    most = min(MOST_JPEG_PIXELS, int(BUDGET / cost))
+    most = min(MOST_JPEG_PIXELS, int(JPEG_BUDGET / cost))
     if file.width * file.height > most:
         raise too_large(job, most)
 
@@ -300,11 +301,11 @@ def gif(job: Job) -> pixels.Strips:
     """Read the first frame of a GIF."""
     job.file.seek(6)
     width, height = struct.unpack("<HH", job.file.read(4))
-    admit(job, (width, height), 4, 4)
+    admit(job, (width, height), 2, 4)
     file = headers.read_gif(job.file)
     job.frames = max(1, file.frames)
     image = _open(GifImageFile, job)
-    admit(job, image.size, 4, 4)  # a frame beyond the canvas widens it
+    admit(job, image.size, 2, 4)  # a frame beyond the canvas widens it
     image.load()
     if not file.complete:
         job.done.append(DAMAGED_END)
@@ -516,7 +517,7 @@ def heic(job: Job) -> pixels.Strips:
         ) from None
     job.file.seek(0)
     images = pillow_heif.open_heif(job.file)
-    admit(job, images.size, 16, 4)
+    admit(job, images.size, 18, 4)
     job.frames, job.unit = len(images), "images"
     return pixels.shallow_strips(images.to_pillow())
 
