@@ -36,6 +36,7 @@ from hydrofoil.data.image_headers import DamagedError
 from hydrofoil.errors import HydrofoilError
 
 BUDGET = 600_000_000  # bytes for decoding; Python and torch take as much again
+JPEG_BUDGET = 625_000_000  # a progressive photograph of 200 million pixels takes 622
 MOST_PIXELS = 178_956_970  # of any format but JPEG; Pillow's own limit
 MOST_JPEG_PIXELS = 512_000_000
 DRAFT_ABOVE = 8_000_000  # pixels from which a JPEG is decoded at a reduced scale
@@ -59,6 +60,7 @@ class Job:
         unit: What the file holds several of: "frames", "pages", "images" or "sizes".
         orientation: As EXIF counts them, 1 to 8.
         size: Width and height stored in the file.
+        scale: What fraction of its size a JPEG is decoded at.
         shrink: Rows and columns to average over.
         done: In words what was done.
     """
@@ -70,6 +72,7 @@ class Job:
     unit: str = "frames"
     orientation: int = 1
     size: tuple[int, int] = (0, 0)
+    scale: int = 1
     shrink: int = 1
     done: list[str] = field(default_factory=list[str])
 
@@ -87,7 +90,7 @@ def admit(job: Job, size: tuple[int, int], cost: float, channels: int = 3) -> No
     count = width * height
     if count < 1:
         raise DamagedError("its header gives it no pixels")
-    if count > SHRINK_ABOVE:
+    if count > SHRINK_ABOVE or count * (cost + channels) > BUDGET:
         job.shrink = _spare(job, 8)
     needed = count * (cost + channels / job.shrink**2)
     if count > MOST_PIXELS or needed > BUDGET:
@@ -251,7 +254,7 @@ def jpeg(job: Job) -> pixels.Strips:
         )
     scale = _spare(job, 8) if file.width * file.height > DRAFT_ABOVE else 1
     cost = 2 * file.samples * file.buffered + 7 / scale**2
-    most = min(MOST_JPEG_PIXELS, int(BUDGET / cost))
+    most = min(MOST_JPEG_PIXELS, int(JPEG_BUDGET / cost))
     if file.width * file.height > most:
         raise too_large(job, most)
 
@@ -263,6 +266,7 @@ def jpeg(job: Job) -> pixels.Strips:
         return image
 
     image = _jpeg_image(job, file, load)
+    job.scale = scale
     if scale > 1:
         job.done.append(f"decoded at 1/{scale} of {file.width}×{file.height}")
     return pixels.shallow_strips(image)
@@ -297,11 +301,11 @@ def gif(job: Job) -> pixels.Strips:
     """Read the first frame of a GIF."""
     job.file.seek(6)
     width, height = struct.unpack("<HH", job.file.read(4))
-    admit(job, (width, height), 4, 4)
+    admit(job, (width, height), 2, 4)
     file = headers.read_gif(job.file)
     job.frames = max(1, file.frames)
     image = _open(GifImageFile, job)
-    admit(job, image.size, 4, 4)  # a frame beyond the canvas widens it
+    admit(job, image.size, 2, 4)  # a frame beyond the canvas widens it
     image.load()
     if not file.complete:
         job.done.append(DAMAGED_END)
@@ -357,7 +361,7 @@ def avif(job: Job) -> pixels.Strips:
         return job.file.read().replace(b"Exif", b"skip")
 
     image = _open(AvifImageFile, job, bare)
-    admit(job, image.size, 20, 4)
+    admit(job, image.size, 18, 4)
     image.load()
     job.frames = getattr(image, "n_frames", 1)
     job.orientation = headers.orientation_of(image.info.get("exif", b""))
@@ -368,7 +372,7 @@ def jpeg_2000(job: Job) -> pixels.Strips:
     """Read a JPEG 2000, a large one at a reduced resolution."""
     image = _open(Jpeg2KImageFile, job)
     channels = len(image.getbands())
-    admit(job, image.size, 8 * channels + _bytes_of(image.mode), channels)
+    admit(job, image.size, 6.5 * channels + _bytes_of(image.mode), channels)
     image.load()
     if image.mode.startswith("I"):
         return pixels.gray_strips(image, "uint16")
@@ -411,11 +415,15 @@ def tiff(job: Job) -> pixels.Strips:
             "Save it as PNG."
         )
 
+    compressed = number[259] != 1
+    rows = headers.tiff_number(job.file, 278, 1 << 31) / headers.tiff_number(job.file, 257, 1)
+    strip = compressed * min(1, rows) * number[277] * bits / 8  # libtiff holds one beside the image
+
     def load(low: bool = False) -> tuple[ImageFile, str]:
         image = _open(_Tiff, job, lambda: headers.bare_tiff(job.file))
         raw = image.raw_mode()
         pair = raw.startswith(("RGB", "CMYK")) and ";16" in raw
-        admit(job, image.size, _bytes_of(image.mode) * (3 if pair else 2), 4)
+        admit(job, image.size, _bytes_of(image.mode) * (1 + pair) + strip, 4)
         if pair:
             # The native order, N, is little endian where torch runs.
             last = {"B": "L", "L": "B", "N": "B"}[raw[-1]] if low else raw[-1]
@@ -442,7 +450,7 @@ def ppm(job: Job) -> pixels.Strips:
     kind, width, height, top, start = headers.netpbm(job.file)
     channels = 3 if kind in "36F" else 1
     plain = kind in "123"
-    admit(job, (width, height), (60 if plain else 4) * channels, channels)
+    admit(job, (width, height), 60 * channels if plain else 0.1, channels)
     if plain:
         values_HWC = _plain_values(job.file, start, kind, top, (height, width, channels))
         return _ppm_strips((width, height), kind, top, lambda first, end: values_HWC[first:end])
@@ -509,7 +517,7 @@ def heic(job: Job) -> pixels.Strips:
         ) from None
     job.file.seek(0)
     images = pillow_heif.open_heif(job.file)
-    admit(job, images.size, 16, 4)
+    admit(job, images.size, 18, 4)
     job.frames, job.unit = len(images), "images"
     return pixels.shallow_strips(images.to_pillow())
 
