@@ -16,7 +16,7 @@ MODULES = {
 }
 # A module may import from its own line and those above it: back along the flow, never forward.
 FLOW = [
-    ["__init__", "errors", "files", "randomness", "device", "timing"],
+    ["__init__", "display", "errors", "files", "randomness", "device", "timing"],
     ["recipe"],
     ["data"],
     ["models"],
@@ -176,6 +176,7 @@ METHODS = {"unpack_archive", "read_pickle", "to_pickle", "extractall", "load_mod
 ALLOWED = {
     ("ship.adopt", "torch.load"): "a tutorial's state dict, by an explicit command: weights_only",
     ("__init__", "importlib.import_module"): "the public names, on first use; the name is ours",
+    ("display", "importlib.import_module"): "what draws for notebooks; the name is ours",
     ("observe.track", "importlib.import_module"): "the trackers' packages, named in its table",
     ("observe.tensorboard", "importlib.import_module"): "tensorboard's modules, named there",
     ("observe.mlflow", "importlib.import_module"): "mlflow's modules, named there",

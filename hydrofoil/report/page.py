@@ -156,7 +156,7 @@ def _run_values(run: Gathered) -> dict[str, Any]:
         "findings": words.findings(test) if test else [],
         "warnings": _warnings(run),
         "pictures": _pictures(run),
-        "curves": _curves([run], [""]),
+        "curves": curve_charts([run], [""]),
         "curve_words": words.of_curves(run.epochs, run.recipe.train.epochs) if run.recipe else [],
         "classes_chart": _classes_chart(test) if test else "",
         "shades": _shades(test["confusion"]) if test else [],
@@ -254,7 +254,7 @@ def _pictures(run: Gathered) -> list[dict[str, Any]]:
     ]
 
 
-def _curves(runs: Sequence[Gathered], names: Sequence[str]) -> list[tuple[str, Markup]]:
+def curve_charts(runs: Sequence[Gathered], names: Sequence[str]) -> list[tuple[str, Markup]]:
     """Return a chart of loss and one of accuracy; of several runs, the validation's alone."""
     found: list[tuple[str, Markup]] = []
     for field, unit, scale in (("loss", "nats a picture", 1), ("accuracy", "%", 100)):
@@ -486,5 +486,5 @@ def _side_by_side(runs: Sequence[Gathered], names: Sequence[str]) -> dict[str, A
         "recalls": recalls,
         "best": best,
         "times": [_time(run) for run in runs],
-        "curves": _curves(runs, names),
+        "curves": curve_charts(runs, names),
     }

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from hydrofoil.data.split import Split
+from hydrofoil.display import notebook_html
 from hydrofoil.errors import HydrofoilError, reason
 from hydrofoil.files import discard, is_staged
 from hydrofoil.recipe.read import read_recipe
@@ -57,6 +58,13 @@ class Run:
         self.weights = Weights(self.files, recipe)
         self.checkpoints = Checkpoints(self.files, recipe, self.log, self.weights)
         self.results = Results(self.files)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """Show learning curves in a notebook."""
+        return notebook_html("run", self)
 
     @classmethod
     def create(
