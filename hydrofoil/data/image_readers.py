@@ -7,14 +7,11 @@ Axes: H rows, W columns, C channels.
 """
 
 import io
-import os
 import re
 import struct
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Lock
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -25,14 +22,13 @@ from PIL.IcoImagePlugin import IcoFile
 from PIL.ImageFile import ImageFile
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
 from PIL.TgaImagePlugin import TgaImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from hydrofoil.data import image_headers as headers
 from hydrofoil.data import image_pixels as pixels
 from hydrofoil.data.image_headers import DamagedError
+from hydrofoil.data.image_pillow import Png, Tiff
 from hydrofoil.errors import HydrofoilError
 
 BUDGET = 600_000_000  # bytes for decoding; Python and torch take as much again
@@ -43,8 +39,6 @@ DRAFT_ABOVE = 8_000_000  # pixels from which a JPEG is decoded at a reduced scal
 SHRINK_ABOVE = 32_000_000  # pixels from which the others are averaged
 MARGIN = 4  # how many times the caller's width and height are kept then
 Opened = TypeVar("Opened", bound=ImageFile)
-NATIVE = {"F;32BF": "F;32F", "I;32BS": "I;32S", "I;16BS": "I;16S"}  # on little endian machines
-SILENCE = Lock()
 DAMAGED_END = "its end is damaged, its pixels are all there"
 
 
@@ -124,66 +118,6 @@ def _bytes_of(mode: str) -> int:
     return {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(mode, 4)
 
 
-class _Png(PngImageFile):
-    """A PNG whose samples can be unpacked otherwise than Pillow would."""
-
-    def unpack(self, raw: str, mode: str) -> None:
-        """Read the samples by another of Pillow's unpackers, of as many bits a pixel."""
-        self.tile = [tile._replace(args=raw) for tile in self.tile]
-        self._mode = mode or self.mode
-
-
-class _Tiff(TiffImageFile):
-    """A TIFF that is not turned; Pillow would write all of its metadata again for that."""
-
-    def _setup(self) -> None:
-        super()._setup()
-        self._size = self._tile_size
-        if self.tile and self.tile[0].codec_name == "libtiff":
-            # libtiff returns the machine's byte order, which Pillow takes for the file's.
-            self.unpack(NATIVE.get(self.raw_mode(), self.raw_mode()))
-
-    def load(self) -> Any:
-        """Load the pixels without libtiff's messages, which it writes past Python."""
-        with _silent():
-            return super().load()
-
-    def load_end(self) -> None:
-        """Leave out what Pillow does with metadata when pixels are loaded."""
-
-    def raw_mode(self) -> str:
-        """Return the name of the unpacker that Pillow chose."""
-        arguments = self.tile[0].args if self.tile else ""
-        return str(arguments[0]) if isinstance(arguments, tuple) else ""
-
-    def unpack(self, raw: str) -> None:
-        """Read the samples by another of Pillow's unpackers, of as many bits a pixel."""
-        self.tile = [
-            tile._replace(args=(raw, *tile.args[1:]))
-            for tile in self.tile
-            if isinstance(tile.args, tuple)
-        ]
-
-
-@contextmanager
-def _silent() -> Generator[None]:
-    """Let nothing reach the process's standard error, of which there is one for all threads."""
-    with SILENCE:
-        try:
-            kept = os.dup(2)
-        except OSError:  # it is closed
-            yield
-            return
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(nowhere)
-            os.close(kept)
-
-
 def _open(kind: type[Opened], job: Job, bare: Callable[[], bytes] | None = None) -> Opened:
     """Open a file by one of Pillow's classes, without its metadata if they are in the way."""
     job.file.seek(0)
@@ -224,7 +158,7 @@ def png(job: Job) -> pixels.Strips:
 def _png_strips(content: BinaryIO, file: headers.Png) -> pixels.Strips:
     def load(raw: str = "", mode: str = "") -> ImageFile:
         content.seek(0)
-        image = _Png(content)
+        image = Png(content)
         if raw:
             image.unpack(raw, mode)
         image.load()
@@ -420,7 +354,7 @@ def tiff(job: Job) -> pixels.Strips:
     strip = compressed * min(1, rows) * number[277] * bits / 8  # libtiff holds one beside the image
 
     def load(low: bool = False) -> tuple[ImageFile, str]:
-        image = _open(_Tiff, job, lambda: headers.bare_tiff(job.file))
+        image = _open(Tiff, job, lambda: headers.bare_tiff(job.file))
         raw = image.raw_mode()
         pair = raw.startswith(("RGB", "CMYK")) and ";16" in raw
         admit(job, image.size, _bytes_of(image.mode) * (1 + pair) + strip, 4)
