@@ -126,7 +126,7 @@ def answer_with_features(model: Classifier, pictures_NCHW: Tensor) -> tuple[Tens
 
 def _distances(features_ND: Tensor, training_MD: Tensor) -> Tensor:
     """Return each image's distance to its fifth nearest training image."""
-    training_MD = training_MD.to(features_ND.device).float()
+    training_MD = _unit(training_MD.to(features_ND.device))  # float16 rounded their length
     # Of unit vectors the nearest are those with the largest product: one matrix product.
     product_NM = (_unit(features_ND) @ training_MD.T).clamp(-1, 1)
     nearest_N = product_NM.topk(min(NEIGHBOR, len(training_MD)), dim=1).values[:, -1]
