@@ -20,7 +20,7 @@ from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.run.folder import Run
 from hydrofoil.session.data import find_run, own_threads
-from hydrofoil.session.observing import default_watcher
+from hydrofoil.session.observing import default_watcher, say_for
 from hydrofoil.session.resume import Restored, restore
 from hydrofoil.train.executors import prepare
 from hydrofoil.train.state import State
@@ -80,7 +80,7 @@ def prove(
     Raises:
         HydrofoilError: An epoch is a single step, or the run cannot be resumed.
     """
-    with find_run(run).writing():
+    with find_run(run).writing(say_for(watcher)):
         found = restore(
             run, (), device, data_root, pictures, default_watcher(watcher), only_read=True
         )

@@ -25,7 +25,7 @@ from hydrofoil.session.data import (
     own_threads,
     read_pictures,
 )
-from hydrofoil.session.observing import Observers, all_observers, default_watcher
+from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
 from hydrofoil.session.test import open_test_split
 from hydrofoil.train.executors import prepare
 from hydrofoil.train.loop import fit
@@ -81,7 +81,7 @@ def train(
     split = find_split(resolved, pictures, split, for_test=test)
     classifier, state = _untrained(resolved, pictures, model, place)
     created = Run.create(Path(run) if run else None, resolved, split, environment(place, command))
-    with created.writing(), Observers(created, watching) as watched:
+    with created.writing(say_for(watcher)), Observers(created, watching) as watched:
         log_data(created, pictures, split, seconds)
         prepared = prepare(classifier, pictures, split, resolved, state)
         with watched.training(Start(created, classifier, split, state, prepared)):
