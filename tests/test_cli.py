@@ -186,7 +186,7 @@ def test_the_running_loss_is_the_mean_of_the_last_steps(cli: Cli) -> None:
     _, output, _ = cli("train", "digits", QUICK, "train.log_every=10", "--run", "r")
     events = Run.open("r").log.all(RunningLoss)
     assert [event.step for event in events] == [10, 20, 30, 40] * 2
-    assert f"mean loss of the last 10 steps {events[0]['loss']:.3f}" in output
+    assert f"mean loss of the last 10 steps {events[0].loss:.3f}" in output
     _, _, _ = cli("train", "digits", QUICK, "train.log_every=30", "--run", "s")
     whole = Run.open("s").log.all(RunningLoss)
     assert whole[0].loss == pytest.approx(sum(event.loss for event in events[:3]) / 3)
