@@ -570,7 +570,7 @@ def test_a_merged_test_split_is_warned_of(cli: Cli) -> None:
     options = ["train.epochs=1", "train.batch_size=100", "b.optimizer.momentum=0", "--seeds", "1"]
     status, output, errors = cli(*recipe, *options)
     assert status == 0, errors
-    assert output.count("cannot be compared with anybody else's") == 1
+    assert output.count("cannot be compared with published results") == 1
     assert "Comparing the recipes takes several seeds" in output
 
 

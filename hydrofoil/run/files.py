@@ -60,6 +60,8 @@ class Files:
         while path.exists():
             manifest = Manifest.read(self.path)
             known = manifest.files.get(name, ())
+            if self._written.get(name) in known:
+                known = (self._written[name],)
             if len(known) > 1:
                 return manifest.find(name, read_file(path))
             if known and path.stat().st_size == known[0].size:

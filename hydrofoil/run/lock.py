@@ -3,12 +3,15 @@
 import contextlib
 import errno
 import os
+import warnings
 from collections.abc import Callable, Generator
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+with warnings.catch_warnings():  # filelock warns where the system has no locks; see `_lock`
+    warnings.simplefilter("ignore")
+    from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from hydrofoil.errors import HydrofoilError, reason
 from hydrofoil.files import not_written
@@ -40,8 +43,9 @@ def locked(folder: Path, say: Callable[[str], None] = lambda line: None) -> Gene
         path.touch()
     except OSError as error:
         raise not_written(folder, error) from error
-    lock = FileLock(path, timeout=0, **OPTIONS)
+    lock = None
     try:
+        lock = _lock(path)
         lock.acquire()
     except Timeout as error:
         raise HydrofoilError(
@@ -61,8 +65,20 @@ def locked(folder: Path, say: Callable[[str], None] = lambda line: None) -> Gene
     try:
         yield
     finally:
-        if lock.is_locked:
+        if lock is not None and lock.is_locked:
             lock.release()
+
+
+def _lock(path: Path) -> BaseFileLock:
+    """Return a lock that the system releases with the process.
+
+    Raises:
+        NotImplementedError: The system has none. filelock would then take the lock file's existence
+            for a lock, and a killed process would leave the run locked.
+    """
+    if FileLock is SoftFileLock:  # pyright: ignore[reportUnnecessaryComparison]
+        raise NotImplementedError
+    return FileLock(path, timeout=0, **OPTIONS)
 
 
 def _holder(path: Path) -> str:

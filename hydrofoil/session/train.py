@@ -52,8 +52,7 @@ def train(
 ) -> Run:
     """Train a recipe in a new run folder; prints nothing, but shows a progress bar in a notebook.
 
-    Ctrl-C lets the step end, saves the run and raises `Stopped`, a KeyboardInterrupt with the run
-    in it, which `resume` continues; the second Ctrl-C interrupts at once.
+    Ctrl-C ends the step, saves and raises `Stopped`; the second Ctrl-C interrupts at once.
 
     Args:
         recipe: A shipped recipe's name, a file's path, or a recipe.
@@ -73,7 +72,7 @@ def train(
 
     Raises:
         HydrofoilError: A wrong recipe, missing data, a folder in use, a loss that is not finite.
-        Stopped: A signal came; `error.run` is the run.
+        Stopped: A signal came, a KeyboardInterrupt; `resume` continues `error.run`.
     """
     resolved, place = find_recipe(recipe, overrides, seed), pick_device(device)
     watching = all_observers(observers, track)
