@@ -235,7 +235,7 @@ class CommandLine(RuleBasedStateMachine):
     def stopped(self, run: Known, told: Told, stop: int, hit: bool) -> None:
         if hit:
             assert told.status == (stop or 130), told
-            assert "Go on with: hydrofoil resume" in told.err
+            assert "Resume with: hydrofoil resume" in told.err
         else:
             self.ended(run, told)
 

@@ -69,8 +69,8 @@ def run_html(run: Run) -> Markup:
     lines += [f"best weights: epoch {best}, {text.kept_by(run.recipe)}"] if best else []
     if test is not None:
         lines.append(
-            f"test accuracy {text.percent(test['accuracy'])} of {test['count']:,} images, "
-            f"{text.interval(test['interval'])}"
+            f"test accuracy {text.percent(test.accuracy)} of {test.count:,} images, "
+            f"{text.interval(test.interval)}"
         )
     seen = Gathered(run.path, run.recipe, epochs=epochs, best_epoch=best)
     charts = [chart for _, chart in curve_charts([seen], [""])] if epochs else []
