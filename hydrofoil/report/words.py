@@ -27,9 +27,11 @@ def findings(test: Mapping[str, Any]) -> list[str]:
 def _no_better_than_one_class(test: Mapping[str, Any]) -> list[str]:
     """Say that the accuracy is not above what always predicting the largest class would reach."""
     counts = {one["class"]: one["count"] for one in test["classes"]}
+    if len(counts) < 2 or not any(counts.values()):
+        return []
     largest = max(counts, key=counts.__getitem__)
-    share = counts[largest] / max(1, test["count"])
-    if len(counts) < 2 or not test["count"] or test["interval"][0] > share:
+    share = counts[largest] / sum(counts.values())
+    if test["interval"][0] > share:
         return []
     above = "not significantly above" if test["accuracy"] > share else "not above"
     return [
