@@ -81,7 +81,8 @@ def user_cache() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hydrofoil"
     except RuntimeError:  # no home folder
-        return Path(tempfile.gettempdir(), f"hydrofoil-{os.getuid()}")
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        return Path(tempfile.gettempdir(), f"hydrofoil-{user}")
 
 
 def available_threads() -> int:

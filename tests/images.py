@@ -1,7 +1,7 @@
 """Image files of every format, mode and depth, with odd metadata and damage, from a seed.
 
-PNG, PPM and TIFF are written here byte by byte, so that what Pillow cannot write is tested too and the pixels are known
-without a second decoder. The other formats are written by Pillow.
+PNG, PPM and TIFF are written here byte by byte, so that what Pillow cannot write is tested
+too and the pixels are known without a second decoder. The other formats are written by Pillow.
 
 Axes: H rows, W columns, C channels.
 """
@@ -381,11 +381,7 @@ def webp_case(draw: Draw, height: int, width: int) -> Case:
 def gif_case(draw: Draw, height: int, width: int) -> Case:
     palette_KC = draw.integers(0, 256, (16, 3)).astype(np.uint8)
     indices_HW = draw.integers(0, 16, (height, width)).astype(np.uint8)
-    image = (
-        Image.fromarray(indices_HW, "P")
-        if False
-        else Image.frombytes("P", (width, height), indices_HW.tobytes())
-    )
+    image = Image.frombytes("P", (width, height), indices_HW.tobytes())
     image.putpalette(palette_KC.tobytes())
     values_HWC, options = palette_KC[indices_HW], {}
     alpha = bool(draw.random() < 0.5)
@@ -395,16 +391,14 @@ def gif_case(draw: Draw, height: int, width: int) -> Case:
         opaque_HWC = np.where(indices_HW == clear, 0, 255)[..., None].astype(np.uint8)
         values_HWC = np.concatenate([values_HWC, opaque_HWC], -1)
     frames = int(draw.choice([1, 1, 3]))
-    if frames > 1:
-        others = [
-            image.transpose(Image.Transpose.ROTATE_180),
-            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-        ]
+    if frames > 1:  # each pixel of a frame differs from the one before
+        others = []
+        for step in range(1, frames):
+            moved = Image.frombytes("P", (width, height), ((indices_HW + step) % 16).tobytes())
+            moved.putpalette(palette_KC.tobytes())
+            others.append(moved)
         options |= {"save_all": True, "append_images": others, "duration": 50}
     content = saved(image, "GIF", optimize=False, interlace=int(draw.integers(0, 2)), **options)
-    frames = (
-        1 + sum(np.any(np.asarray(other) != indices_HW) for other in others) if frames > 1 else 1
-    )
     return Case("GIF", content, values_HWC, alpha=alpha, frames=frames)
 
 

@@ -33,7 +33,7 @@ from hydrofoil.data.published.download import (
     Silent,
     fetch,
 )
-from hydrofoil.observe.progress import DownloadFollower
+from hydrofoil.observe.console import DownloadProgress
 from tests import mirrors
 from tests.mirrors import Behaviour, Mirror, honest
 
@@ -455,7 +455,7 @@ def test_the_command_line_says_what_it_downloads_and_ends_with_2_or_130(
     assert "Traceback" not in capsys.readouterr().err
     mirror.files = packed(data_root / "MNIST/raw")
     with monkeypatch.context() as patch:
-        patch.setattr(DownloadFollower, "update", Stopping(1000).update)
+        patch.setattr(DownloadProgress, "update", Stopping(1000).update)
         with pytest.raises(SystemExit) as left:
             main(arguments)
     assert left.value.code == 130
@@ -473,12 +473,12 @@ def test_the_follower_draws_a_bar_on_a_terminal_and_else_tells_a_line_now_and_th
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("hydrofoil.observe.progress.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("hydrofoil.observe.console.time.perf_counter", lambda: clock[0])
     monkeypatch.setenv("FORCE_COLOR", "1")
     lines: list[str] = []
 
     def follow(terminal: bool) -> None:
-        with DownloadFollower(lines.append) as follower:
+        with DownloadProgress(lines.append) as follower:
             follower.terminal = terminal
             for second in range(100):
                 clock[0] = float(second)

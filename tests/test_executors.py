@@ -31,6 +31,7 @@ from hydrofoil import (
 from hydrofoil.cli.main import main
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
+from hydrofoil.run.events import ExecutorChosen, RunningLoss
 from hydrofoil.train import executors
 from hydrofoil.train.compiled import Compiled
 from hydrofoil.train.costs import Costs
@@ -148,8 +149,8 @@ def test_a_cache_that_cannot_be_written_costs_no_run(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     model, pictures, split, recipe, state = parts("digits", "train.execute=native")
     prepared = prepare(model, pictures, split, recipe, state)
-    assert prepared.executor.name == "eager"
-    assert "native: native code cannot be kept" in prepared.line
+    assert prepared.executor.name == "native"
+    assert "the code is compiled in every run" in prepared.line
 
 
 # ── what takes over ──────────────────────────────────────────────────────────────────────────────
@@ -221,7 +222,7 @@ def test_what_a_graph_captures_is_eagers_step_to_the_last_bit(name: str) -> None
         hashes.append(model.weights_hash())
         totals.append(sums.read())
     assert hashes[0] == hashes[1]
-    assert totals[0].right == totals[1].right
+    assert totals[0].correct == totals[1].correct
     assert totals[0].count == totals[1].count == 2 * (9 * batch - 1)
     assert totals[0].loss == pytest.approx(totals[1].loss, rel=1e-12)
 
@@ -303,9 +304,9 @@ def test_a_run_says_and_keeps_who_ran_its_steps(capsys: pytest.CaptureFixture[st
         run_command("train", "digits", "train.epochs=2", "train.execute=native", "--run", "r") == 0
     )
     assert "executor: native, as asked for\n" in capsys.readouterr().out
-    (event,) = [e for e in Run.open("r").log.events() if e["event"] == "executor"]
-    assert event["name"] == "native"
-    assert event["threads"] >= 1
+    (event,) = Run.open("r").log.all(ExecutorChosen)
+    assert event.name == "native"
+    assert (event.threads or 0) >= 1
     with safe_open("r/last.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["numbers"])["executor"] == "native"
 
@@ -322,10 +323,10 @@ def test_a_stopped_run_goes_on_with_its_own_executor_to_the_same_bits(execute: s
     Path("cut/manifest.json").unlink()  # its recipe names the other executor
     assert run_command("resume", "cut", "train.epochs=4") == 0
     whole, cut = (Run.open(name) for name in ("whole", "cut"))
-    names = [event["name"] for event in cut.log.events() if event["event"] == "executor"]
+    names = [event.name for event in cut.log.all(ExecutorChosen)]
     assert names == [execute, execute]
     assert same_tensors("whole/last.safetensors", "cut/last.safetensors")
-    assert whole.epochs()[-1]["train"] == cut.epochs()[-1]["train"]
+    assert whole.epochs()[-1].train == cut.epochs()[-1].train
 
 
 def test_a_run_can_be_gone_on_with_by_another_executor() -> None:
@@ -333,9 +334,9 @@ def test_a_run_can_be_gone_on_with_by_another_executor() -> None:
         run_command("train", "digits", "train.epochs=2", "train.execute=native", "--run", "r") == 0
     )
     assert run_command("resume", "r", "train.epochs=3", "--execute", "eager") == 0
-    names = [e["name"] for e in Run.open("r").log.events() if e["event"] == "executor"]
+    names = [e.name for e in Run.open("r").log.all(ExecutorChosen)]
     assert names == ["native", "eager"]
-    losses = [epoch["train"]["loss"] for epoch in Run.open("r").epochs()]
+    losses = [epoch.train.loss for epoch in Run.open("r").epochs()]
     assert losses == sorted(losses, reverse=True)
 
 
@@ -344,11 +345,7 @@ def test_the_running_loss_is_told_where_asked_for_whoever_runs_the_steps() -> No
         arguments = ("train.epochs=2", f"train.execute={execute}", "train.log_every=15")
         assert run_command("train", "digits", *arguments, "--run", execute) == 0
     told = [
-        [
-            (e["epoch"], e["step"], e["loss"])
-            for e in Run.open(name).log.events()
-            if e["event"] == "loss"
-        ]
+        [(e.epoch, e.step, e.loss) for e in Run.open(name).log.all(RunningLoss)]
         for name in ("eager", "native")
     ]
     assert [one[:2] for one in told[0]] == [(1, 15), (1, 30), (2, 15), (2, 30)]

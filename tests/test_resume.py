@@ -16,9 +16,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from hydrofoil import HydrofoilError, Run, State, build, load
+from hydrofoil import Epoch, HydrofoilError, Observer, Run, State, build, load, resume
 from hydrofoil.device import resumed_device
 from hydrofoil.run.checkpoints import Checkpoints
+from hydrofoil.run.events import ExecutorChosen, Extended
 from tests.conftest import REAL_RECIPES
 from tests.resume_steps import command, fingerprint, kept_at_each_step, model, resumed
 
@@ -115,7 +116,7 @@ def test_a_checkpoint_without_any_one_of_its_items_ends_otherwise() -> None:
             metadata = {"numbers": json.dumps(few), "recipe": lame.recipe.hash()}
             lame.files.write("last.safetensors", save(some, metadata))
             got = resumed(lame.path)
-            seconds = lame.epochs()[-1]["train_seconds"] if "log" in got else 0
+            seconds = lame.epochs()[-1].train_seconds if "log" in got else 0
             return got, seconds > 1000
 
         whole = end("nothing")
@@ -139,8 +140,8 @@ def test_a_finished_run_can_be_extended_to_the_bits_of_one_that_was_asked_for_as
     assert "note: test.json is of the weights kept until now\n" in told
     run = Run.open("r")
     assert run.recipe == Run.open("whole").recipe
-    (event,) = [event for event in run.log.events() if event["event"] == "extended"]
-    assert event["epochs"] == [2, 4]
+    (event,) = run.log.all(Extended)
+    assert event.epochs == (2, 4)
     assert fingerprint("r") == fingerprint("whole")
     again, told = command("resume", "r", "train.epochs=4")
     assert again == 0
@@ -175,8 +176,8 @@ def test_resuming_is_proved_without_changing_the_run(execute: str) -> None:
     before = fingerprint("r")
     status, told = command("resume", "r", "--prove")
     assert status == 0
-    assert f"epoch 3, steps 1 to 16 by {execute}: straight on, and saved after step 8" in told
-    assert "the same bits in 36 tensors" in told  # 6 layers' weights and biases, best, momentum
+    assert f"epoch 3, steps 1 to 16 by {execute}, without a break and from a checkpoint" in told
+    assert "bit-identical: 36 tensors" in told  # 6 layers' weights and biases, best, momentum
     assert fingerprint("r") == before
 
 
@@ -233,10 +234,11 @@ def test_a_run_killed_before_its_first_save_goes_on_with_the_executor_that_began
     run = Run.open("r")
     for name in ("best", "last"):
         (run.path / f"{name}.safetensors").unlink()
-    began = [{"event": "executor", "name": "native"}]  # whatever auto chose, and would choose now
-    run.files.write("log.jsonl", b"".join(json.dumps(event).encode() + b"\n" for event in began))
+    # Whatever auto chose, and would choose now.
+    began = ExecutorChosen(name="native", threads=1, seconds=0.5)
+    run.files.write("log.jsonl", f"{began.to_json()}\n".encode())
     assert command("resume", "r")[0] == 0
-    names = [event["name"] for event in run.log.events() if event["event"] == "executor"]
+    names = [event.name for event in run.log.all(ExecutorChosen)]
     assert names == ["native", "native"]
 
 
@@ -266,8 +268,15 @@ def test_the_thread_count_is_the_one_that_the_run_began_with() -> None:
     assert command("train", *QUICK, "train.epochs=1", "--run", "r")[0] == 0
     run = Run.open("r")
     run.files.write_json("environment.json", {**run.environment(), "threads": 2})
-    assert command("resume", "r", "train.epochs=2")[0] == 0
-    assert torch.get_num_threads() == 2
+    before, threads = torch.get_num_threads(), list[int]()
+
+    class Threads(Observer):
+        def epoch(self, epoch: Epoch) -> None:
+            threads.append(torch.get_num_threads())
+
+    resume("r", epochs=2, observers=[Threads()])
+    assert threads == [2]
+    assert torch.get_num_threads() == before  # the caller's number is its own
 
 
 def test_a_better_epoch_than_the_checkpoint_knows_does_not_stay_behind() -> None:
@@ -288,4 +297,4 @@ def test_a_better_epoch_than_the_checkpoint_knows_does_not_stay_behind() -> None
         best.weights_hash()
         == Run.open(copies[places.index((1, 0))]).weights.load(CPU)[0].weights_hash()
     )
-    assert [one["epoch"] for one in stopped.epochs()] == [1]
+    assert [one.number for one in stopped.epochs()] == [1]

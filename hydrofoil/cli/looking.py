@@ -78,7 +78,7 @@ def show(
 ) -> None:
     """Show a set, a recipe or a run: pictures and sizes, layers and costs, learning curves."""
     from hydrofoil.files import write_whole
-    from hydrofoil.observe.progress import DownloadFollower
+    from hydrofoil.observe.console import DownloadProgress
     from hydrofoil.report.show import show as find
 
     if out is not None and out.suffix.lower() != ".png":
@@ -89,7 +89,7 @@ def show(
         print_json(as_json, {"executor": line, "code": text})
         return
     content: dict[str, Any] = {}
-    with DownloadFollower(note) as watcher:
+    with DownloadProgress(note) as watcher:
         found = find(what, overrides or [], data_root, class_name, pixels, watcher)
     for one in found:
         content |= one.content

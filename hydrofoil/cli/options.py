@@ -87,7 +87,7 @@ Track = Annotated[
     option(
         "--track",
         "NAME",
-        "Also tell tensorboard or mlflow; may be given twice.",
+        "Also log to tensorboard or mlflow (repeatable).",
         callback=_check_trackers,
     ),
 ]
@@ -100,12 +100,13 @@ OtherEpochs = Annotated[
 
 Execute = Annotated[
     str | None,
-    option("--execute", "NAME", "Go on with eager, compile, graph or native; default: as begun."),
+    option("--execute", "NAME", "Resume with eager, compile, graph or native; default: as before."),
 ]
 
 
 Prove = Annotated[
-    bool, typer.Option("--prove", help="Only show, in a few steps, that resuming is exact.")
+    bool,
+    typer.Option("--prove", help="Verify on a few steps that resuming is bit-exact."),
 ]
 
 

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
-from PIL.ImageFile import ImageFile
+from PIL.ImageFile import ImageFile, StubImageFile
 
 from hydrofoil.data import image_headers as headers
 from hydrofoil.data import image_pixels as pixels
@@ -110,7 +110,7 @@ def decode(
 def _assembled(job: Job, strips: pixels.Strips) -> Decoded:
     """Convert what a reader found to an upright array."""
     pixels_HWC = pixels.to_pixels(strips, job.shrink, job.done)
-    size = job.size
+    size = job.size if job.scale * job.shrink > 1 else strips.size
     if job.shrink > 1:
         job.done.append(f"averaged over {job.shrink}×{job.shrink} pixels of {size[0]}×{size[1]}")
     if job.orientation in TURNED:
@@ -125,8 +125,11 @@ def _assembled(job: Job, strips: pixels.Strips) -> Decoded:
 
 def _of_pillow(image: Image.Image, label: str) -> Decoded:
     """Convert an image that the caller opened or made with Pillow."""
-    if isinstance(image, ImageFile) and image.tile and image.format in ("EPS", "WMF", "EMF"):
-        raise HydrofoilError(f"{label}: {image.format}: expected an image that no program draws.")
+    drawn = isinstance(image, ImageFile) and image.tile and image.format == "EPS"
+    if drawn or isinstance(image, StubImageFile):
+        raise HydrofoilError(
+            f"{label}: an {image.format} image: expected one that no other program has to draw."
+        )
     frames = int(getattr(image, "n_frames", 1))
     exif = image.info.get("exif", b"")
     job = Job(io.BytesIO(), label, None, frames=frames, size=image.size)

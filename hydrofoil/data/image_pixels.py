@@ -15,7 +15,7 @@ from PIL import Image
 
 from hydrofoil.data.image_headers import DamagedError
 
-STRIP = 1 << 21  # pixels converted at once
+STRIP = 1 << 19  # pixels converted at once
 SAMPLED = 1 << 20  # values looked at for the number of different levels
 # What Pillow's modes become; every other mode becomes RGB.
 SHALLOW = {"L": "L", "LA": "LA", "La": "LA", "RGB": "RGB", "RGBA": "RGBA", "RGBa": "RGBA", "PA": "RGBA"}  # fmt: skip # noqa: E501

@@ -7,14 +7,11 @@ Axes: H rows, W columns, C channels.
 """
 
 import io
-import os
 import re
 import struct
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Lock
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -25,25 +22,23 @@ from PIL.IcoImagePlugin import IcoFile
 from PIL.ImageFile import ImageFile
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
 from PIL.TgaImagePlugin import TgaImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from hydrofoil.data import image_headers as headers
 from hydrofoil.data import image_pixels as pixels
 from hydrofoil.data.image_headers import DamagedError
+from hydrofoil.data.image_pillow import Png, Tiff
 from hydrofoil.errors import HydrofoilError
 
 BUDGET = 600_000_000  # bytes for decoding; Python and torch take as much again
+JPEG_BUDGET = 625_000_000  # a progressive photograph of 200 million pixels takes 622
 MOST_PIXELS = 178_956_970  # of any format but JPEG; Pillow's own limit
 MOST_JPEG_PIXELS = 512_000_000
 DRAFT_ABOVE = 8_000_000  # pixels from which a JPEG is decoded at a reduced scale
 SHRINK_ABOVE = 32_000_000  # pixels from which the others are averaged
 MARGIN = 4  # how many times the caller's width and height are kept then
 Opened = TypeVar("Opened", bound=ImageFile)
-NATIVE = {"F;32BF": "F;32F", "I;32BS": "I;32S", "I;16BS": "I;16S"}  # on little endian machines
-SILENCE = Lock()
 DAMAGED_END = "its end is damaged, its pixels are all there"
 
 
@@ -59,6 +54,7 @@ class Job:
         unit: What the file holds several of: "frames", "pages", "images" or "sizes".
         orientation: As EXIF counts them, 1 to 8.
         size: Width and height stored in the file.
+        scale: What fraction of its size a JPEG is decoded at.
         shrink: Rows and columns to average over.
         done: In words what was done.
     """
@@ -70,6 +66,7 @@ class Job:
     unit: str = "frames"
     orientation: int = 1
     size: tuple[int, int] = (0, 0)
+    scale: int = 1
     shrink: int = 1
     done: list[str] = field(default_factory=list[str])
 
@@ -87,7 +84,7 @@ def admit(job: Job, size: tuple[int, int], cost: float, channels: int = 3) -> No
     count = width * height
     if count < 1:
         raise DamagedError("its header gives it no pixels")
-    if count > SHRINK_ABOVE:
+    if count > SHRINK_ABOVE or count * (cost + channels) > BUDGET:
         job.shrink = _spare(job, 8)
     needed = count * (cost + channels / job.shrink**2)
     if count > MOST_PIXELS or needed > BUDGET:
@@ -119,66 +116,6 @@ def _spare(job: Job, most: int) -> int:
 def _bytes_of(mode: str) -> int:
     """Return the bytes that Pillow holds for each pixel of a mode."""
     return {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}.get(mode, 4)
-
-
-class _Png(PngImageFile):
-    """A PNG whose samples can be unpacked otherwise than Pillow would."""
-
-    def unpack(self, raw: str, mode: str) -> None:
-        """Read the samples by another of Pillow's unpackers, of as many bits a pixel."""
-        self.tile = [tile._replace(args=raw) for tile in self.tile]
-        self._mode = mode or self.mode
-
-
-class _Tiff(TiffImageFile):
-    """A TIFF that is not turned; Pillow would write all of its metadata again for that."""
-
-    def _setup(self) -> None:
-        super()._setup()
-        self._size = self._tile_size
-        if self.tile and self.tile[0].codec_name == "libtiff":
-            # libtiff returns the machine's byte order, which Pillow takes for the file's.
-            self.unpack(NATIVE.get(self.raw_mode(), self.raw_mode()))
-
-    def load(self) -> Any:
-        """Load the pixels without libtiff's messages, which it writes past Python."""
-        with _silent():
-            return super().load()
-
-    def load_end(self) -> None:
-        """Leave out what Pillow does with metadata when pixels are loaded."""
-
-    def raw_mode(self) -> str:
-        """Return the name of the unpacker that Pillow chose."""
-        arguments = self.tile[0].args if self.tile else ""
-        return str(arguments[0]) if isinstance(arguments, tuple) else ""
-
-    def unpack(self, raw: str) -> None:
-        """Read the samples by another of Pillow's unpackers, of as many bits a pixel."""
-        self.tile = [
-            tile._replace(args=(raw, *tile.args[1:]))
-            for tile in self.tile
-            if isinstance(tile.args, tuple)
-        ]
-
-
-@contextmanager
-def _silent() -> Generator[None]:
-    """Let nothing reach the process's standard error, of which there is one for all threads."""
-    with SILENCE:
-        try:
-            kept = os.dup(2)
-        except OSError:  # it is closed
-            yield
-            return
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(nowhere)
-            os.close(kept)
 
 
 def _open(kind: type[Opened], job: Job, bare: Callable[[], bytes] | None = None) -> Opened:
@@ -221,7 +158,7 @@ def png(job: Job) -> pixels.Strips:
 def _png_strips(content: BinaryIO, file: headers.Png) -> pixels.Strips:
     def load(raw: str = "", mode: str = "") -> ImageFile:
         content.seek(0)
-        image = _Png(content)
+        image = Png(content)
         if raw:
             image.unpack(raw, mode)
         image.load()
@@ -251,7 +188,7 @@ def jpeg(job: Job) -> pixels.Strips:
         )
     scale = _spare(job, 8) if file.width * file.height > DRAFT_ABOVE else 1
     cost = 2 * file.samples * file.buffered + 7 / scale**2
-    most = min(MOST_JPEG_PIXELS, int(BUDGET / cost))
+    most = min(MOST_JPEG_PIXELS, int(JPEG_BUDGET / cost))
     if file.width * file.height > most:
         raise too_large(job, most)
 
@@ -263,6 +200,7 @@ def jpeg(job: Job) -> pixels.Strips:
         return image
 
     image = _jpeg_image(job, file, load)
+    job.scale = scale
     if scale > 1:
         job.done.append(f"decoded at 1/{scale} of {file.width}×{file.height}")
     return pixels.shallow_strips(image)
@@ -297,11 +235,11 @@ def gif(job: Job) -> pixels.Strips:
     """Read the first frame of a GIF."""
     job.file.seek(6)
     width, height = struct.unpack("<HH", job.file.read(4))
-    admit(job, (width, height), 4, 4)
+    admit(job, (width, height), 2, 4)
     file = headers.read_gif(job.file)
     job.frames = max(1, file.frames)
     image = _open(GifImageFile, job)
-    admit(job, image.size, 4, 4)  # a frame beyond the canvas widens it
+    admit(job, image.size, 2, 4)  # a frame beyond the canvas widens it
     image.load()
     if not file.complete:
         job.done.append(DAMAGED_END)
@@ -357,7 +295,7 @@ def avif(job: Job) -> pixels.Strips:
         return job.file.read().replace(b"Exif", b"skip")
 
     image = _open(AvifImageFile, job, bare)
-    admit(job, image.size, 20, 4)
+    admit(job, image.size, 18, 4)
     image.load()
     job.frames = getattr(image, "n_frames", 1)
     job.orientation = headers.orientation_of(image.info.get("exif", b""))
@@ -368,7 +306,7 @@ def jpeg_2000(job: Job) -> pixels.Strips:
     """Read a JPEG 2000, a large one at a reduced resolution."""
     image = _open(Jpeg2KImageFile, job)
     channels = len(image.getbands())
-    admit(job, image.size, 8 * channels + _bytes_of(image.mode), channels)
+    admit(job, image.size, 6.5 * channels + _bytes_of(image.mode), channels)
     image.load()
     if image.mode.startswith("I"):
         return pixels.gray_strips(image, "uint16")
@@ -411,11 +349,15 @@ def tiff(job: Job) -> pixels.Strips:
             "Save it as PNG."
         )
 
+    compressed = number[259] != 1
+    rows = headers.tiff_number(job.file, 278, 1 << 31) / headers.tiff_number(job.file, 257, 1)
+    strip = compressed * min(1, rows) * number[277] * bits / 8  # libtiff holds one beside the image
+
     def load(low: bool = False) -> tuple[ImageFile, str]:
-        image = _open(_Tiff, job, lambda: headers.bare_tiff(job.file))
+        image = _open(Tiff, job, lambda: headers.bare_tiff(job.file))
         raw = image.raw_mode()
         pair = raw.startswith(("RGB", "CMYK")) and ";16" in raw
-        admit(job, image.size, _bytes_of(image.mode) * (3 if pair else 2), 4)
+        admit(job, image.size, _bytes_of(image.mode) * (1 + pair) + strip, 4)
         if pair:
             # The native order, N, is little endian where torch runs.
             last = {"B": "L", "L": "B", "N": "B"}[raw[-1]] if low else raw[-1]
@@ -442,7 +384,7 @@ def ppm(job: Job) -> pixels.Strips:
     kind, width, height, top, start = headers.netpbm(job.file)
     channels = 3 if kind in "36F" else 1
     plain = kind in "123"
-    admit(job, (width, height), (60 if plain else 4) * channels, channels)
+    admit(job, (width, height), 60 * channels if plain else 0.1, channels)
     if plain:
         values_HWC = _plain_values(job.file, start, kind, top, (height, width, channels))
         return _ppm_strips((width, height), kind, top, lambda first, end: values_HWC[first:end])
@@ -509,7 +451,7 @@ def heic(job: Job) -> pixels.Strips:
         ) from None
     job.file.seek(0)
     images = pillow_heif.open_heif(job.file)
-    admit(job, images.size, 16, 4)
+    admit(job, images.size, 18, 4)
     job.frames, job.unit = len(images), "images"
     return pixels.shallow_strips(images.to_pillow())
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hydrofoil.display import notebook_html
+
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
@@ -64,6 +66,10 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.pictures_NCHW)
+
+    def _repr_html_(self) -> str:
+        """Show a grid of images in a notebook."""
+        return notebook_html("pictures", self)
 
     @property
     def K(self) -> int:

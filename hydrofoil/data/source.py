@@ -46,14 +46,14 @@ def load(source: str, root: str | Path = "", watcher: Watcher | None = None) -> 
         pictures = found.read(files)
         pictures = pictures.compared(differences(pictures, found, files))
     if pictures.differs:
-        line = f"{name}: {not_published(found, pictures.differs)}"
+        line = f"{name}: {not_published(name, pictures.differs)}"
         (watcher.say if watcher else logging.getLogger("hydrofoil").warning)(line)
     return pictures
 
 
-def not_published(source: Source, differs: str) -> str:
-    """Say that a dataset is not the published one, and how it differs."""
-    return f"not the published {source.title}: {differs}."
+def not_published(name: str, differs: str) -> str:
+    """Say that a dataset is not the published one of its name, and how it differs."""
+    return f"not the published {find_source(name).title}: {differs}."
 
 
 def find_source(name: str) -> Source:
@@ -74,10 +74,21 @@ def source_name(name: str) -> str:
     >>> source_name("Fashion MNIST")
     'fashion-mnist'
     """
-    for known, source in SOURCES.items():
-        if squash(name) in (squash(known), *source.aliases):
-            return known
+    if known := known_as(name):
+        return known
     raise HydrofoilError(f"unknown dataset '{name}'. {nearest(name, SOURCES)}")
+
+
+def known_as(name: str) -> str:
+    """Return a dataset's own name, or an empty string if no dataset has this name."""
+    return next(
+        (
+            known
+            for known, source in SOURCES.items()
+            if squash(name) in (squash(known), *source.aliases)
+        ),
+        "",
+    )
 
 
 def merges_published_test(source: str, merge: bool) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.catalogue import SOURCES
 from hydrofoil.data.published.download import Watcher
-from hydrofoil.data.source import find_source, load
+from hydrofoil.data.source import find_source, known_as, load
 from hydrofoil.data.split import PARTS, draw_split
 from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.models import build
@@ -19,7 +19,6 @@ from hydrofoil.models.summary import summarize
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
 from hydrofoil.report import figures, text
 from hydrofoil.report.curves import learning_curves
-from hydrofoil.report.gather import checked_events, older_or_changed
 from hydrofoil.run.commands import command
 from hydrofoil.run.folder import Run
 
@@ -63,17 +62,19 @@ def show(
         HydrofoilError: Nothing has that name, or it is asked for what it has not.
     """
     of_a_set = bool(class_name) or pixels is not None
-    is_set = what in SOURCES and not overrides
+    dataset = "" if overrides else known_as(what)
     is_recipe = what in shipped_recipes() or what.endswith(".toml") or Path(what).is_file()
-    if of_a_set and what not in SOURCES:
-        raise HydrofoilError(f"--class and --pixels show pictures of a set, and '{what}' is none.")
+    if of_a_set and not known_as(what):
+        raise HydrofoilError(
+            f"--class and --pixels show the images of a dataset, and '{what}' is not one."
+        )
     if class_name and pixels is not None:
         raise HydrofoilError("--class and --pixels: expected one of them.")
     if overrides and not is_recipe:
         raise HydrofoilError(f"'{overrides[0]}' changes a recipe's field, and '{what}' is none.")
-    if is_set and pixels is not None:
-        return [show_pixels(what, data_root, pixels, watcher)]
-    shown = [show_set(what, data_root, class_name, watcher)] if is_set else []
+    if dataset and pixels is not None:
+        return [show_pixels(dataset, data_root, pixels, watcher)]
+    shown = [show_set(dataset, data_root, class_name, watcher)] if dataset else []
     if is_recipe and not of_a_set:
         shown.append(show_recipe(what, overrides))
     if not shown and Path(what).is_dir():
@@ -106,6 +107,7 @@ def show_set(
         "source": name,
         "shape": list(pictures.shape),
         "hash": pictures.hash,
+        "differs": pictures.differs,
         "counts": counts,
         "mean": means,
         "std": deviations,
@@ -184,25 +186,21 @@ def show_run(path: Path) -> Shown:
         HydrofoilError: It is not a run folder, or a broken one.
     """
     run = Run.open(path)
-    checked_events(run)
     epochs, test, recipe = run.epochs(), run.results.test(), run.recipe
-    broken = older_or_changed(run, test) if test else ""
     lines = [text.recipe_lines(recipe), text.split_line(recipe, run.split()), ""]
     lines += [text.epoch_line(epoch, recipe) for epoch in epochs]
     left = recipe.train.epochs - len(epochs)
     if left > 0 and not run.log.imported():
         lines.append(f"{text.plural(left, 'epoch')} to go: {command('resume', path)}")
-    if broken:
-        lines += ["", broken]
-    elif test:
+    if test:
         lines += ["", text.test_lines(test)]
     elif (path / "best.safetensors").exists():
         lines += ["", f"not tested yet: {command('test', path)}"]
     content = {
         "run": str(path),
         "recipe": recipe.model_dump(mode="json"),
-        "epochs": epochs,
-        "test": test,
+        "epochs": [epoch.to_dict() for epoch in epochs],
+        "test": test.to_dict() if test else None,
     }
     png = learning_curves(epochs, f"{path.name}: learning curves") if epochs else b""
     return Shown("\n".join(lines), content, png, run.path / "figures" / "curves.png")

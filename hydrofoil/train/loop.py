@@ -7,52 +7,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, isfinite
-from typing import Any
 
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Scores, Sums
+from hydrofoil.evaluate.result import Epoch
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.recipe.schema import Recipe, Train
 from hydrofoil.timing import Stopwatch
 from hydrofoil.train.executors import Executor, prepare
 from hydrofoil.train.guard import Guard
 from hydrofoil.train.state import State
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training split came to.
-
-    Args:
-        number: Counted from 1.
-        train: Means over the epoch's steps, each at the weights of its moment, dropout on.
-        valid: Means over the validation split at the epoch's end; None: nothing was held out.
-        best: These weights are the best so far by the recipe's `select`.
-        train_seconds: The steps alone; by CUDA events on a GPU.
-        valid_seconds: The validation pass.
-    """
-
-    number: int
-    train: Scores
-    valid: Scores | None
-    best: bool
-    train_seconds: float
-    valid_seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the numbers as they stand in log.jsonl."""
-        return {
-            "event": "epoch",
-            "epoch": self.number,
-            "train": self.train.as_dict(),
-            "valid": self.valid.as_dict() if self.valid else None,
-            "best": self.best,
-            "train_seconds": self.train_seconds,
-            "valid_seconds": self.valid_seconds,
-        }
 
 
 @dataclass(frozen=True)
@@ -126,7 +93,14 @@ def fit(
         _check_finite(number, valid, recipe)
         best = state.finish(model, spec.select, valid)
         guard.begin_epoch()
-        yield Epoch(number, train, valid, best, train_seconds, clock.seconds())
+        yield Epoch(
+            number=number,
+            train=train,
+            valid=valid,
+            best=best,
+            train_seconds=train_seconds,
+            valid_seconds=clock.seconds(),
+        )
 
 
 def _next_stop(done: int, stride: int, spec: Train) -> int:
