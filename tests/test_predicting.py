@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from hydrofoil import Classifier, HydrofoilError, Run, predict
 from hydrofoil.cli.main import main
 from hydrofoil.evaluate.novelty import Novelty, answer_with_features
 from hydrofoil.evaluate.score import logits_of
-from hydrofoil.report.words import findings
+from hydrofoil.report.words import _no_better_than_one_class
 from hydrofoil.ship.inputs import find_images
 from hydrofoil.ship.predict import predict_stream
 
@@ -431,26 +432,19 @@ def test_a_bar_appears_on_a_terminal_and_nothing_of_it_elsewhere() -> None:
 # ── accuracy that is worth nothing ───────────────────────────────────────────────────────────────
 
 
-def result(counts: dict[str, int], correct: int) -> dict[str, Any]:
+def result(counts: dict[str, int], correct: int) -> Any:
     from hydrofoil.evaluate.metrics import wilson
 
     total = sum(counts.values())
-    return {
-        "accuracy": correct / total, "interval": list(wilson(correct, total)), "count": total,
-        "groups": [], "confused": [],
-        "classes": [
-            {"class": name, "count": count, "right": 0, "accuracy": 0.0, "answered": 1}
-            for name, count in counts.items()
-        ],
-        "calibration": {"confidence": 0.5, "mass": {"error": 0.1}, "temperature": None},
-    }  # fmt: skip
+    classes = [SimpleNamespace(name=name, count=count) for name, count in counts.items()]
+    bounds = list(wilson(correct, total))
+    return SimpleNamespace(accuracy=correct / total, interval=bounds, count=total, classes=classes)
 
 
 def test_an_accuracy_that_one_class_alone_would_reach_is_said() -> None:
     counts = {"cat": 800, "dog": 200}
     said = {
-        correct: [line for line in findings(result(counts, correct)) if "largest class" in line]
-        for correct in (790, 805, 900)
+        correct: _no_better_than_one_class(result(counts, correct)) for correct in (790, 805, 900)
     }
     assert said[790] == [
         "The accuracy, 79.00 %, is not above the share of the largest class: always predicting cat "

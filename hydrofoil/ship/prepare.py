@@ -115,7 +115,9 @@ def blankness(gray_HW: Array) -> str:
     return "nearly blank" if min(bright, dark) <= 0.004 * gray_HW.size else ""
 
 
-def unlike_training(gray_HW: Array, made: Statistics | None) -> tuple[str, ...]:
+def unlike_training(
+    gray_HW: Array, made: Statistics | None, way: str = "use --invert"
+) -> tuple[str, ...]:
     """Say that an image is brighter or darker than the training images, and what would help."""
     if made is None:
         return ()
@@ -125,7 +127,7 @@ def unlike_training(gray_HW: Array, made: Statistics | None) -> tuple[str, ...]:
     what = "brighter" if mean > high else "darker"
     found = f"the image is {what} than 99.9% of the training images"
     if low <= 255 - mean <= high or made.bright_on_dark or made.dark_on_light:
-        return (f"{found}: if it is dark on light and they are not, or vice versa, use --invert",)
+        return (f"{found}: if it is dark on light and they are not, or vice versa, {way}",)
     return (f"{found}; --show-input FILE saves what the network sees",)
 
 
@@ -261,7 +263,8 @@ class _Preparing:
                 if drawing and _is_tiny(drawing, image.size):
                     size = f"{_by(drawing.size)} of {_by(image.size)} pixels"
                     notes.append(f"the content is tiny, {size}: crop the image around it")
-        return (*notes, *unlike_training(gray_HW, made))
+        way = "leave out --as-is, or use --invert" if self.how.as_is else "use --invert"
+        return (*notes, *unlike_training(gray_HW, made, way))
 
     def _check_gray(self, gray_HW: Array) -> tuple[str, ...]:
         if blank := blankness(gray_HW):
