@@ -61,7 +61,7 @@ def test_an_ignored_interrupt_stays_ignored_and_sigterm_still_saves(
     ended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As nohup, and & in a script, start a process."""
-    monkeypatch.setattr("hydrofoil.train.guard.CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(guard, "CHECK_SECONDS", 0.0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     steps = Eager.train_steps
 
