@@ -81,6 +81,18 @@ def test_a_run_shows_its_curves_and_its_state(notebook: Any) -> None:
     assert "test accuracy" in run._repr_html_()  # tested since
 
 
+def test_a_test_result_shows_its_accuracy_and_a_row_for_each_class(notebook: Any) -> None:
+    made, folder = notebook
+    shown = html(made.cells[3])
+    result = hf.Run.open(folder / "runs/digits-1").results.test()
+    assert result is not None
+    assert f"({result.correct:,} of 359)" in shown
+    rows = re.findall(r"<tr><td>(\w+)</td>.*?</tr>", shown)
+    assert rows == [one.name for one in result.classes]
+    again = result.model_copy(update={"opened": 3})
+    assert "opened its test split 3 times" in again._repr_html_()
+
+
 def test_ctrl_c_in_a_notebook_names_the_run_and_the_kernel_lives(notebook: Any) -> None:
     made, folder = notebook
     (error,) = [one for one in made.cells[4].outputs if one.output_type == "error"]

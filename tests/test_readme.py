@@ -28,9 +28,10 @@ def commands(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_pages_python_runs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {"__name__": "__main__"}  # a page is read from its top
     for block in blocks(page, "python"):
         # The published sets are stood in for by small made ones, and many epochs by two.
-        exec(compile(block, page.name, "exec"), {"__name__": "__main__"})
+        exec(compile(block, page.name, "exec"), names)
 
 
 def test_the_readmes_commands_run(capsys: pytest.CaptureFixture[str]) -> None:

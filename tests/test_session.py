@@ -169,8 +169,8 @@ def test_given_images_and_split_are_the_ones_that_are_used() -> None:
     split = hf.draw_split(pictures, valid=0.3, test=0.3, seed=9)
     run = hf.train("digits", QUICK, pictures=pictures, split=split)
     assert torch.equal(run.split().train, split.train)
-    train = run.epochs()[0]["train"]
-    assert train["count"] == len(split.train)
+    train = run.epochs()[0].train
+    assert train.count == len(split.train)
     other = hf.draw_split(hf.load("mnist"), valid=0.3)
     with pytest.raises(hf.HydrofoilError, match="not the pictures"):
         hf.train("digits", QUICK, pictures=pictures, split=other, run="b")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
+from hydrofoil.display import notebook_html
 from hydrofoil.evaluate.calibration import Bins
 from hydrofoil.evaluate.metrics import Averages, ClassScores, Scores, Share, wilson
 
@@ -169,6 +170,10 @@ class Examples(Record):
 
 class TestResult(Record):
     """What `test` measured on the test split: the content of test.json."""
+
+    def _repr_html_(self) -> str:
+        """Show the table of the classes in a notebook."""
+        return notebook_html("result", self)
 
     correct: Count
     """Test images that were predicted correctly."""

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.errors import HydrofoilError
+from hydrofoil.evaluate.result import TestResult
 from hydrofoil.report import text
 from hydrofoil.report.charts import tag
 from hydrofoil.report.figures import class_rows
@@ -77,7 +78,33 @@ def run_html(run: Run) -> Markup:
     return _box(tag("b", str(run.path)), *(tag("div", line) for line in lines), *charts)
 
 
-def table_html(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Markup:
+def result_html(test: TestResult) -> Markup:
+    """Show a test's accuracy with its interval, its warnings, and a table of the classes."""
+    head = ["class", "recall", "95% interval", "correct", "count", "precision", "F1"]
+    rows = [
+        [
+            one.name,
+            text.percent(one.recall),
+            f"{100 * one.interval[0]:.1f}–{100 * one.interval[1]:.1f}%" if one.count else "–",
+            f"{one.correct:,}",
+            f"{one.count:,}",
+            text.percent(one.precision),
+            text.percent(one.f1),
+        ]
+        for one in test.classes
+    ]
+    accuracy = (
+        f"test accuracy {text.percent(test.accuracy)} ({test.correct:,} of {test.count:,}), "
+        f"{text.interval(test.interval)}"
+    )
+    notes = [*test.warnings]
+    if test.opened > 1:
+        notes.append(f"This run has opened its test split {test.opened} times.")
+    said = [tag("div", line) for line in notes]
+    return _box(tag("b", accuracy), *said, _table(head, rows))
+
+
+def _table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Markup:
     """Return a table; every cell is escaped."""
     body = [tag("tr", *(tag("td", cell) for cell in row)) for row in rows]
     return tag("table", tag("tr", *(tag("th", cell) for cell in head)), *body)

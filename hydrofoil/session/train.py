@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
@@ -43,7 +42,6 @@ def train(
     data_root: str | Path = "",
     pictures: Pictures | None = None,
     split: Split | None = None,
-    model: nn.Module | None = None,
     observers: Sequence[Observer] = (),
     test: bool = False,
     track: Sequence[str] = (),
@@ -63,7 +61,6 @@ def train(
         data_root: The datasets' folder; default: data.root, HYDROFOIL_DATA or the user's cache.
         pictures: The images, in place of the recipe's dataset.
         split: Which of them train, validate and test; default: drawn as the recipe says.
-        model: A network from normalized images to logits, in place of the recipe's.
         observers: Follow the training, in this order.
         test: Also evaluate the best weights on the test split, which counts as one opening of it.
         track: Trackers: tensorboard, mlflow.
@@ -78,7 +75,7 @@ def train(
     watching = all_observers(observers, track)
     pictures, seconds = read_pictures(resolved, data_root, pictures, default_watcher(watcher))
     split = find_split(resolved, pictures, split, for_test=test)
-    classifier, state = _untrained(resolved, pictures, model, place)
+    classifier, state = _untrained(resolved, pictures, place)
     created = Run.create(Path(run) if run else None, resolved, split, environment(place, command))
     with created.writing(say_for(watcher)), Observers(created, watching) as watched:
         log_data(created, pictures, split, seconds)
@@ -96,9 +93,9 @@ def train(
 
 
 def _untrained(
-    recipe: Recipe, pictures: Pictures, model: nn.Module | None, device: torch.device
+    recipe: Recipe, pictures: Pictures, device: torch.device
 ) -> tuple[Classifier, State]:
-    """Return the recipe's network, or the one given, and set the threads that suit its size."""
+    """Return the recipe's network and its state, and set the threads that suit its size."""
     classifier = build(recipe, pictures.shape, pictures.classes).to(device)
     work = total_multiply_adds(classifier.network, pictures.shape) * recipe.train.batch_size
     pick_threads(work)
