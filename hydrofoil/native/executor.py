@@ -3,13 +3,14 @@
 Weights and optimiser state are copied into the code's layout when a run of steps begins and back
 when it ends, so that checkpoints, and another executor afterwards, find them where torch has them.
 
-Axes: N pictures, C channels, H rows, W columns, K classes, F weights as the code lays them out.
+Axes: N pictures, C channels, H rows, W columns, K classes, S steps, F weights as the code lays
+them out.
 """
 
 import ctypes
 from collections.abc import Iterator
 from time import perf_counter
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,14 @@ from hydrofoil.data.pictures import Pictures
 from hydrofoil.device import available_threads
 from hydrofoil.evaluate.metrics import Metrics, Sums, measure
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.models.layers import dropout_table
 from hydrofoil.native import emit_conv, emit_linear
 from hydrofoil.native.build import build, is_built
 from hydrofoil.native.emit_optimizer import make_rule, numbers
 from hydrofoil.native.plan import WEIGHTED, Conv, Linear, Norm, Unsupported, make_plan, padded
 from hydrofoil.native.program import layout, program
+
+if TYPE_CHECKING:
+    from hydrofoil.train.feed import Feed
 
 CALL_SECONDS = 0.2  # between returns to Python, for Ctrl-C and progress
 TRIAL_SECONDS = 0.01  # of steps, to compare numbers of threads
@@ -94,7 +97,6 @@ class Native:
             is kept up in place.
         pictures: The set, on the CPU.
         batch_size: Pictures per step.
-        seed: Of dropout's masks.
         label_smoothing: As torch's cross-entropy has it.
         threads: How many work at a step; default: the number that a short trial finds fastest. The
             bits do not depend on it.
@@ -114,7 +116,6 @@ class Native:
         pictures: Pictures,
         *,
         batch_size: int,
-        seed: int = 0,
         label_smoothing: float = 0.0,
         threads: int | None = None,
         flags: tuple[str, ...] = (),
@@ -126,7 +127,7 @@ class Native:
             raise ValueError("pictures of another shape or more classes than the model's")
         self.model, self.optimizer, self.pictures = model, optimizer, pictures
         self.plan, self.rule = make_plan(model, batch_size), make_rule(optimizer)
-        self.seed, self.label_smoothing = seed, label_smoothing
+        self.label_smoothing = label_smoothing
         code, began = program(self.plan, self.rule), perf_counter()
         built_before = is_built(code, flags)
         library = build(code, flags)
@@ -154,32 +155,33 @@ class Native:
             self.step_seconds = self._trial(most, 1)
 
     @property
-    def stride(self) -> int:
-        """Steps a call, so that Python is back a few times a second."""
+    def steps_per_call(self) -> int:
+        """Steps per call, so that Python is back a few times a second."""
         return max(1, int(CALL_SECONDS / max(self.step_seconds, 1e-7)))
 
-    def train_steps(self, index_N: Tensor, epoch: int, step: int, sums: Sums) -> None:
-        """Train on the indexed pictures, in order, a batch a step, and add to the sums.
+    def train_steps(self, feed: "Feed", first: int, stop: int, sums: Sums) -> None:
+        """Train on some batches of an epoch, in order, and add to the sums.
 
         Args:
-            index_N: A part of an epoch's order: whole batches, but for the epoch's last.
-            epoch: Counted from 1.
-            step: The number of the first batch in its epoch, counted from 1.
-            sums: Loss and right answers are added, in float64.
+            feed: The epoch's tables, for batches of the size that the code was built for, or one
+                batch of fewer.
+            first: The first step to take, counted from 0.
+            stop: The step to stop before.
+            sums: Loss and correct predictions are added, in float64.
 
         Raises:
             ValueError: An index is outside the set, batch normalisation has a single number to take
                 the mean of, or the optimiser has other terms than the code was built for.
         """
-        index_N = self._checked(index_N)
+        index_N, steps = self._checked(feed.span(first, stop)), stop - first
         _check_parameters(self.model, self.optimizer)
         if make_rule(self.optimizer) != self.rule:
             raise ValueError("the optimiser's terms have changed: prepare an executor anew")
         self._check_norms(len(index_N) % self.plan.batch or self.plan.batch)
-        done_before, steps = self._load(), -(-len(index_N) // self.plan.batch)
+        done_before = self._load()
         began = perf_counter()
-        keys = dropout_table(self.model.network, self.seed, epoch, step, steps)
-        job = self._job(index_N, keys, done_before)
+        keys = feed.draws_SL2[first:stop].contiguous()
+        job = self._job(index_N, keys, feed.rates_S[first:stop], done_before)
         job.loss = sums.loss.item()  # picture by picture: no bit depends on where calls are cut
         self._call(job)
         self.step_seconds = (perf_counter() - began) / steps
@@ -197,9 +199,9 @@ class Native:
         index_N = self._checked(index_N)
         self._load()
         logits_NK = torch.empty(len(index_N), self.plan.logits.channels)
-        part = self.stride * self.plan.batch  # a forward pass takes less than a step
+        part = self.steps_per_call * self.plan.batch  # a forward pass takes less than a step
         for part_N, out_NK in zip(index_N.split(part), logits_NK.split(part), strict=True):
-            job = self._job(part_N, torch.zeros(0), 0)
+            job = self._job(part_N, torch.zeros(0), torch.zeros(0), 0)
             job.logits = out_NK.data_ptr()
             self._call(job)
         return logits_NK
@@ -217,9 +219,11 @@ class Native:
             if isinstance(operation, Norm) and operation.area * last == 1:
                 raise ValueError("Expected more than 1 value per channel when training")
 
-    def _job(self, index_N: Tensor, keys: Tensor, step: int) -> _Job:
+    def _job(self, index_N: Tensor, keys: Tensor, rates_S: Tensor, step: int) -> _Job:
         """Return the work on some batches; the tensors must live until it is done."""
-        rates = torch.tensor(numbers(self.optimizer), dtype=torch.float64)
+        # A row of the optimizer's numbers for each step: the first is the learning rate.
+        rates = torch.tensor(numbers(self.optimizer), dtype=torch.float64).repeat(len(rates_S), 1)
+        rates[:, 0] = rates_S
         slots = [flat.data_ptr() for flat in self._flat_F[1:]]
         job = _Job(
             memory=self._memory.data_ptr(),
@@ -270,7 +274,8 @@ class Native:
     def _trial(self, threads: int, steps: int) -> float:
         """Return the seconds a step that some threads take."""
         index_N = torch.arange(steps * self.plan.batch) % len(self.pictures)
-        job = self._job(index_N, dropout_table(self.model.network, self.seed, 0, 0, steps), 0)
+        keys = torch.zeros(steps, max(self.plan.dropouts, 1), 2, dtype=torch.int32)
+        job = self._job(index_N, keys, torch.zeros(steps), 0)
         job.threads = threads
         began = perf_counter()
         self._call(job)

@@ -68,7 +68,7 @@ typedef struct {
     int64_t count;            /* how many; the last batch may be smaller */
     const uint32_t *keys;     /* for each step and dropout layer: low and high half */
     const float *table;       /* for each channel: the normalised value of each byte */
-    const double *numbers;    /* the optimiser's: see rates() */
+    const double *numbers;    /* five of the optimiser's for each step: see rates() */
     double smoothing;         /* of the labels */
     int64_t step;             /* steps that the optimiser has done before these */
     float *w;                 /* all weights */
@@ -286,7 +286,7 @@ class _Step:
         self._back()
         self._update()
         keys = f"const uint32_t *keys = job->keys + s * {2 * plan.dropouts};"
-        rates = "const Rates r = rates(job->numbers, job->step + s + 1);"
+        rates = "const Rates r = rates(job->numbers + 5 * s, job->step + s + 1);"
         return self._function("step", [rates, *([keys] if plan.dropouts else [])])
 
     def evaluation(self) -> str:
