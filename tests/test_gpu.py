@@ -25,9 +25,10 @@ from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.randomness import uniform_bits
 from hydrofoil.report.explain import explain
 from hydrofoil.timing import Stopwatch
-from hydrofoil.train.graph import Graph
-from hydrofoil.train.step import Eager
+from hydrofoil.train.executors.eager import Eager
+from hydrofoil.train.executors.graph import Graph
 from tests.conftest import REAL_RECIPES
+from tests.feeds import take_steps
 
 pytestmark = [
     pytest.mark.gpu,
@@ -85,7 +86,7 @@ def test_a_step_never_waits_for_the_device(name: str, kind: Any) -> None:
     for step in (1, 2, 3):  # the first prepares what later ones reuse
         torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
         try:
-            executor.train_steps(index_N, 1, step, sums)
+            take_steps(executor, index_N, 1, step, sums)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert sums.read().count == 60
@@ -106,7 +107,7 @@ def test_graphs_take_eagers_steps(name: str, monkeypatch: pytest.MonkeyPatch) ->
         sums = Sums(CUDA)
         for epoch in (1, 2):
             order_N = epoch_order(split.train, 0, epoch)[: 9 * batch - 1].to(CUDA)
-            executor.train_steps(order_N, epoch, 1, sums)
+            take_steps(executor, order_N, epoch, 1, sums)
         losses.append(sums.read().loss)
         assert sums.count == 2 * (9 * batch - 1)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

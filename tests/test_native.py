@@ -24,9 +24,10 @@ from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.evaluate.score import score
 from hydrofoil.native import Native, Unsupported, plan, source
 from hydrofoil.native import build as building
+from hydrofoil.train.executors.eager import Eager
 from hydrofoil.train.optimizers import build_optimizer
-from hydrofoil.train.step import Eager
 from tests.conftest import REAL_RECIPES
+from tests.feeds import take_steps
 from tests.native_cases import CPU, OPTIMIZERS, SANITIZED, classifier, made_pictures
 
 try:
@@ -93,17 +94,17 @@ def check(
     judges = in_float64(model), copy.deepcopy(model)
     sums = Sums(CPU), Sums(CPU), Sums(CPU)
     for judge, total in zip(judges, sums, strict=False):
-        Eager(judge, sgd(judge, lr), pictures, **options).train_steps(index_N, 1, 1, total)
+        take_steps(Eager(judge, sgd(judge, lr), pictures, **options), index_N, 1, 1, total)
     again = copy.deepcopy(model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "ROWS_FROM_BYTES", 0 if rows else 1 << 40)
         native = Native(model, sgd(model, lr), pictures, threads=threads, flags=flags, **options)
-        native.train_steps(index_N, 1, 1, sums[2])
+        take_steps(native, index_N, 1, 1, sums[2])
         other = Native(again, sgd(again, lr), pictures, threads=threads % 3 + 1, flags=flags,
                        **options)  # fmt: skip
         for first in range(0, count, batch):  # a step a call
             part_N = index_N[first : first + batch]
-            other.train_steps(part_N, 1, first // batch + 1, Sums(CPU))
+            take_steps(other, part_N, 1, first // batch + 1, Sums(CPU))
     assert again.weights_hash() == model.weights_hash()
     exact, single, found = (float(s.loss) for s in sums)
     assert (sums[2].count, int(sums[2].right)) == (count, int(sums[1].right))
@@ -298,8 +299,8 @@ def test_optimisers_take_torchs_steps_and_go_on_from_each_others_state(name: str
     eager = Eager(ours, optimizers[0], pictures, batch_size=8)
     reference = Eager(theirs, optimizers[1], pictures, batch_size=8)
     for runs in (native, eager, native):  # the last batch has 4 pictures
-        runs.train_steps(index_N, 1, 1, Sums(CPU))
-        reference.train_steps(index_N, 1, 1, Sums(CPU))
+        take_steps(runs, index_N, 1, 1, Sums(CPU))
+        take_steps(reference, index_N, 1, 1, Sums(CPU))
         compare_states(ours, optimizers[0], theirs, optimizers[1])
 
 
@@ -356,7 +357,7 @@ def test_native_losses_are_eagers_on_every_recipe(name: str) -> None:
     for step in range(1, 201):
         sums = [Sums(CPU) for _ in runs]
         for run, total in zip(runs, sums, strict=True):
-            run.train_steps(order_N[(step - 1) * batch : step * batch], 1, step, total)
+            take_steps(run, order_N[(step - 1) * batch : step * batch], 1, step, total)
         double, single, found = (float(total.loss) for total in sums)
         worst = max(worst, abs(single / double - 1))
         near = NEAR.get(name, {}).get(step, near)
@@ -377,7 +378,7 @@ def test_any_threads_and_any_cuts_give_the_same_bits(name: str) -> None:
         sums = Sums(CPU)
         for first, last in pairwise(cuts):
             part_N = order_N[first * batch : min(last * batch, 12 * batch - 1)]
-            native.train_steps(part_N, 1, first + 1, sums)
+            take_steps(native, part_N, 1, first + 1, sums)
         logits_NK = native.logits(order_N[: batch + 1])
         loss = float(sums.loss) if len(cuts) == 2 else None
         bits.append([*state_bits(model, optimizer), logits_NK.numpy().tobytes(), loss])
@@ -416,7 +417,7 @@ def test_any_threads_give_the_same_bits_on_any_network(many: int) -> None:
                 native = Native(
                     model, made, made_pictures(shape, count), batch_size=batch, threads=threads
                 )
-            native.train_steps(torch.arange(count), 1, 1, Sums(CPU))
+            take_steps(native, torch.arange(count), 1, 1, Sums(CPU))
             bits.append(state_bits(model, made))
         assert all(b == bits[0] for b in bits)
 
@@ -438,7 +439,7 @@ def test_a_single_number_has_no_variance() -> None:
     native = Native(model, sgd(model, 0.1), pictures, batch_size=2)
     for refuses in (native, Eager(model, sgd(model, 0.1), pictures, batch_size=2)):
         with pytest.raises(ValueError, match="more than 1 value per channel"):
-            refuses.train_steps(index_N, 1, 1, Sums(CPU))
+            take_steps(refuses, index_N, 1, 1, Sums(CPU))
     assert len(native.logits(index_N)) == 5
 
 
@@ -524,12 +525,12 @@ def test_a_trial_that_diverges_leaves_nothing_behind() -> None:
     optimizer.param_groups[0]["lr"] = 0.1
     eager = Eager(theirs, sgd(theirs, 0.1), pictures, batch_size=4)
     for run in (native, eager):
-        run.train_steps(torch.arange(8), 1, 1, Sums(CPU))
+        take_steps(run, torch.arange(8), 1, 1, Sums(CPU))
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b)
     optimizer.param_groups[0]["weight_decay"] = 0.1
     with pytest.raises(ValueError, match="terms have changed"):
-        native.train_steps(torch.arange(8), 1, 1, Sums(CPU))
+        take_steps(native, torch.arange(8), 1, 1, Sums(CPU))
 
 
 def test_a_system_that_gives_no_more_threads_is_asked_for_none(
@@ -580,7 +581,7 @@ def test_what_would_be_read_beyond_the_set_is_refused() -> None:
     assert model
     native = Native(model, sgd(model, 0.1), made_pictures((1, 4, 4), 6), batch_size=4)
     for index_N in (torch.tensor([0, 6]), torch.tensor([-1]), torch.tensor([], dtype=torch.int64)):
-        for refuses in (lambda i: native.train_steps(i, 1, 1, Sums(CPU)), native.logits):
+        for refuses in (lambda i: take_steps(native, i, 1, 1, Sums(CPU)), native.logits):
             with pytest.raises(ValueError, match="outside the 6 pictures"):
                 refuses(index_N)
     for pictures in (made_pictures((1, 4, 5), 6), made_pictures((1, 4, 4), 6, classes=5)):
@@ -600,7 +601,7 @@ def test_layers_may_have_any_name() -> None:
         network.add_module(name, layer)
     model, pictures = Classifier(network, (1, 8, 8), list("abcd")), made_pictures((1, 8, 8), 6)
     native = Native(model, sgd(model, 0.1), pictures, batch_size=4)
-    native.train_steps(torch.arange(6), 1, 1, Sums(CPU))
+    take_steps(native, torch.arange(6), 1, 1, Sums(CPU))
     check_evaluation(native, 6)
 
 
@@ -614,7 +615,7 @@ def test_training_is_torchs_loss_to_the_end() -> None:
         before = cross_entropy(
             model(pictures.pictures_NCHW), pictures.labels_N, label_smoothing=0.2
         )
-    native.train_steps(torch.arange(7), 1, 1, sums)
+    take_steps(native, torch.arange(7), 1, 1, sums)
     assert sums.read().loss == pytest.approx(float(before), rel=1e-6)
 
 

@@ -51,9 +51,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a recipe, and keep everything in a run folder."""
-    from hydrofoil.device import pick_device, pick_threads
+    from hydrofoil.device import pick_device, use_threads
     from hydrofoil.models import build
-    from hydrofoil.models.summary import total_multiply_adds
     from hydrofoil.observe.progress import Follower
     from hydrofoil.recipe.read import read_recipe
     from hydrofoil.report import text
@@ -73,14 +72,16 @@ def train(
     if then_test:
         check_testable(recipe, split)
     model = build(recipe, pictures.shape, pictures.classes).to(place)
-    pick_threads(total_multiply_adds(model.network, pictures.shape) * recipe.train.batch_size)
     state = State.fresh(model, recipe)
+    prepared = prepare(model, pictures, split, recipe, state)
+    recipe = prepared.recipe  # executor and threads are resolved: the run repeats itself
+    use_threads(recipe.train.threads)
     run = Run.create(run_folder, recipe, split, environment(place, context.obj))
     say(f"{text.recipe_lines(recipe)}\n{text.split_line(recipe, split)}\nrun: {run.path}")
     with run.writing(), _tracking(run, track) as tracking:
         _log_data(run, pictures, split, data_seconds)
         with _stoppable(run, data_root), Follower(run, say, model, state) as follower:
-            executor = follower.prepared(prepare(model, pictures, split, recipe, state))
+            executor = follower.prepared(prepared)
             for epoch in fit(
                 model, pictures, split, recipe,
                 state=state, executor=executor, watch=tracking.watch(follower.watch),
@@ -107,7 +108,7 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was stopped, from its last checkpoint."""
-    from hydrofoil.device import pick_device, restore_threads, resumed_device
+    from hydrofoil.device import pick_device, resumed_device, use_threads
     from hydrofoil.models import build
     from hydrofoil.observe.progress import Follower
     from hydrofoil.run.folder import Run, command
@@ -125,7 +126,7 @@ def resume(
         recipe, split = run.recipe, run.split()
         began = run.environment()
         place = resumed_device(device, began.get("device"))
-        restore_threads(began.get("threads"))
+        use_threads(recipe.train.threads)
         clock = Stopwatch(CPU)
         pictures = load_pictures(recipe, data_root)
         seconds = clock.seconds()
@@ -167,10 +168,11 @@ def test(
     as_json: Json = False,
 ) -> None:
     """Test a run's kept weights, and draw predictions and the worst mistakes."""
-    from hydrofoil.device import pick_device
+    from hydrofoil.device import pick_device, use_threads
     from hydrofoil.run.folder import Run
 
     run, place = Run.open(run_folder), pick_device(device)
+    use_threads(run.recipe.train.threads)
     with run.writing(), _tracking(run, track):
         pictures = load_pictures(run.recipe, data_root)
         result = _test(run, place, pictures, printer(as_json))
@@ -267,7 +269,8 @@ def _tracking(run: "Run", names: list[str] | None) -> "Tracking":
 
 @contextmanager
 def _stoppable(run: "Run", data_root: str) -> Generator[None]:
-    """On Ctrl-C or SIGTERM, say how to go on, and leave with 130 or 143."""
+    """On Ctrl-C, SIGTERM or a lost GPU, say how to resume, and leave with 130, 143 or 2."""
+    from hydrofoil.device import DeviceError
     from hydrofoil.report import text
     from hydrofoil.run.folder import command
 
@@ -282,6 +285,11 @@ def _stoppable(run: "Run", data_root: str) -> Generator[None]:
             f"Go on with: {go_on}"
         )
         raise typer.Exit(128 + getattr(stopped, "number", 2)) from None
+    except DeviceError as error:
+        raise HydrofoilError(
+            f"{error}.\n"
+            f"Resume on the CPU with: {command('resume', run.path, data_root)} --device cpu"
+        ) from error
 
 
 def _test(

@@ -141,7 +141,10 @@ class Follower:
             self._save()
         else:
             tensors = self.state.tensors(self.model)
-            copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            # On the CPU, so that they can be saved even if a GPU is lost meanwhile.
+            copies = {
+                name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()
+            }
             self.unsaved = copies, self.state.numbers()
         self.say(text.epoch_line(epoch.as_dict(), self.run.recipe))
         self.stopping.check()

@@ -13,7 +13,6 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
@@ -22,6 +21,7 @@ from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.report.text import flat
 from hydrofoil.run.folder import Run
+from hydrofoil.train.feed import count_steps
 from hydrofoil.train.loop import Progress
 
 TELL_SECONDS = 1.0  # between two looks into the log: a look reads all of it
@@ -323,7 +323,7 @@ class Tracking:
     def _prepare(self) -> None:
         """Find where the run's past began, as if it had not paused, and how long an epoch is."""
         pictures = len(self.run.split().train)
-        self.steps = ceil(pictures / self.run.recipe.train.batch_size)
+        self.steps = count_steps(pictures, self.run.recipe.train.batch_size)
         self.at = time.time() - sum(map(_seconds, self.run.events()))
 
     def _begin(self, name: str) -> None:
@@ -347,7 +347,7 @@ class Tracking:
         scalars: list[Scalar] = []
         for event in new:
             self.at = min(self.at + _seconds(event), now)
-            step, values = event_values(event, self.run.recipe, self.steps)
+            step, values = event_values(event, self.steps)
             scalars += [Scalar(name, step, value, self.at) for name, value in values.items()]
         return scalars
 
@@ -376,14 +376,11 @@ def hyperparameters(recipe: Recipe) -> dict[str, bool | float | str]:
     }
 
 
-def event_values(
-    event: Mapping[str, Any], recipe: Recipe, steps: int
-) -> tuple[int, dict[str, float]]:
+def event_values(event: Mapping[str, Any], steps: int) -> tuple[int, dict[str, float]]:
     """Return the step of a log's event, and its numbers by the names that trackers show.
 
     Args:
         event: As it stands in log.jsonl.
-        recipe: Of the run.
         steps: Of an epoch.
     """
     if event.get("event") == "epoch":
@@ -392,7 +389,7 @@ def event_values(
             if event[part]:
                 values[f"loss/{part}"] = event[part]["loss"]
                 values[f"accuracy/{part}"] = event[part]["accuracy"]
-        values["learning_rate"] = recipe.optimizer.lr
+        values["learning_rate"] = event["learning_rate"]
         if event["train_seconds"]:
             values["pictures_per_second"] = event["train"]["count"] / event["train_seconds"]
         return event["epoch"], values

@@ -97,7 +97,7 @@ def _override(document: dict[str, Any], override: str) -> None:
                 f"{dotted}: '{section}' is a field, not a section with fields in it."
             )
     table[field] = value
-    if field == "name" and sections in (["model"], ["optimizer"]):
+    if field == "name" and sections in (["model"], ["optimizer"], ["schedule"]):
         known = [set(m.model_fields) for m in members(sections[0]) if value in tags_of(m)]
         for stray in set(table) - known[0] if known else ():
             del table[stray]

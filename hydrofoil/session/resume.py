@@ -1,31 +1,29 @@
-"""What `resume` does beside training: extend a run, say what differs, prove that resuming is exact.
-
-Axes: N pictures.
-"""
+"""What `resume` does beside training: extend a run, list changes, prove that resuming is exact."""
 
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hydrofoil.data.batches import epoch_order
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
+from hydrofoil.device import exact
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.layers import dropouts
 from hydrofoil.native import Unsupported
 from hydrofoil.native.build import compiler
 from hydrofoil.recipe.read import read_recipe
 from hydrofoil.report.text import plural
 from hydrofoil.run.environment import differences, environment
 from hydrofoil.run.folder import Run, command
-from hydrofoil.train.executors import prepare
+from hydrofoil.train.executors import prepare, threads_of
+from hydrofoil.train.feed import count_steps, make_feed
 from hydrofoil.train.state import State
 
 PROVE_STEPS = 8
@@ -57,8 +55,12 @@ def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
         raise HydrofoilError(f"train.epochs = {epochs}: expected at least {begun}, already begun.")
     if epochs == old:
         return run, []
-    # No recipe has a learning rate that depends on the number of epochs. One that did would have
-    # to be named here: its rates until now are those of the old number.
+    if begun and recipe.schedule.needs_epochs:
+        raise HydrofoilError(
+            f"train.epochs = {epochs}: expected {old}: the {recipe.schedule.name} schedule of this "
+            "run gives every step another learning rate if the number of epochs changes.\n"
+            f"Train again with: {command('train', run.path / 'recipe.toml')} train.epochs={epochs}"
+        )
     by = f" with train.execute={run.executor()}" if run.executor() else ""
     notes = [f"{old} epochs become {epochs}, to the bits of a run that was asked for them{by}"]
     if recipe.train.select == "last" and run.epochs_kept():
@@ -131,21 +133,21 @@ def prove(
     Raises:
         HydrofoilError: An epoch is a single step.
     """
-    recipe, size = run.recipe, run.recipe.train.batch_size
-    steps = ceil(len(split.train) / size)
+    recipe = run.recipe
+    steps = count_steps(len(split.train), recipe.train.batch_size)
     half = min(PROVE_STEPS, steps // 2)
     if not half:
         raise HydrofoilError(
             f"{run.path}: --prove saves between two steps of an epoch, and its epochs have one."
         )
     first, number = min(state.step, steps - 2 * half), state.epoch + 1
-    order_N = epoch_order(split.train, recipe.train.seed, number).to(model.device)
+    feed = make_feed(recipe, split.train, number, len(dropouts(model.network))).to(model.device)
 
     def train(model: Classifier, state: State, start: int) -> None:
         executor = prepare(model, pictures, split, recipe, state, execute=execute).executor
         model.train()
-        part_N = order_N[start * size : (start + half) * size]
-        executor.train_steps(part_N, number, start + 1, state.sums)
+        with exact(model.device, threads_of(recipe, model)):
+            executor.train_steps(feed, start, start + half, state.sums)
         state.step = start + half
 
     train(model, state, first)

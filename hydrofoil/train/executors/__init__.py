@@ -1,36 +1,34 @@
-"""Which executor runs the step: the one a recipe names, or the one whose preparing pays.
+"""Which executor runs the steps: a rule over recipe, device and compiler, never a measurement.
 
-Axes: N pictures, C channels, H rows, W columns.
+Axes: N pictures.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from math import ceil
+from collections.abc import Callable
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.sources import find_source
 from hydrofoil.data.split import Split
+from hydrofoil.device import cuda_problem, exact, first_line, thread_rule
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Metrics, Sums
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.models.layers import key_dropout
+from hydrofoil.models.summary import total_multiply_adds
 from hydrofoil.native import Native, Unsupported, source
-from hydrofoil.native.build import compiler, is_built
+from hydrofoil.native.build import compiler
 from hydrofoil.recipe.schema import Recipe
-from hydrofoil.timing import Stopwatch
-from hydrofoil.train.compiled import Compiled
-from hydrofoil.train.costs import Costs
-from hydrofoil.train.graph import Graph
+from hydrofoil.train.executors.compiled import Compiled
+from hydrofoil.train.executors.eager import Eager
+from hydrofoil.train.executors.graph import Graph, graph_problem
+from hydrofoil.train.feed import Feed
 from hydrofoil.train.optimizers import build_optimizer
 from hydrofoil.train.state import State
-from hydrofoil.train.step import Eager
 
 EXECUTORS: dict[str, Callable[..., "Executor"]] = {
     "eager": Eager,
@@ -38,26 +36,19 @@ EXECUTORS: dict[str, Callable[..., "Executor"]] = {
     "graph": Graph,
     "native": Native,
 }
-# Where one cannot run, the next takes over.
-AFTER = {
+# In which order they are tried: by what the recipe asks for, and for "auto" by the device.
+FALLBACKS = {
     "graph": ("graph", "native", "eager"),
     "native": ("native", "eager"),
     "compile": ("compile", "eager"),
     "eager": ("eager",),
 }
-DOUBTFUL = (
-    40  # times slower than native was never measured but on a machine that was busy just then
-)
-# What preparing is taken to cost before it was measured here, and the share of eager's step that
-# is taken to be saved: the most and the least that were measured (docs/log.md).
-PREPARING = {"native": 2.7, "graph": 3.0}
-SAVED = {"native": 0.6, "graph": 0.5}
-LEAST = 1e-4  # seconds that an eager step takes for each layer with weights, at the very least
-LOADING = 0.3  # of native code that was built before, and the trial of threads
+# torch.compile is not among them: on a CPU it saved nothing of these steps (docs/log.md).
+AUTO = {"cuda": ("graph", "eager"), "cpu": ("native", "eager")}
 
 
 class Executor(Protocol):
-    """What runs a model's steps; the bits of `Eager` are the reference."""
+    """Runs a model's steps; `Eager` is the reference for every bit."""
 
     @property
     def name(self) -> str:
@@ -65,7 +56,7 @@ class Executor(Protocol):
         ...
 
     @property
-    def stride(self) -> int:
+    def steps_per_call(self) -> int:
         """How many steps to ask for in a call, so that Python is back a few times a second."""
         ...
 
@@ -74,8 +65,8 @@ class Executor(Protocol):
         """CPU threads that work at a step."""
         ...
 
-    def train_steps(self, index_N: Tensor, epoch: int, step: int, sums: Sums) -> None:
-        """Train on the indexed pictures, in order, a batch a step, and add to the sums."""
+    def train_steps(self, feed: Feed, first: int, stop: int, sums: Sums) -> None:
+        """Take the steps of an epoch from `first` up to, not including, `stop`; add to the sums."""
         ...
 
     def score(self, index_N: Tensor) -> Metrics:
@@ -84,39 +75,35 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which executors to try, in order, and why.
-
-    Args:
-        names: The first that can be prepared is taken.
-        why: The arithmetic, or who asked.
-        refused: Executors that cannot run this, with the reason.
-    """
-
-    names: tuple[str, ...]
-    why: str
-    refused: dict[str, str] = field(default_factory=dict[str, str])
-
-    @property
-    def line(self) -> str:
-        """The choice in one line."""
-        refused = "".join(f"; {name}: {reason}" for name, reason in self.refused.items())
-        return f"executor: {self.names[0]}, {self.why}{refused}"
-
-
-@dataclass(frozen=True)
 class Prepared:
-    """An executor that is ready, and the line that says which and why.
+    """An executor that is ready, and what it means for the run.
 
     Args:
         executor: Runs the steps.
-        line: Says which it is, and why.
-        seconds: What preparing it took: trials, building, compiling.
+        recipe: The recipe with executor and threads resolved, to be kept with the run.
+        refused: Executors that were tried before it, and why they cannot run here.
+        seconds: How long preparing it took: building, capturing, compiling.
     """
 
     executor: Executor
-    line: str
+    recipe: Recipe
+    refused: dict[str, str]
     seconds: float
+
+    @property
+    def line(self) -> str:
+        """The executor in one line."""
+        threads = self.executor.threads
+        some = (
+            f", {threads} thread{'s' if threads > 1 else ''}"
+            if self.executor.name != "graph"
+            else ""
+        )
+        return f"executor: {self.executor.name}{some}{_reasons(self.refused)}"
+
+
+def _reasons(refused: dict[str, str]) -> str:
+    return "".join(f"; {name} is not available: {why}" for name, why in refused.items())
 
 
 def prepare(
@@ -128,175 +115,101 @@ def prepare(
     *,
     execute: str | None = None,
 ) -> Prepared:
-    """Return the executor for a training: the one that is named, or the one that pays.
+    """Return the executor for a training, ready to run.
 
     Args:
-        model: To be trained where it lies.
-        pictures: The set; copied to the model's device.
-        split: Its training part says how many steps there are.
-        recipe: Says train.execute.
-        state: How far training is; keeps the executor's name, to go on with the same.
-        execute: Asked for instead of what the state was trained by until now, and of train.execute.
+        model: To be trained in place.
+        pictures: The dataset; copied to the model's device.
+        split: Its training part says how large a batch can be.
+        recipe: Gives train.execute and train.threads.
+        state: How far training is; it keeps the executor's name, so that a resumed run uses the
+            same one.
+        execute: Takes precedence over the executor in the state and in the recipe.
+
+    Raises:
+        HydrofoilError: There is no such executor.
     """
-    started = perf_counter()
+    began = perf_counter()
     batch_size = min(recipe.train.batch_size, max(len(split.train), 1))
-    steps = ceil(len(split.train) / batch_size) * (recipe.train.epochs - state.epoch)
-    begun = state.executor
-    asked = execute or begun or recipe.train.execute
-    choice = choose(model, state.optimizer, asked, batch_size, steps)
-    costs = Costs(model, state.optimizer, batch_size)
-    refused = dict(choice.refused)
-    for name in choice.names:
-        began = perf_counter()
+    threads = threads_of(recipe, model)
+    asked = execute or state.executor or recipe.train.execute
+    names, refused = choose(model, state.optimizer, asked, batch_size)
+    for name in names:
         try:
-            executor = EXECUTORS[name](
-                model,
-                state.optimizer,
-                pictures.to(model.device),
-                batch_size=batch_size,
-                seed=recipe.train.seed,
-                label_smoothing=recipe.train.label_smoothing,
-            )
+            with exact(model.device, threads):
+                executor = EXECUTORS[name](
+                    model,
+                    state.optimizer,
+                    pictures.to(model.device),
+                    batch_size=batch_size,
+                    label_smoothing=recipe.train.label_smoothing,
+                )
         except (Unsupported, RuntimeError, OSError) as error:
             if name == "eager":
                 raise
-            refused[name] = [*str(error).strip().splitlines(), type(error).__name__][0][:160]
+            refused[name] = first_line(error)
             continue
-        if isinstance(executor, Native):
-            costs.note(name, executor.step_seconds)
-            if executor.build_seconds:
-                Costs.of_machine().note("building native", executor.build_seconds)
-        elif name != "eager":
-            costs.note(f"preparing {name}", perf_counter() - began)
         state.executor = name
-        why = choice.why if name == choice.names[0] else "takes over"
-        why = "as begun" if begun and not execute and why == "as asked for" else why
-        line = Choice((name,), why, refused).line
-        return Prepared(executor, line, perf_counter() - started)
-    raise AssertionError("eager refuses nothing")
-
-
-def expected(recipe: Recipe, device: torch.device) -> tuple[Choice, str]:
-    """Return what `prepare` would choose for a recipe, and the C that native would run.
-
-    Needs no data: the published counts say how many steps there are. The C is empty where native
-    cannot run the recipe.
-    """
-    found, data = find_source(recipe.data.source), recipe.data
-    pictures = found.counts[0] + (found.counts[1] if data.merge else 0)
-    train = round(pictures * (1 - data.valid - data.test))
-    batch_size = min(recipe.train.batch_size, train)
-    model = build(recipe, found.shape, [""] * found.classes).to(device)
-    optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
-    steps = ceil(train / batch_size) * recipe.train.epochs
-    choice = choose(model, optimizer, recipe.train.execute, batch_size, steps)
-    try:
-        return choice, source(model, optimizer, batch_size)
-    except Unsupported:
-        return choice, ""
+        resolved = recipe.train.model_copy(update={"execute": name, "threads": threads})
+        return Prepared(
+            executor,
+            recipe.model_copy(update={"train": resolved}),
+            refused,
+            perf_counter() - began,
+        )
+    raise AssertionError("eager runs everything")
 
 
 def choose(
-    model: Classifier,
-    optimizer: torch.optim.Optimizer,
-    asked: str,
-    batch_size: int,
-    steps: int,
-) -> Choice:
-    """Return which executors to try for so many steps, and why; prepares nothing.
+    model: Classifier, optimizer: torch.optim.Optimizer, asked: str, batch_size: int
+) -> tuple[list[str], dict[str, str]]:
+    """Return which executors to try, in order, and why others cannot run here.
 
-    With "auto" the steps times what each would save are held against what preparing costs: both as
-    measured here before, or else an eager step is timed now and the rest taken from docs/log.md.
+    The answer depends on the arguments, the device and the compiler alone; nothing is built.
+
+    Raises:
+        HydrofoilError: There is no such executor.
     """
-    if asked not in ("auto", *AFTER):
-        raise HydrofoilError(f"executor '{asked}': expected auto, {', '.join(AFTER)}.")
-    if asked != "auto":
-        wanted = AFTER[asked]
-        refused = _refusals(model, optimizer, batch_size, wanted)
-        names = tuple(name for name in wanted if name not in refused)
-        refused = {name: why for name, why in refused.items() if name == asked}
-        return Choice(names, "as asked for" if names[0] == asked else "takes over", refused)
-    kind = model.device.type
-    # torch.compile is never chosen: on a CPU it was measured to save nothing of these steps.
-    wanted = {"cuda": ("graph",), "cpu": ("native",)}.get(kind, ())
-    refused = _refusals(model, optimizer, batch_size, wanted)
-    candidates = [name for name in wanted if name not in refused]
-    if not candidates:
-        return Choice(("eager",), f"all that runs on {kind}", refused)
-    pays, why = _weigh(candidates[0], model, optimizer, batch_size, steps)
-    return Choice((candidates[0], "eager") if pays else ("eager",), why, refused)
-
-
-def _weigh(
-    name: str, model: Classifier, optimizer: torch.optim.Optimizer, batch_size: int, steps: int
-) -> tuple[bool, str]:
-    """Tell whether preparing an executor pays, with the arithmetic in words."""
-    costs = Costs(model, optimizer, batch_size)
-    cost = costs.get(f"preparing {name}") or PREPARING[name]
-    if name == "native":  # what was built is only loaded; anything else is built like the last
-        cost = LOADING
-        if not is_built(source(model, optimizer, batch_size)):
-            cost += Costs.of_machine().get("building native") or PREPARING[name]
-    eager, measured, known = costs.get("eager"), "", costs.get(name)
-    least = LEAST * len(list(model.network.parameters())) / 2
-    if eager is None and steps * (least - (known or least * (1 - SAVED[name]))) > cost:
-        eager, measured = least, " at least"  # enough to decide
-    if eager is None or (known and eager > DOUBTFUL * known):
-        eager = costs.note("eager", time_eager(model, batch_size))
-    step = min(eager, known or eager * (1 - SAVED[name]))
-    saved = steps * (eager - step)
-    return saved > cost, (
-        f"{steps:,} steps of {_short(1e3 * eager)} ms{measured} by eager, "
-        f"{_short(1e3 * step)} by {name}: "
-        f"{_short(saved)} s to save for {cost:.2g} s of preparing"
-    )
-
-
-def _short(value: float) -> str:
-    """Return a number of three digits, or more where it has more before the point."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def _refusals(
-    model: Classifier, optimizer: torch.optim.Optimizer, batch_size: int, names: Sequence[str]
-) -> dict[str, str]:
-    """Return why some of the executors cannot run here, as far as that can be known beforehand."""
+    if asked not in ("auto", *FALLBACKS):
+        raise HydrofoilError(f"train.execute = '{asked}': expected auto, {', '.join(FALLBACKS)}.")
+    device = model.device
+    wanted = AUTO.get(device.type, ("eager",)) if asked == "auto" else FALLBACKS[asked]
     refused: dict[str, str] = {}
-    if "graph" in names and model.device.type != "cuda":
-        refused["graph"] = "needs a CUDA device"
-    if "native" in names:
+    if device.type == "cpu" and torch.cuda.is_available() and (problem := cuda_problem()):
+        refused["cuda"] = problem
+    if "graph" in wanted and (problem := graph_problem(model, optimizer)):
+        refused["graph"] = problem
+    if "native" in wanted:
         try:
             source(model, optimizer, batch_size)
             compiler()
         except Unsupported as error:
             refused["native"] = str(error)
-    return refused
+    return [name for name in wanted if name not in refused], refused
 
 
-def time_eager(model: Classifier, batch_size: int) -> float:
-    """Return the seconds of an eager step but for its update, on blank pictures.
+def threads_of(recipe: Recipe, model: Classifier) -> int:
+    """Return torch's CPU threads for a recipe: the given number, or by `thread_rule`."""
+    if recipe.train.threads:
+        return recipe.train.threads
+    try:
+        picture = total_multiply_adds(model.network, model.shape)
+    except Exception:  # a network of the user's own, whose layers are not known
+        return thread_rule(None)
+    return thread_rule(picture * recipe.train.batch_size)
 
-    The update is left out because torch's optimisers import its compiler with their first, which
-    takes longer than all of this. Leaves the model as it is; costs a first step and some more,
-    a twentieth of a second's at least.
+
+def expected(recipe: Recipe, device: torch.device) -> tuple[str, str]:
+    """Return the line on the executor that a recipe would get, and the C that native would run.
+
+    Needs no data. The C is empty if native cannot run the recipe.
     """
-    pictures_NCHW = torch.zeros((batch_size, *model.shape), dtype=torch.uint8, device=model.device)
-    labels_N = torch.zeros(batch_size, dtype=torch.int64, device=model.device)
-    parameters = [p for p in model.network.parameters() if p.requires_grad]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    training, best, spent = model.training, float("inf"), 0.0
-    model.train()
-    key_dropout(model.network, 0, 0, 0)
-    while spent < 0.05 or best == float("inf"):
-        clock = Stopwatch(model.device)
-        for _ in range(3):
-            loss = cross_entropy(model(pictures_NCHW), labels_N)
-            torch.autograd.grad(loss, parameters, allow_unused=True)
-        seconds = clock.seconds()
-        if spent:  # the first three choose kernels and make workspaces
-            best = min(best, seconds / 3)
-        spent += seconds
-    model.train(training)
-    for buffer, before in buffers:
-        buffer.copy_(before)
-    return best
+    found = find_source(recipe.data.source)
+    model = build(recipe, found.shape, [""] * found.classes).to(device)
+    optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
+    names, refused = choose(model, optimizer, recipe.train.execute, recipe.train.batch_size)
+    line = f"executor: {names[0]}{_reasons(refused)}"
+    try:
+        return line, source(model, optimizer, recipe.train.batch_size)
+    except Unsupported:
+        return line, ""
