@@ -137,6 +137,7 @@ def _complete(
     """
     import torch
 
+    from hydrofoil.compare.sides import check_executors
     from hydrofoil.report.text import percent
     from hydrofoil.run.folder import Run
 
@@ -149,6 +150,7 @@ def _complete(
             done = _complete_run(context, job, device, data_root)
         except HydrofoilError as error:
             raise HydrofoilError(f"{letter}, {job.path}: {error}") from error
+        check_executors(*sides)
         took = "" if done == "there" else f" in {time.perf_counter() - began:.1f} s"
         accuracy = percent((Run.open(job.path).test() or {}).get("accuracy"))
         seed = job.recipe.train.seed
