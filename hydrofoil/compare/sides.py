@@ -87,7 +87,8 @@ def _executors(job: Job) -> set[str]:
     if not (job.path / "recipe.toml").is_file():
         return set()
     run = Run.open(job.path)
-    return {run.recipe.train.execute, run.executor()} & {"eager", "compile", "graph", "native"}
+    names = {run.recipe.train.execute, run.executor() or "auto"}
+    return names - {"auto"}
 
 
 def check_executors(jobs_a: Sequence[Job], jobs_b: Sequence[Job]) -> None:
