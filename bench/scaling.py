@@ -76,7 +76,7 @@ class Setting:
     def multiply_adds(self) -> int:
         """Return the multiply-adds of a step's forward pass."""
         network = hf.build(self.read(), SHAPE, CLASSES).network
-        return self.batch * sum(layer.multiply_adds for layer in hf.summarise(network, SHAPE))
+        return self.batch * sum(layer.multiply_adds for layer in hf.summarize(network, SHAPE))
 
 
 def settings(axis: str, largest: int = 1_000_000) -> list[Setting]:
@@ -97,7 +97,7 @@ def settings(axis: str, largest: int = 1_000_000) -> list[Setting]:
     }[axis]
     return [
         Setting(str(hidden[0] if axis == "width" else len(hidden)), "mnist-mlp",
-                (f"model.hidden={hidden}",))
+                (f"model.widths={hidden}",))
         for hidden in layers
     ]  # fmt: skip
 

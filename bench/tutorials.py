@@ -55,7 +55,7 @@ from children import (
 
 import hydrofoil
 from hydrofoil import HydrofoilError, build, load, read_recipe
-from hydrofoil.data.sources import data_root, find_source
+from hydrofoil.data.source import data_root, find_source
 from hydrofoil.models.summary import total_multiply_adds
 from hydrofoil.run.environment import environment as versions
 

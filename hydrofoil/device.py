@@ -8,6 +8,7 @@ from collections.abc import Generator
 from functools import cache
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -126,7 +127,16 @@ def is_device_failure(error: BaseException) -> bool:
 
 
 class DeviceError(HydrofoilError):
-    """A GPU failed while it trained; the run can be resumed on another device."""
+    """A GPU failed while it trained; the run can be resumed on another device.
+
+    Args:
+        message: For the user.
+        run: The run, where there is one.
+    """
+
+    def __init__(self, message: str, run: Any = None) -> None:
+        super().__init__(message)
+        self.run = run
 
 
 @contextlib.contextmanager
@@ -205,7 +215,8 @@ def user_cache() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hydrofoil"
     except RuntimeError:  # no home folder
-        return Path(tempfile.gettempdir(), f"hydrofoil-{os.getuid()}")
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        return Path(tempfile.gettempdir(), f"hydrofoil-{user}")
 
 
 def available_threads() -> int:

@@ -25,6 +25,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from hydrofoil.train import step
+from hydrofoil.train.executors import graph
+
 WAITS = {
     "aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero",
     "aten.equal", "aten._unique2", "aten.bincount", "aten.repeat_interleave",
@@ -327,7 +330,7 @@ def emulated() -> Generator[World]:
         for name, value in replaced:
             patch.setattr(torch.cuda, name, value)
         patch.setattr(torch.optim.Optimizer, "_accelerator_graph_capture_health_check", check)
-        patch.setattr("hydrofoil.train.step.on_cuda", lambda _: True)
-        patch.setattr("hydrofoil.train.executors.graph.on_cuda", lambda _: True)
+        patch.setattr(step, "on_cuda", lambda _: True)
+        patch.setattr(graph, "on_cuda", lambda _: True)
         with world:
             yield world

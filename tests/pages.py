@@ -93,15 +93,15 @@ def make_run(
     run = Run.create(path, recipe, split, environment(pick_device("cpu"), command))
     parts = ("train", "valid", "test")
     counts = {part: pictures.counts(getattr(split, part)) for part in parts}
-    run.log({"event": "data", "seconds": 0.25, "counts": counts})
-    run.log({"event": "executor", "name": "eager", "threads": 1, "seconds": 0.125})
+    run.log.append({"event": "data", "seconds": 0.25, "counts": counts})
+    run.log.append({"event": "executor", "name": "eager", "threads": 1, "seconds": 0.125})
     for epoch in fit(model, pictures, split, recipe, state=state):
-        run.log(epoch.as_dict())
+        run.log.append(epoch.as_dict())
         if epoch.best:
-            run.save_best(model, epoch.number)
+            run.weights.save(model, epoch.number)
         if epoch.number == stop_after:
             return run
-    run.log({"event": "trained", "epochs": epochs, "seconds": 999.5})
+    run.log.append({"event": "trained", "epochs": epochs, "seconds": 999.5})
     if tested:
         test_run(run, pictures)
     return run
@@ -110,14 +110,14 @@ def make_run(
 def test_run(run: Run, pictures: Pictures) -> None:
     """Open the test split as `hydrofoil test` does, without its figures."""
     split = run.split()
-    model, epoch = run.load_best(pick_device("cpu"))
+    model, epoch = run.weights.load(pick_device("cpu"))
     answers = answer(model, pictures, split.test)
     valid = answer(model, pictures, split.valid) if len(split.valid) else None
-    result = test_report(answers, valid, model, run.recipe, epoch=epoch, opened=1)
-    run.log({"event": "test", "opened": 1, "accuracy": result["accuracy"], "seconds": 0.5})
-    run.keep_answers(test=answers, valid=valid)
-    run.keep_shown(pictures, shown_pictures(result))
-    run.write_json("test.json", result)
+    result = test_report(answers, valid, model, run.recipe, epoch=epoch, opened=1, differs="")
+    run.log.append({"event": "test", "opened": 1, "accuracy": result["accuracy"], "seconds": 0.5})
+    run.results.save_answers(test=answers, valid=valid)
+    run.results.save_shown(pictures, shown_pictures(result))
+    run.files.write_json("test.json", result)
 
 
 test_run.__test__ = False  # type: ignore[attr-defined]  # a verb, not a test

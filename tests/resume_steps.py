@@ -22,6 +22,7 @@ from torch import nn
 from hydrofoil import Run, models
 from hydrofoil.cli.main import main
 from hydrofoil.models.layers import Dropout
+from hydrofoil.run.checkpoints import Checkpoints
 
 
 def normed(_: object, shape: tuple[int, int, int], classes: int) -> dict[str, nn.Module]:
@@ -62,14 +63,14 @@ def command(*arguments: object) -> tuple[int, str]:
 def kept_at_each_step(run: str, recipe: str, overrides: Sequence[str]) -> list[Path]:
     """Train, saving after each step; return a copy of the run folder as it was at each save."""
     copies: list[Path] = []
-    save = Run.save
+    save = Checkpoints.save
 
-    def save_and_copy(self: Run, *arguments: Any) -> None:
+    def save_and_copy(self: Checkpoints, *arguments: Any) -> None:
         save(self, *arguments)
         copies.append(self.path.with_name(f"{self.path.name}-{len(copies) + 1:03d}"))
         shutil.copytree(self.path, copies[-1])
 
-    with mock.patch.object(Run, "save", save_and_copy):
+    with mock.patch.object(Checkpoints, "save", save_and_copy):
         status, told = command("train", recipe, *overrides, "train.save_steps=1", "--run", run)
     assert status == 0, told
     return copies
@@ -93,7 +94,7 @@ def fingerprint(path: str | Path) -> dict[str, Any]:
         "numbers": {name: value for name, value in numbers.items() if name != "seconds"},
         "log": [
             {name: value for name, value in event.items() if not name.endswith("seconds")}
-            for event in Run.open(path).events()
+            for event in Run.open(path).log.events()
             if event["event"] in ("epoch", "loss")
         ],
     }

@@ -17,7 +17,7 @@ from PIL import Image
 
 from hydrofoil import Run, __version__, read_recipe, shipped_recipes
 from hydrofoil.cli.main import app, main
-from hydrofoil.data.sources import SOURCES
+from hydrofoil.data.published.catalogue import SOURCES
 from tests import published
 from tests.conftest import REAL_RECIPES
 
@@ -183,11 +183,11 @@ def test_training_ends_with_the_next_command_and_keeps_the_whole_run(cli: Cli) -
 
 def test_the_running_loss_is_the_mean_of_the_last_steps(cli: Cli) -> None:
     _, output, _ = cli("train", "digits", QUICK, "train.log_every=10", "--run", "r")
-    events = [event for event in Run.open("r").events() if event["event"] == "loss"]
+    events = [event for event in Run.open("r").log.events() if event["event"] == "loss"]
     assert [event["step"] for event in events] == [10, 20, 30, 40] * 2
     assert f"mean loss of the last 10 steps {events[0]['loss']:.3f}" in output
     _, _, _ = cli("train", "digits", QUICK, "train.log_every=30", "--run", "s")
-    whole = [event for event in Run.open("s").events() if event["event"] == "loss"]
+    whole = [event for event in Run.open("s").log.events() if event["event"] == "loss"]
     assert whole[0]["loss"] == pytest.approx(sum(event["loss"] for event in events[:3]) / 3)
 
 
@@ -231,7 +231,7 @@ def test_predict_answers_for_several_pictures(cli: Cli, run_path: Path) -> None:
     Image.new("L", (8, 8)).save("b.bmp")
     status, output, _ = cli("predict", run_path, "a.png", "b.bmp")
     assert status == 0
-    assert "colour → grey; cut from 60×40 to 40×40 around the middle; resized" in output
+    assert "color → gray; cropped from 60×40 to the central 40×40; resized" in output
     answers = json.loads(cli("predict", run_path, "a.png", "b.bmp", "--json")[1])
     assert [answer["picture"] for answer in answers] == ["a.png", "b.bmp"]
     assert sum(answers[0]["probabilities"].values()) == pytest.approx(1)
@@ -285,11 +285,11 @@ def wrong_inputs() -> dict[str, tuple[tuple[str, ...], list[str]]]:
             ["busy/mine.txt", "a run folder was expected"],
         ),
         "no weights": (("import", "digits", "none.pt"), ["none.pt", "No such file"]),
-        "class of no set": (("show", "mnist-cnn", "--class", "3"), ["'mnist-cnn' is none"]),
+        "class of no set": (("show", "mnist-cnn", "--class", "3"), ["'mnist-cnn' is not one"]),
         "class and pixels": (("show", "mnist", "--class", "3", "--pixels", "1"), ["one of them"]),
         "field of a set": (("show", "cifar10", "data.valid=1"), ["'cifar10' is none"]),
         "out of memory": (
-            ("train", "digits", "model.name=mlp", "model.hidden=[2000000000, 2000000000]"),
+            ("train", "digits", "model.name=mlp", "model.widths=[2000000000, 2000000000]"),
             ["out of memory", "model"],
         ),
         "test of no split": (("train", "digits", "data.test=0", "--test"), ["no test split"]),
@@ -352,7 +352,7 @@ def test_a_picture_that_is_none_is_named(cli: Cli, run_path: Path) -> None:
     Path("p.png").write_text("hello")
     status, output, errors = cli("predict", run_path, "p.png")
     assert (status, output) == (2, "")
-    assert "p.png: not a picture" in errors
+    assert "p.png: not an image" in errors
 
 
 def test_other_pictures_than_the_runs_are_refused(cli: Cli, tmp_path: Path) -> None:
@@ -406,9 +406,9 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(cli: Cli, tmp_path: P
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "Go on with: hydrofoil resume stopped" in errors
+    assert "Resume with: hydrofoil resume stopped" in errors
     assert "Traceback" not in errors
-    done = Run.open("stopped").epochs_kept()
+    done = Run.open("stopped").checkpoints.epoch()
     assert 2 <= done < 60
     assert f"stopped after {done} of 60 epochs" in errors
     assert {p.name for p in Path("stopped").iterdir() if p.name.startswith(".")} <= {".lock"}
@@ -417,7 +417,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(cli: Cli, tmp_path: P
     assert f"{done} of 60 epochs are done" in output
     assert cli("train", *recipe, "--run", "straight")[0] == 0
     stopped, straight = (
-        Run.open(path).load_best(torch.device("cpu")) for path in ("stopped", "straight")
+        Run.open(path).weights.load(torch.device("cpu")) for path in ("stopped", "straight")
     )
     assert stopped[1] == straight[1]
     assert stopped[0].weights_hash() == straight[0].weights_hash()

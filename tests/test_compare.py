@@ -28,7 +28,6 @@ from hydrofoil.compare import statistics
 from hydrofoil.compare.statistics import (
     Answered,
     bootstrap_points,
-    compare,
     mcnemar,
     other_pictures,
     power,
@@ -36,7 +35,8 @@ from hydrofoil.compare.statistics import (
     seeds_needed,
     shown_points,
 )
-from hydrofoil.observe.progress import Follower
+from hydrofoil.compare.verdict import compare
+from hydrofoil.observe.recorder import Recorder
 from hydrofoil.report.comparison import comparison_lines
 from tests.axes import names_held
 
@@ -95,7 +95,7 @@ def alarms(accuracy_A_MS: Floats, accuracy_B_MS: Floats, paired: bool) -> int:
         seed_difference(accuracy_A_S, accuracy_B_S, paired=paired).word
         for accuracy_A_S, accuracy_B_S in zip(accuracy_A_MS, accuracy_B_MS, strict=True)
     ]
-    return len(words) - words.count("not told apart")
+    return len(words) - words.count("no significant difference")
 
 
 @pytest.mark.parametrize("paired", [True, False], ids=["paired", "Welch"])
@@ -252,8 +252,9 @@ def test_what_covers_pictures_too_is_never_narrower_and_may_weaken_the_verdict()
         assert wide is not None
         assert narrow is not None
         assert wide[0] <= narrow[0] + 1e-9 < narrow[1] <= wide[1] + 1e-9
-        says_so = "On other pictures it may be otherwise" in found.verdict.sentence
-        assert says_so == (found.verdict.word != "not told apart" and wide[0] <= 0 <= wide[1])
+        significant = found.verdict.word != "no significant difference"
+        says_so = "This may not hold on other test images" in found.verdict.sentence
+        assert says_so == (significant and wide[0] <= 0 <= wide[1])
         weakened += says_so
     assert 0 < weakened < 200
 
@@ -284,7 +285,7 @@ def answers_SN(S: int, N: int = 50, seed: int = 0, share: float = 0.8) -> Bools:
 
 def test_identical_answers_are_not_told_apart() -> None:
     found = compare(side(answers_SN(4)), side(answers_SN(4)))
-    assert found.verdict.word == "not told apart"
+    assert found.verdict.word == "no significant difference"
     assert found.difference.p == 1
     assert [pair.discordant.p for pair in found.pairs] == [1] * 4
     assert found.bootstrap is found.other_pictures is found.shown_points is None
@@ -292,7 +293,8 @@ def test_identical_answers_are_not_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seeds", "word"), [(2, "not told apart"), (5, "not told apart"), (6, "better")]
+    ("seeds", "word"),
+    [(2, "no significant difference"), (5, "no significant difference"), (6, "better")],
 )
 def test_a_constant_difference_is_judged_by_flipped_signs(seeds: int, word: str) -> None:
     right_A_SN = np.ones((seeds, 50), bool)
@@ -310,11 +312,11 @@ def test_a_single_seed_judges_the_two_models_and_not_the_recipes() -> None:
     right_A_SN = answers_SN(1, 400, share=0.7)
     found = compare(side(right_A_SN), side(right_A_SN | answers_SN(1, 400, 1, 0.2)))
     assert (found.verdict.word, found.verdict.about) == ("better", "models")
-    assert "Telling the recipes apart takes several seeds" in found.verdict.sentence
+    assert "Comparing the recipes takes several seeds" in found.verdict.sentence
     assert found.difference.p is None
     assert found.a.interval is None
     alike = compare(side(right_A_SN), side(right_A_SN))
-    assert alike.verdict.word == "not told apart"
+    assert alike.verdict.word == "no significant difference"
 
 
 def test_other_seeds_are_compared_by_welch() -> None:
@@ -322,7 +324,7 @@ def test_other_seeds_are_compared_by_welch() -> None:
     assert not found.paired
     assert found.difference.method == "Welch's t"
     assert found.pairs == ()
-    assert "other seeds" in comparison_lines(found)
+    assert "different seeds" in comparison_lines(found)
 
 
 def test_other_pictures_are_not_paired() -> None:
@@ -330,9 +332,9 @@ def test_other_pictures_are_not_paired() -> None:
     assert not found.paired
     assert found.difference.method == "Welch's t"
     text = comparison_lines(found)
-    assert "Not compared picture by picture: the two sides were tested on other pictures" in text
+    assert "Not compared image by image: the sides were tested on different images" in text
     single = compare(side(answers_SN(1)), side(answers_SN(1), first=7))
-    assert single.verdict.word == "not told apart"
+    assert single.verdict.word == "no significant difference"
     assert single.mcnemar_median is None
 
 
@@ -342,7 +344,7 @@ def test_welch_without_spread_is_judged_by_permuted_sides() -> None:
     assert found.method == "permutations"
     assert found.p == pytest.approx(2 / 70)
     assert found.word == "worse"
-    assert seed_difference(ones[:3], less[:3], paired=False).word == "not told apart"
+    assert seed_difference(ones[:3], less[:3], paired=False).word == "no significant difference"
     right_SN = np.ones((3, 10), bool)
     less_SN = right_SN & (np.arange(10) > 0)
     verdict = compare(side(right_SN), side(less_SN, range(3, 6))).verdict
@@ -352,15 +354,15 @@ def test_welch_without_spread_is_judged_by_permuted_sides() -> None:
 def test_seeds_are_counted_for_the_difference_that_is_asked_about() -> None:
     a, b = side(answers_SN(5, 1000)), side(answers_SN(5, 1000, seed=1))
     found = compare(a, b, asked_points=0.5)
-    assert found.verdict.word == "not told apart"
+    assert found.verdict.word == "no significant difference"
     assert found.difference.deviation is not None
     needed = TTestPower().solve_power(0.5 / found.difference.deviation, alpha=0.05, power=0.8)
     assert found.verdict.more_seeds == int(np.ceil(needed)) - 5
     assert f"about {found.verdict.more_seeds} more seeds" in found.verdict.sentence
-    assert "would show a difference of 0.5 points" in found.verdict.sentence
+    assert "would detect a difference of 0.5 points" in found.verdict.sentence
     seen = compare(a, b, asked_points=30).verdict
     assert seen.more_seeds == 0
-    assert "would have shown" in seen.sentence
+    assert "would have been detected" in seen.sentence
 
 
 def test_pictures_drawn_by_seed_leave_other_pictures_out() -> None:
@@ -375,7 +377,7 @@ def test_pictures_drawn_by_seed_leave_other_pictures_out() -> None:
     assert drawn.paired
     assert not drawn.fixed_pictures
     assert drawn.other_pictures is None
-    assert "not for other pictures" in comparison_lines(drawn)
+    assert "not new test images" in comparison_lines(drawn)
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
@@ -390,7 +392,7 @@ def test_every_shape_of_comparison_is_told_and_is_json(
     assert content["difference"]["points"] == found.difference.points
     mirrored = compare(b, a).verdict.word
     opposite = {"better": "worse", "worse": "better"}
-    assert mirrored == opposite.get(found.verdict.word, "not told apart")
+    assert mirrored == opposite.get(found.verdict.word, "no significant difference")
 
 
 # ── the verb ─────────────────────────────────────────────────────────────────────────────────────
@@ -399,7 +401,7 @@ SMALL = [
     "digits",
     "digits",
     "model.name=mlp",
-    "model.hidden=[24]",
+    "model.widths=[24]",
     "train.epochs=2",
     "train.execute=eager",
 ]
@@ -445,10 +447,10 @@ def test_two_recipes_are_trained_tested_and_compared(cli: Cli, runs: Path) -> No
     status, output, errors = cli(*SMALL, LESS, "--seeds", "3")
     assert status == 0, errors
     assert "6 of 6: B, seed 2" in output
-    assert output.count(", there\n") == 6
+    assert output.count(", ready\n") == 6
     (kept,) = runs.glob("compare-digits-*-digits-*.json")
     page = kept.with_suffix(".html")
-    assert output.rstrip().endswith(f"kept: {kept}, and as a page: {page}")
+    assert output.rstrip().endswith(f"saved: {kept}, and as a page: {page}")
     assert "Is B better than A?" in page.read_text("utf-8")
     content = json.loads(kept.read_text())
     assert content["differs"] == {"optimizer.lr": [0.02, 0.001]}
@@ -456,10 +458,11 @@ def test_two_recipes_are_trained_tested_and_compared(cli: Cli, runs: Path) -> No
     assert content["paired"]
     for letter, folder in zip("ab", folders(runs), strict=True):
         accuracies = [
-            (Run.open(folder / f"seed-{seed}").test() or {})["accuracy"] for seed in (0, 1, 2)
+            (Run.open(folder / f"seed-{seed}").results.test() or {})["accuracy"]
+            for seed in (0, 1, 2)
         ]
         assert content[letter]["accuracies"] == pytest.approx(accuracies)
-        assert [Run.open(path).times_tested() for path in content[letter]["runs"]] == [1] * 3
+        assert [Run.open(path).log.times_tested() for path in content[letter]["runs"]] == [1] * 3
     assert content["verdict"]["word"] == "worse"
     assert f"verdict: {content['verdict']['sentence']}" in output
     assert json.loads(cli(*SMALL, LESS, "--seeds", "3", "--json")[1]) == content
@@ -474,26 +477,26 @@ def test_names_in_a_comparison_do_not_lie(cli: Cli, runs: Path) -> None:
 def test_an_interrupted_comparison_goes_on_where_it_was(
     cli: Cli, compared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep, epochs = Follower.keep, iter(range(99))
+    keep, epochs = Recorder.epoch, iter(range(99))
 
-    def keep_or_stop(self: Follower, *arguments: Any) -> None:
+    def keep_or_stop(self: Recorder, *arguments: Any) -> None:
         keep(self, *arguments)
         if next(epochs) == 4:  # the third run's first epoch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Follower, "keep", keep_or_stop)
+        patch.setattr(Recorder, "epoch", keep_or_stop)
         status, output, errors = cli(*SMALL, LESS, "--seeds", "3")
     assert status == 130
     assert "stopped after 1 of 2 epochs" in errors
-    assert f"Go on with the comparison: hydrofoil compare {SMALL[0]}" in errors
+    assert f"Continue the comparison with: hydrofoil compare {SMALL[0]}" in errors
     assert "2 of 6: B, seed 0" in output
     status, output, errors = cli(*SMALL, LESS, "--seeds", "3")
     assert status == 0, errors
     done = [
         line.split(", ")[-1].split(" in ")[0] for line in output.splitlines() if " of 6: " in line
     ]
-    assert done == ["there", "there", "resumed", "trained", "trained", "trained"]
+    assert done == ["ready", "ready", "resumed", "trained", "trained", "trained"]
     (kept,) = Path("runs/compare").glob("*.json")
     straight = json.loads((compared / kept.name).read_text())
     assert json.loads(kept.read_text())["difference"] == straight["difference"]
@@ -519,7 +522,7 @@ def test_a_recipe_takes_the_seeds_of_the_runs_that_it_is_compared_with(
     a, _ = folders(runs)
     status, output, errors = cli(f"{a}/seed-[12]", "digits", *fields, LESS)
     assert status == 0, errors
-    assert output.count(", there\n") == 4
+    assert output.count(", ready\n") == 4
 
 
 def test_a_run_without_kept_answers_is_tested_again(cli: Cli, runs: Path) -> None:
@@ -537,7 +540,7 @@ def test_a_run_without_kept_answers_is_tested_again(cli: Cli, runs: Path) -> Non
 
 def test_answers_of_another_test_than_the_result_are_refused(cli: Cli, runs: Path) -> None:
     a, b = folders(runs)
-    Run.open(a / "seed-0").write("answers.npz", (b / "seed-0/answers.npz").read_bytes())
+    Run.open(a / "seed-0").files.write("answers.npz", (b / "seed-0/answers.npz").read_bytes())
     status, _, errors = cli(a, b)
     assert status == 2
     assert "do not agree" in errors
@@ -547,7 +550,7 @@ def test_answers_of_another_test_than_the_result_are_refused(cli: Cli, runs: Pat
 def test_other_test_pictures_are_compared_by_welch(cli: Cli, runs: Path) -> None:
     status, output, errors = cli(*SMALL, LESS, "b.data.test=0.3", "--seeds", "2")
     assert status == 0, errors
-    assert "not paired: the two sides were tested on other pictures" in output
+    assert "not paired: the sides were tested on different images" in output
     assert "Welch's t over seeds" in output
     assert "McNemar" not in output
 
@@ -556,7 +559,7 @@ def test_looking_again_after_more_seeds_is_told(cli: Cli, runs: Path) -> None:
     assert cli(*SMALL, LESS, "--seeds", "2")[0] == 0
     content = json.loads(cli(*SMALL, LESS, "--seeds", "3", "--json")[1])
     assert content["looked"] == [2, 3]
-    assert "looked at after 2 seeds too" in cli(*SMALL, LESS, "--seeds", "3")[1]
+    assert "also compared after 2 seeds" in cli(*SMALL, LESS, "--seeds", "3")[1]
 
 
 def test_a_merged_test_split_is_warned_of(cli: Cli) -> None:
@@ -565,7 +568,7 @@ def test_a_merged_test_split_is_warned_of(cli: Cli) -> None:
     status, output, errors = cli(*recipe, *options)
     assert status == 0, errors
     assert output.count("cannot be compared with anybody else's") == 1
-    assert "Telling the recipes apart takes several seeds" in output
+    assert "Comparing the recipes takes several seeds" in output
 
 
 def wrong_inputs(a: Path, b: Path) -> dict[str, tuple[list[object], list[str]]]:

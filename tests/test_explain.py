@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hydrofoil import Classifier, HydrofoilError, build, grad_cam, occlusion, predict, read_recipe
 from hydrofoil.cli.main import main
 from hydrofoil.evaluate.explain import FeatureMaps, feature_maps, first_filters
-from hydrofoil.report import draw
+from hydrofoil.report import explanations
 from hydrofoil.report.explain import explain
 from tests.axes import names_held
 
@@ -446,18 +446,18 @@ def pixels(png: bytes) -> np.ndarray:
 def test_heat_has_the_colours_of_matplotlibs_map(signed: bool, name: str) -> None:
     heat_HW = torch.linspace(-1 if signed else 0, 1, 41)[None].repeat(2, 1)
     black_CHW = torch.zeros(1, 2, 41, dtype=torch.uint8)
-    shown = pixels(draw.heat_overlay(black_CHW, heat_HW, signed=signed))
+    shown = pixels(explanations.heat_overlay(black_CHW, heat_HW, signed=signed))
     grey = 128 if signed else 0
     colours = matplotlib.colormaps[name](np.linspace(0, 1, 41))[:, :3] * 255
-    expected = draw.HEAT * colours + (1 - draw.HEAT) * grey
+    expected = explanations.HEAT * colours + (1 - explanations.HEAT) * grey
     assert np.abs(shown[0] - expected).max() <= 6
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 9)])
 def test_an_overlay_is_the_picture_at_a_whole_factor(shape: tuple[int, int, int]) -> None:
     picture_CHW, heat_HW = noise(*shape), torch.rand(shape[1:], generator=torch.Generator())
-    small = pixels(draw.heat_overlay(picture_CHW, heat_HW))
-    large = pixels(draw.heat_overlay(picture_CHW, heat_HW, scale=3))
+    small = pixels(explanations.heat_overlay(picture_CHW, heat_HW))
+    large = pixels(explanations.heat_overlay(picture_CHW, heat_HW, scale=3))
     assert small.shape == (*shape[1:], 3)
     assert (large == np.kron(small, np.ones((3, 3, 1), int))).all()
 
@@ -468,7 +468,7 @@ def test_zero_weight_is_grey_and_the_largest_white() -> None:
         model.network.conv1.weight.zero_()
         model.network.conv1.weight[0, 0, 1, 1] = 2
         model.network.conv1.weight[1, 0, 0, 2] = -2
-    shown = pixels(draw.filters(first_filters(model)))
+    shown = pixels(explanations.filters(first_filters(model)))
     side = 21  # 64 / 3 pixels, rounded
     counts = {v: int((shown == v).all(2).sum()) for v in (0, 128)}
     assert counts[128] >= (8 * 9 - 2) * side * side
@@ -480,7 +480,7 @@ def test_a_column_is_one_map_on_its_way_through_the_network() -> None:
     maps_MHW[0], maps_MHW[2] = -9, 1  # the negative one is the strongest until ReLU
     after = FeatureMaps("relu", maps_MHW.relu(), new=False)
     layers = [FeatureMaps("conv", maps_MHW), after, FeatureMaps("conv2", maps_MHW)]
-    rows = draw._MapRows(layers, most=1)._chosen()
+    rows = explanations._MapRows(layers, most=1)._chosen()
     assert [row.tolist() for row in rows] == [[2], [2], [0]]
 
 
@@ -586,8 +586,8 @@ def test_pictures_of_one_name_have_a_figure_each(cli: Cli, runs: Mapping[str, Pa
     [
         ("no run", "there is no such run folder"),
         ("no file", "missing.png: cannot be read: No such file"),
-        ("a second that is none", "text.png: not a picture"),
-        ("no picture", "text.png: not a picture"),
+        ("a second that is none", "text.png: not an image"),
+        ("no picture", "text.png: not an image"),
         ("untrained", "best.safetensors"),
         ("a file for --out", "expected a folder's name"),
     ],

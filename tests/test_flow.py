@@ -21,7 +21,7 @@ def test_digits_end_above_98_percent_with_their_pictures(
         main(["train", "digits", "--test"])
     assert left.value.code == 0, capsys.readouterr().err
     run = Run.open("runs/digits-1")
-    test = run.test()
+    test = run.results.test()
     assert test is not None
     assert test["accuracy"] > 0.98
     assert test["count"] == 359

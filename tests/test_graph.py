@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hydrofoil import Run, State, build, draw_split, fit, load, prepare, read_recipe
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.models.layers import dropouts
+from hydrofoil.run.checkpoints import Checkpoints
 from hydrofoil.train.executors import graph as module
 from hydrofoil.train.executors.eager import Eager
 from hydrofoil.train.executors.graph import Graph, Tables
@@ -268,12 +269,12 @@ def test_an_optimizer_whose_rate_cannot_lie_on_the_device_is_refused() -> None:
 
 # ── runs ─────────────────────────────────────────────────────────────────────────────────────────
 
-RUN = ("digits", "train.execute=graph", "model.name=mlp", "model.hidden=[16]", "train.epochs=4")
+RUN = ("digits", "train.execute=graph", "model.name=mlp", "model.widths=[16]", "train.epochs=4")
 
 
 @contextlib.contextmanager
 def saved_at_the_end_only() -> Generator[None]:
-    with mock.patch("hydrofoil.observe.progress.SAVE_SECONDS", 600.0):
+    with mock.patch("hydrofoil.observe.recorder.SAVE_SECONDS", 600.0):
         yield
 
 
@@ -289,7 +290,7 @@ def test_a_lost_device_costs_no_finished_epoch_and_names_how_to_resume() -> None
     assert "cpu: the device failed: CUDA error: an illegal memory access" in said
     assert "Resume on the CPU with: hydrofoil resume lost --device cpu" in said
     run = Run.open("lost")
-    assert run.epochs_kept() == len(run.epochs()) == 2
+    assert run.checkpoints.epoch() == len(run.epochs()) == 2
     with emulated():
         assert command("resume", "lost")[0] == 0
     assert fingerprint("lost") == fingerprint("whole")
@@ -301,9 +302,9 @@ def test_a_run_by_graph_can_be_proved_and_resumed_inside_an_epoch() -> None:
         assert command("train", *RUN, "--run", "whole", "schedule.name=cosine")[0] == 0
         assert command("resume", "whole", "--prove")[0] == 0
         few = ("schedule.name=cosine", "train.save_steps=10")
-        with mock.patch.object(Run, "save", stopping_save(Run.save)):
+        with mock.patch.object(Checkpoints, "save", stopping_save(Checkpoints.save)):
             assert command("train", *RUN, *few, "--run", "cut")[0] == 130
-        assert Run.open("cut").steps_kept() == 20
+        assert Run.open("cut").checkpoints.step() == 20
         assert command("resume", "cut")[0] == 0
     whole, cut = fingerprint("whole"), fingerprint("cut")
     assert (whole["best"], whole["last"], whole["log"]) == (cut["best"], cut["last"], cut["log"])
@@ -312,7 +313,7 @@ def test_a_run_by_graph_can_be_proved_and_resumed_inside_an_epoch() -> None:
 def stopping_save(save: Any) -> Any:
     calls: list[int] = []
 
-    def saved(self: Run, *arguments: Any) -> None:
+    def saved(self: Checkpoints, *arguments: Any) -> None:
         save(self, *arguments)
         calls.append(1)
         if len(calls) == 2:

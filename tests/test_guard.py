@@ -28,6 +28,7 @@ from hydrofoil import (
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.native import Native
+from hydrofoil.train import guard
 from hydrofoil.train.executors.eager import Eager
 from hydrofoil.train.executors.graph import Graph
 from hydrofoil.train.guard import NotFiniteError
@@ -91,7 +92,7 @@ def test_the_picture_that_overflows_is_in_the_batch_that_is_named(
 ) -> None:
     # Its first gradient makes weights of 1e34, finite, with which its next logits overflow.
     pictures = black_but_one()
-    hot = ("data.mean=[0]", "data.std=[1e-37]", "model.name=mlp", "model.hidden=[]")
+    hot = ("data.mean=[0]", "data.std=[1e-37]", "model.name=mlp", "model.widths=[]")
     error, model, state, split, recipe = failed(kind, pictures, *hot)
     batch = recipe.train.batch_size
     order = epoch_order(split.train, recipe.train.seed, 2).tolist()
@@ -141,10 +142,10 @@ def test_nothing_of_a_step_that_went_wrong_is_saved(execute: str) -> None:
     assert status == 2
     assert "Traceback" not in told
     run = Run.open("r")
-    (event,) = [event for event in run.events() if event["event"] == "not finite"]
-    assert (run.epochs_kept(), run.steps_kept()) == (0, event["step"] - 1)
+    (event,) = [event for event in run.log.events() if event["event"] == "not finite"]
+    assert (run.checkpoints.epoch(), run.checkpoints.step()) == (0, event["step"] - 1)
     assert f"step {event['step']}: the loss is" in told
-    losses = [event["loss"] for event in run.events() if event["event"] == "loss"]
+    losses = [event["loss"] for event in run.log.events() if event["event"] == "loss"]
     assert len(losses) == event["step"] - 1
     text = json.dumps(losses)
     assert "NaN" not in text
@@ -157,10 +158,10 @@ def test_nothing_of_a_step_that_went_wrong_is_saved(execute: str) -> None:
 def test_the_log_has_no_running_loss_of_steps_that_were_undone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hydrofoil.train.guard.CHECK_SECONDS", 60.0)  # so at the epoch's end alone
+    monkeypatch.setattr(guard, "CHECK_SECONDS", 60.0)  # so at the epoch's end alone
     recipe = ("digits", "train.execute=eager", "optimizer.lr=1e30", "train.log_every=1")
     assert command("train", *recipe, "--run", "r")[0] == 2
-    events = Run.open("r").events()
+    events = Run.open("r").log.events()
     (wrong,) = [event for event in events if event["event"] == "not finite"]
     steps = [event["step"] for event in events if event["event"] == "loss"]
     assert steps == list(range(1, wrong["step"]))
@@ -182,10 +183,10 @@ def test_epochs_before_the_one_that_went_wrong_are_kept() -> None:
         status, told = command("train", *recipe, "--run", "s")
     assert status == 2
     assert "epoch 3, step 5: the loss is nan" in told
-    assert Run.open("s").epochs_kept() == 2
+    assert Run.open("s").checkpoints.epoch() == 2
     assert len(Run.open("s").epochs()) == 2
     assert command("resume", "s")[0] == 0
-    ends = [Run.open(name).load_best(torch.device("cpu"))[0].weights_hash() for name in "rs"]
+    ends = [Run.open(name).weights.load(torch.device("cpu"))[0].weights_hash() for name in "rs"]
     assert ends[0] == ends[1]
 
 

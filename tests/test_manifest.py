@@ -19,12 +19,12 @@ READERS: dict[str, Callable[[Run], object]] = {
     "recipe.toml": lambda run: Run.open(run.path),
     "environment.json": lambda run: run.environment(),
     "split.npz": lambda run: run.split(),
-    "log.jsonl": lambda run: run.events(),
-    "best.safetensors": lambda run: run.load_best(CPU),
-    "last.safetensors": lambda run: run.read("last.safetensors"),
-    "previous.safetensors": lambda run: run.read("previous.safetensors"),
-    "test.json": lambda run: run.test(),
-    "figures/confusion.png": lambda run: run.read("figures/confusion.png"),
+    "log.jsonl": lambda run: run.log.events(),
+    "best.safetensors": lambda run: run.weights.load(CPU),
+    "last.safetensors": lambda run: run.files.read("last.safetensors"),
+    "previous.safetensors": lambda run: run.files.read("previous.safetensors"),
+    "test.json": lambda run: run.results.test(),
+    "figures/confusion.png": lambda run: run.files.read("figures/confusion.png"),
     "manifest.json": lambda run: run.environment(),
 }
 
@@ -101,10 +101,10 @@ def test_no_verb_loads_what_was_changed(verb: str, name: str, run: Run) -> None:
         assert status == 0
         assert f"note: {path}: its content is not what was written" in told
         assert "note: going on from previous.safetensors" in told
-        assert Run.open(run.path).epochs_kept() == 3
+        assert Run.open(run.path).checkpoints.epoch() == 3
     if verb == "resume" and name == "best.safetensors":  # it is in the checkpoint, too
         assert status == 0
-        assert Run.open(run.path).load_best(CPU)[1] == 3
+        assert Run.open(run.path).weights.load(CPU)[1] == 3
 
 
 @pytest.mark.parametrize(("verb", "name"), [("show", "log.jsonl"), ("test", "split.npz")])
@@ -124,33 +124,33 @@ def test_a_file_under_another_ones_name_is_refused(run: Run) -> None:
             path.write_bytes(content)
         for path in paths:
             with pytest.raises(HydrofoilError, match=f"{path.name}: its content is not what"):
-                run.read(path.name)
+                run.files.read(path.name)
         for path, content in zip(paths, contents, strict=True):
             path.write_bytes(content)
 
 
 def test_lines_after_the_last_that_is_known_may_be_half_written(run: Run) -> None:
-    before = run.events()
+    before = run.log.events()
     with open(run.path / "log.jsonl", "a") as file:
         file.write('{"event": "loss", "ep')
-    assert run.events() == before
-    run.log({"event": "mine"})
-    assert run.events() == [*before, {"event": "mine"}]
+    assert run.log.events() == before
+    run.log.append({"event": "mine"})
+    assert run.log.events() == [*before, {"event": "mine"}]
 
 
 def test_a_log_that_lost_its_end_is_refused(run: Run) -> None:
     path = run.path / "log.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     with pytest.raises(HydrofoilError, match=r"log\.jsonl: its content is not what was written"):
-        run.events()
+        run.log.events()
     path.unlink()
     with pytest.raises(HydrofoilError, match=r"log\.jsonl: cannot be read"):
-        run.events()
+        run.log.events()
 
 
 def test_a_run_from_before_there_was_a_manifest_opens_and_gets_one(run: Run) -> None:
     (run.path / NAME).unlink()
-    assert run.load_best(CPU)[1] == 3
+    assert run.weights.load(CPU)[1] == 3
     assert command("test", run.path)[0] == 0
     known = Manifest.read(run.path)
     assert known
@@ -215,8 +215,8 @@ def save_epoch(run: Run, model: Classifier, state: State, epoch: int) -> None:
     scores = {"loss": 1.0, "accuracy": 0.5, "right": 1, "count": 2}
     seconds = {"train_seconds": 1.0, "valid_seconds": 0.0}
     line = {"epoch": epoch, "train": scores, "valid": None, "best": True, **seconds}
-    run.log({"event": "epoch", **line})
-    run.save(model, state.tensors(model), state.numbers())
+    run.log.append({"event": "epoch", **line})
+    run.checkpoints.save(model, state.tensors(model), state.numbers())
 
 
 def filled(model: Classifier) -> set[float]:
@@ -241,22 +241,24 @@ def test_a_process_killed_at_any_call_of_a_save_leaves_a_whole_checkpoint(
             except Killed:
                 pass
         again = Run.open(run.path)
-        kept = again.load_best(CPU)[1]
-        assert again.epochs()[-1]["epoch"] == max(kept, again.epochs_kept())  # as `show` reads it
+        kept = again.weights.load(CPU)[1]
+        assert again.epochs()[-1]["epoch"] == max(
+            kept, again.checkpoints.epoch()
+        )  # as `show` reads it
         with again.writing():
             fresh = build(run.recipe, model.shape, model.classes)
             found = State.fresh(fresh, run.recipe)
-            assert again.load_last(fresh, found) == []
+            assert again.checkpoints.load(fresh, found) == []
             epochs_found.append(found.epoch)
             assert filled(fresh) == {float(found.epoch)}
-            best, epoch = again.load_best(CPU)
+            best, epoch = again.weights.load(CPU)
             assert (epoch, filled(best)) == (found.epoch, {float(epoch)})
-            assert [one["epoch"] for one in again.events()] == list(range(1, found.epoch + 1))
+            assert [one["epoch"] for one in again.log.events()] == list(range(1, found.epoch + 1))
             save_epoch(again, fresh, found, found.epoch + 1)
         assert not [path for path in run.path.iterdir() if path.name.startswith(".last")]
-        assert Run.open(run.path).epochs_kept() == found.epoch == epochs_found[-1] + 1
+        assert Run.open(run.path).checkpoints.epoch() == found.epoch == epochs_found[-1] + 1
         for name in ("last.safetensors", "previous.safetensors", "best.safetensors"):
-            Run.open(run.path).read(name)
+            Run.open(run.path).files.read(name)
     assert {2, 3} == set(epochs_found)
     assert epochs_found == sorted(epochs_found)
     assert number > 20
@@ -295,12 +297,12 @@ def test_a_call_that_fails_in_a_save_leaves_a_whole_checkpoint_and_a_sentence(
             fresh = build(run.recipe, model.shape, model.classes)
             found = State.fresh(fresh, run.recipe)
             other = Run.open(run.path)
-            assert other.load_last(fresh, found) == []
+            assert other.checkpoints.load(fresh, found) == []
             assert filled(fresh) == {float(found.epoch)}
             assert found.epoch in ((2, 3) if failed else (3,))
             save_epoch(process, model, state, 4)  # the same process, once there is room
-            assert Run.open(run.path).epochs_kept() == 4
+            assert Run.open(run.path).checkpoints.epoch() == 4
             for name in ("last.safetensors", "previous.safetensors", "best.safetensors"):
-                Run.open(run.path).read(name)
+                Run.open(run.path).files.read(name)
             number += 1
         assert number > 2

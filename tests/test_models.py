@@ -5,14 +5,12 @@ import literal
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torchvision import transforms
 
-from hydrofoil import Classifier, HydrofoilError, Recipe, build, read_recipe, summarise
+from hydrofoil import Classifier, HydrofoilError, Recipe, build, read_recipe, summarize
 from hydrofoil.models import MODELS
-from hydrofoil.models.layers import Dropout, dropouts, output_shape, set_draws
+from hydrofoil.models.layers import Dropout, dropouts, set_draws
 from hydrofoil.models.summary import total_multiply_adds
 from hydrofoil.randomness import key, uniform_bits
 from tests.conftest import REAL_RECIPES
@@ -151,31 +149,8 @@ def test_the_weights_hash_sees_every_parameter() -> None:
     assert built("mnist-cnn").weights_hash() in hashes
 
 
-@settings(max_examples=80)
-@given(
-    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
-    kernel=st.integers(1, 5), stride=st.integers(1, 3), padding=st.integers(0, 2),
-    kind=st.sampled_from(["conv", "max", "avg"]),
-)  # fmt: skip
-def test_output_sizes_are_torchs(
-    size: tuple[int, int], kernel: int, stride: int, padding: int, kind: str
-) -> None:
-    padding = min(padding, kernel // 2)  # torch's own limit for pooling
-    layer = {
-        "conv": lambda: nn.Conv2d(2, 3, kernel, stride, padding),
-        "max": lambda: nn.MaxPool2d(kernel, stride, padding),
-        "avg": lambda: nn.AvgPool2d(kernel, stride, padding),
-    }[kind]()
-    ours = output_shape(layer, (2, *size))
-    if min(ours) < 1:
-        with pytest.raises(RuntimeError):
-            layer(torch.zeros(1, 2, *size))
-    else:
-        assert tuple(layer(torch.zeros(1, 2, *size)).shape[1:]) == ours
-
-
 def test_arithmetic_with_a_rest_is_shown_rounded_down() -> None:
-    lines = summarise(build(recipe_with("cnn3"), (1, 28, 28), CLASSES).network, (1, 28, 28))
+    lines = summarize(build(recipe_with("cnn3"), (1, 28, 28), CLASSES).network, (1, 28, 28))
     (pool,) = [line for line in lines if line.name == "pool3"]
     assert pool.arithmetic == "⌊(7 - 2 + 2·0) / 2⌋ + 1 = 3"
 
@@ -184,7 +159,7 @@ def test_arithmetic_with_a_rest_is_shown_rounded_down() -> None:
 def test_the_summary_agrees_with_what_runs(name: str) -> None:
     model = built(name).eval()
     activation = torch.zeros(1, *model.shape)
-    lines = summarise(model.network, model.shape)
+    lines = summarize(model.network, model.shape)
     for layer, line in zip(model.network, lines, strict=True):
         activation = layer(activation)
         assert tuple(activation.shape[1:]) == line.output
@@ -201,7 +176,7 @@ def test_the_summary_agrees_with_what_runs(name: str) -> None:
 
 
 def test_lenets_published_sizes() -> None:
-    lines = {line.name: line for line in summarise(built("cifar10-lenet").network, (3, 32, 32))}
+    lines = {line.name: line for line in summarize(built("cifar10-lenet").network, (3, 32, 32))}
     assert lines["conv1"].parameters == 456
     assert lines["conv1"].multiply_adds == 28 * 28 * 6 * 3 * 25
     assert lines["fc1"].output == (120,)
@@ -236,12 +211,10 @@ def test_masks_are_uniform_and_independent_of_their_neighbours() -> None:
 def test_dropout_without_a_draw_is_an_error() -> None:
     model = built("cifar10-cnn3").train()
     pictures_NCHW = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
-    with pytest.raises(HydrofoilError, match="dropout: in training mode without a draw"):
-        model(pictures_NCHW)
     layers = dropouts(model.network)
     set_draws(layers, torch.zeros(len(layers), 2, dtype=torch.int32))
     model(pictures_NCHW)
     set_draws(layers, None)
-    with pytest.raises(HydrofoilError, match="without a draw"):
+    with pytest.raises(HydrofoilError, match="dropout: in training mode without a draw"):
         model(pictures_NCHW)
     model.eval()(pictures_NCHW)

@@ -8,7 +8,7 @@ import pytest
 
 from hydrofoil import shipped_recipes
 from hydrofoil.cli.main import app, main
-from hydrofoil.data.sources import SOURCES
+from hydrofoil.data.published.catalogue import SOURCES
 from hydrofoil.report.text import field_lines
 
 ROOT = Path(__file__).parents[1]

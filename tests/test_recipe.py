@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hydrofoil import HydrofoilError, read_recipe, shipped_recipes
 from hydrofoil.recipe import schema
 from hydrofoil.recipe.read import recipe_text
+from hydrofoil.recipe.schema import LeNet
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -70,7 +71,7 @@ def test_overrides_reach_any_field_by_its_dotted_name() -> None:
 
 def test_another_model_or_optimiser_leaves_the_files_other_fields_behind() -> None:
     recipe = read_recipe("cifar10-cnn3", ["optimizer.name=adam", "model.name=lenet"])
-    assert recipe.model.model_dump() == {"name": "lenet"}
+    assert recipe.model == LeNet(name="lenet")
     assert recipe.optimizer.lr == 0.01  # both have one, so the file's stands
     assert not hasattr(recipe.optimizer, "momentum")
     with pytest.raises(HydrofoilError, match=r"model\.dropout: no such field"):
@@ -97,7 +98,7 @@ MISTAKES = {
     "train.select=best": ['train.select = "best"', "'valid.loss'"],
     "train.select=valid.loss": ["data.valid = 0", "Set train.select=last"],
     "model.name=cnnn": ["model.name = 'cnnn'", "Did you mean 'cnn'?"],
-    "model.dropout=0.1": ["model.dropout: no such field", "Known: name"],
+    "model.dropout=0.1": ["model.dropout: no such field", "Known: activation, hidden"],
     "model=3": ["model = 3", "expected a section"],
     "optimizer.name=sdg": ["optimizer.name = 'sdg'", "Did you mean 'sgd'?"],
     "optimizer.lr=-0.1": ["optimizer.lr = -0.1", "expected greater than 0"],

@@ -14,7 +14,8 @@ import pytest
 import hydrofoil
 from hydrofoil import HydrofoilError, Run, pick_device
 from hydrofoil.cli.main import main
-from hydrofoil.compare.statistics import Answered, compare
+from hydrofoil.compare.statistics import Answered
+from hydrofoil.compare.verdict import compare
 from hydrofoil.report import words
 from hydrofoil.report.page import comparison_page, run_page, runs_page
 from hydrofoil.report.schema import wrong_in_log, wrong_in_test
@@ -97,13 +98,13 @@ def test_the_page_follows_whatever_test_json_says(copied: Path) -> None:
             return [other(inner) for inner in value]
         return value * 0.73 if isinstance(value, float) else value
 
-    run.write_json("test.json", other(test))
+    run.files.write_json("test.json", other(test))
     assert check_figures(read(run_page(copied)), other(test))
 
 
 def test_the_curves_table_is_the_log(tested: Path) -> None:
     run = Run.open(tested)
-    _, kept = run.load_best(pick_device("cpu"))
+    _, kept = run.weights.load(pick_device("cpu"))
     page = read(run_page(tested))
     (table,) = section(page, "curves").all("table")
     for row, epoch in zip(table.rows(), run.epochs(), strict=True):
@@ -251,7 +252,7 @@ def changed(content: Any, path: str, value: Any) -> Any:
 
 def test_no_figure_may_be_of_another_kind(tested: Path) -> None:
     test = json.loads((tested / "test.json").read_text())
-    events = Run.open(tested).events()
+    events = Run.open(tested).log.events()
     assert not wrong_in_test(test)
     assert not wrong_in_log(events)
     shown = [p for p in leaves(test) if not re.search(r"right_of|top_5", p)]
@@ -275,7 +276,7 @@ def test_no_figure_may_be_of_another_kind(tested: Path) -> None:
 )  # fmt: skip
 def test_a_test_that_was_changed_by_hand_gets_a_page(copied: Path, path: str, value: Any) -> None:
     test = json.loads((copied / "test.json").read_text())
-    Run.open(copied).write_json("test.json", changed(test, path, value))
+    Run.open(copied).files.write_json("test.json", changed(test, path, value))
     page = check_harmless(run_page(copied))
     if value != "no such class":
         assert f"or changed: {path.split('.')[0]}" in page.text
@@ -283,7 +284,7 @@ def test_a_test_that_was_changed_by_hand_gets_a_page(copied: Path, path: str, va
 
 
 def test_a_log_that_was_changed_by_hand_gets_a_page(copied: Path) -> None:
-    events = Run.open(copied).events()
+    events = Run.open(copied).log.events()
     (copied / "manifest.json").unlink()
     for value in ("x", None, {}, -1):
         lines = [json.dumps(changed(event, "seconds", value)) for event in events]
@@ -309,16 +310,16 @@ def test_a_validation_split_that_chose_nothing_is_not_said_to(tmp_path: Path) ->
 
 def test_a_training_that_broke_is_not_told_to_go_on(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", epochs=5, stop_after=2)
-    run.log({"event": "not finite", "epoch": 3, "step": 17, "pictures": [1, 2]})
+    run.log.append({"event": "not finite", "epoch": 3, "step": 17, "pictures": [1, 2]})
     text = read(run_page(run.path)).text
     assert "It stopped in epoch 3 at step 17, where a loss or gradient was not finite" in text
     assert "hydrofoil resume" not in text
-    run.log({"event": "stopped", "signal": "SIGINT", "epoch": 3, "step": 4})
+    run.log.append({"event": "stopped", "signal": "SIGINT", "epoch": 3, "step": 4})
     assert "hydrofoil resume" in read(run_page(run.path)).text
 
 
 def test_imported_weights_may_know_the_test_pictures(copied: Path) -> None:
-    Run.open(copied).log({"event": "imported", "weights": "0" * 64})
+    Run.open(copied).log.append({"event": "imported", "weights": "0" * 64})
     assert "whether they were trained on pictures of this test" in read(run_page(copied)).text
 
 
@@ -340,7 +341,7 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
 def test_a_test_of_other_weights_is_told(copied: Path) -> None:
     run = Run.open(copied)
     test = json.loads((copied / "test.json").read_text())
-    run.write_json("test.json", test | {"weights": "0" * 64})
+    run.files.write_json("test.json", test | {"weights": "0" * 64})
     assert "The test is of other weights" in read(run_page(copied)).text
 
 

@@ -16,8 +16,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from hydrofoil import HydrofoilError, Run, State, build, load
+from hydrofoil import Epoch, HydrofoilError, Observer, Run, State, build, load, resume
 from hydrofoil.device import resumed_device
+from hydrofoil.run.checkpoints import Checkpoints
 from tests.conftest import REAL_RECIPES
 from tests.resume_steps import command, fingerprint, kept_at_each_step, model, resumed
 
@@ -56,7 +57,9 @@ def check_resuming(name: str, execute: str, only: set[tuple[int, int]] | None = 
         copies = kept_at_each_step("saved", recipe, overrides)
     expected = json.loads(json.dumps(fingerprint("straight")))
     assert json.loads(json.dumps(fingerprint("saved"))) == expected  # saving changes nothing
-    at = {(run.epochs_kept(), run.steps_kept()): run.path for run in map(Run.open, copies)}
+    at = {
+        (run.checkpoints.epoch(), run.checkpoints.step()): run.path for run in map(Run.open, copies)
+    }
     assert len(at) == len(copies) >= 8
     wanted = {place: path for place, path in at.items() if only is None or place in only}
     ends = in_a_fresh_process(kind, list(wanted.values()))
@@ -86,15 +89,17 @@ FRESH: dict[str, Any] = {
 def test_a_checkpoint_without_any_one_of_its_items_ends_otherwise() -> None:
     # Native steps, though the recipe says eager; in epoch 3, while epoch 2 stays the best.
     overrides = ["train.epochs=3", "train.log_every=2", "data.valid=0.2", "train.save_steps=1",
-                 "train.batch_size=100", "model.name=mlp", "model.hidden=[12]",
+                 "train.batch_size=100", "model.name=mlp", "model.widths=[12]",
                  "train.select=valid.loss", "optimizer.name=adam", "optimizer.lr=0.3",
                  "optimizer.betas=[0.99,0.9]"]  # fmt: skip
     with model("plain"):
         copies = kept_at_each_step("r", "digits", [*overrides, "train.execute=native"])
-        places = [(run.epochs_kept(), run.steps_kept()) for run in map(Run.open, copies)]
+        places = [
+            (run.checkpoints.epoch(), run.checkpoints.step()) for run in map(Run.open, copies)
+        ]
         stopped = Run.open(copies[places.index((2, 3))])
         text = stopped.recipe.toml().replace('execute = "native"', 'execute = "eager"')
-        stopped.write("recipe.toml", text.encode())
+        stopped.files.write("recipe.toml", text.encode())
         (stopped.path / "previous.safetensors").unlink()
         with safe_open(stopped.path / "last.safetensors", framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -108,7 +113,7 @@ def test_a_checkpoint_without_any_one_of_its_items_ends_otherwise() -> None:
             few = {name: FRESH[name] if name == dropped else numbers[name] for name in numbers}
             lame = Run.open(shutil.copytree(stopped.path, f"without-{dropped.replace('/', '-')}"))
             metadata = {"numbers": json.dumps(few), "recipe": lame.recipe.hash()}
-            lame.write("last.safetensors", save(some, metadata))
+            lame.files.write("last.safetensors", save(some, metadata))
             got = resumed(lame.path)
             seconds = lame.epochs()[-1]["train_seconds"] if "log" in got else 0
             return got, seconds > 1000
@@ -134,7 +139,7 @@ def test_a_finished_run_can_be_extended_to_the_bits_of_one_that_was_asked_for_as
     assert "note: test.json is of the weights kept until now\n" in told
     run = Run.open("r")
     assert run.recipe == Run.open("whole").recipe
-    (event,) = [event for event in run.events() if event["event"] == "extended"]
+    (event,) = [event for event in run.log.events() if event["event"] == "extended"]
     assert event["epochs"] == [2, 4]
     assert fingerprint("r") == fingerprint("whole")
     again, told = command("resume", "r", "train.epochs=4")
@@ -170,8 +175,8 @@ def test_resuming_is_proved_without_changing_the_run(execute: str) -> None:
     before = fingerprint("r")
     status, told = command("resume", "r", "--prove")
     assert status == 0
-    assert f"epoch 3, steps 1 to 16 by {execute}: straight on, and saved after step 8" in told
-    assert "the same bits in 36 tensors" in told  # 6 layers' weights and biases, best, momentum
+    assert f"epoch 3, steps 1 to 16 by {execute}, without a break and from a checkpoint" in told
+    assert "bit-identical: 36 tensors" in told  # 6 layers' weights and biases, best, momentum
     assert fingerprint("r") == before
 
 
@@ -192,14 +197,14 @@ def test_a_proof_looks_at_what_saving_forgets(item: str, monkeypatch: pytest.Mon
     """What is neither saved nor asked for by the saving side still has to be the same."""
     more = ("train.epochs=2", "train.save_steps=1", "train.log_every=1")
     with pytest.MonkeyPatch.context() as patch:
-        save = Run.save
+        save = Checkpoints.save
 
-        def stopped(self: Run, model: Any, tensors: Any, numbers: dict[str, Any]) -> None:
+        def stopped(self: Checkpoints, model: Any, tensors: Any, numbers: dict[str, Any]) -> None:
             save(self, model, tensors, numbers)
             if (numbers["epoch"], numbers["step"]) == (1, 5):
                 raise HydrofoilError("enough")
 
-        patch.setattr(Run, "save", stopped)
+        patch.setattr(Checkpoints, "save", stopped)
         assert command("train", *QUICK, *more, "--run", "r")[0] == 2
     tensors, numbers = State.tensors, State.numbers
     name = next((n for n in load_file("r/last.safetensors") if n.startswith(item)), item)
@@ -229,9 +234,9 @@ def test_a_run_killed_before_its_first_save_goes_on_with_the_executor_that_began
     for name in ("best", "last"):
         (run.path / f"{name}.safetensors").unlink()
     began = [{"event": "executor", "name": "native"}]  # whatever auto chose, and would choose now
-    run.write("log.jsonl", b"".join(json.dumps(event).encode() + b"\n" for event in began))
+    run.files.write("log.jsonl", b"".join(json.dumps(event).encode() + b"\n" for event in began))
     assert command("resume", "r")[0] == 0
-    names = [event["name"] for event in run.events() if event["event"] == "executor"]
+    names = [event["name"] for event in run.log.events() if event["event"] == "executor"]
     assert names == ["native", "native"]
 
 
@@ -250,7 +255,7 @@ def test_a_run_goes_on_where_it_began_and_not_on_what_auto_would_take(
 def test_what_differs_from_when_the_run_began_is_named() -> None:
     assert command("train", *QUICK, "train.epochs=1", "--run", "r")[0] == 0
     run = Run.open("r")
-    run.write_json("environment.json", {**run.environment(), "torch": "1.0", "cpu": "8086"})
+    run.files.write_json("environment.json", {**run.environment(), "torch": "1.0", "cpu": "8086"})
     status, told = command("resume", "r")
     assert status == 0
     assert f"note: torch was 1.0 and is {torch.__version__}: the end may have other bits" in told
@@ -260,27 +265,33 @@ def test_what_differs_from_when_the_run_began_is_named() -> None:
 
 def test_the_thread_count_is_the_one_that_the_run_began_with() -> None:
     assert command("train", *QUICK, "train.epochs=1", "train.threads=2", "--run", "r")[0] == 0
-    torch.set_num_threads(1)
-    assert command("resume", "r", "train.epochs=2")[0] == 0
-    assert torch.get_num_threads() == 2
+    before, threads = torch.get_num_threads(), list[int]()
+
+    class Threads(Observer):
+        def epoch(self, epoch: Epoch) -> None:
+            threads.append(torch.get_num_threads())
+
+    resume("r", epochs=2, observers=[Threads()])
+    assert threads == [2]
+    assert torch.get_num_threads() == before  # the caller's number is its own
 
 
 def test_a_better_epoch_than_the_checkpoint_knows_does_not_stay_behind() -> None:
     """As after a kill between best.safetensors and the checkpoint; other bits may not repeat it."""
     overrides = ["train.execute=eager", "train.epochs=2", "train.batch_size=300"]
     copies = kept_at_each_step("r", "digits", overrides)
-    places = [(run.epochs_kept(), run.steps_kept()) for run in map(Run.open, copies)]
+    places = [(run.checkpoints.epoch(), run.checkpoints.step()) for run in map(Run.open, copies)]
     stopped = Run.open(copies[places.index((1, 2))])
-    stopped.write("best.safetensors", Path("r/best.safetensors").read_bytes())
-    assert stopped.load_best(CPU)[1] == 2
+    stopped.files.write("best.safetensors", Path("r/best.safetensors").read_bytes())
+    assert stopped.weights.load(CPU)[1] == 2
     pictures = load("digits")
     model = build(stopped.recipe, pictures.shape, pictures.classes)
     state = State.fresh(model, stopped.recipe)
-    stopped.load_last(model, state)
-    best, epoch = stopped.load_best(CPU)
+    stopped.checkpoints.load(model, state)
+    best, epoch = stopped.weights.load(CPU)
     assert epoch == state.best_epoch == 1
     assert (
         best.weights_hash()
-        == Run.open(copies[places.index((1, 0))]).load_best(CPU)[0].weights_hash()
+        == Run.open(copies[places.index((1, 0))]).weights.load(CPU)[0].weights_hash()
     )
     assert [one["epoch"] for one in stopped.epochs()] == [1]

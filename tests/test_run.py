@@ -36,7 +36,7 @@ def as_older_versions_left_it(run: Run) -> Run:
 def saved(run: Run) -> Any:
     pictures = load("digits")
     model = build(run.recipe, pictures.shape, pictures.classes)
-    run.save_best(model, epoch=2)
+    run.weights.save(model, epoch=2)
     return model
 
 
@@ -46,7 +46,7 @@ def test_a_new_run_takes_the_next_free_number_and_reads_back(run: Run) -> None:
     assert again.recipe == run.recipe
     assert again.environment()["torch"] == torch.__version__
     assert again.environment()["command"] == ["hydrofoil", "train", "digits"]
-    assert again.test() is None
+    assert again.results.test() is None
     assert again.epochs() == []
     second = Run.create(None, run.recipe, run.split(), {})
     assert second.path == Path("runs/digits-2")
@@ -90,14 +90,14 @@ def test_best_holds_exactly_the_networks_parameters_and_what_using_them_takes(ru
     assert json.loads(metadata["model"])["name"] == run.recipe.model.name
     assert (json.loads(metadata["mean"]), json.loads(metadata["std"])) == ([0.3], [0.38])
     assert metadata["recipe"] == run.recipe.hash()
-    again, epoch = run.load_best(CPU)
+    again, epoch = run.weights.load(CPU)
     assert epoch == 2
     assert again.weights_hash() == model.weights_hash()
 
 
 def test_before_the_first_epoch_there_are_no_weights(run: Run) -> None:
     with pytest.raises(HydrofoilError, match="hydrofoil resume"):
-        run.load_best(CPU)
+        run.weights.load(CPU)
 
 
 def test_weights_of_another_model_in_a_run_are_refused(run: Run) -> None:
@@ -105,22 +105,22 @@ def test_weights_of_another_model_in_a_run_are_refused(run: Run) -> None:
     recipe = read_recipe("digits", ["model.name=mlp"])
     other = Run.create(None, recipe, run.split(), {})
     content = (run.path / "best.safetensors").read_bytes()
-    other.write("best.safetensors", content)
+    other.files.write("best.safetensors", content)
     with pytest.raises(HydrofoilError, match=r"best\.safetensors: trained by another recipe"):
-        other.load_best(CPU)
+        other.weights.load(CPU)
 
 
 def test_a_recipe_changed_under_a_run_is_refused_but_not_for_its_epochs(run: Run) -> None:
     model = saved(run)
     state = State.fresh(model, run.recipe)
-    run.save(model, state.tensors(model), state.numbers())
+    run.checkpoints.save(model, state.tensors(model), state.numbers())
     longer = Run(run.path, read_recipe("digits", ["train.epochs=9", "about=mine"]))
-    assert longer.load_best(CPU)[0].weights_hash() == model.weights_hash()
+    assert longer.weights.load(CPU)[0].weights_hash() == model.weights_hash()
     changed = Run(run.path, read_recipe("digits", ["train.epochs=2", "data.mean=[0.4]"]))
     with pytest.raises(HydrofoilError, match="trained by another recipe"):
-        changed.load_best(CPU)
+        changed.weights.load(CPU)
     with pytest.raises(HydrofoilError, match="trained by another recipe"):
-        changed.load_last(model, State.fresh(model, run.recipe))
+        changed.checkpoints.load(model, State.fresh(model, run.recipe))
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 700, -1])
@@ -129,10 +129,10 @@ def test_cut_off_weights_are_named(run: Run, keep: int) -> None:
     path = run.path / "best.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(HydrofoilError, match=r"best\.safetensors: its content is not what was wr"):
-        run.load_best(CPU)
+        run.weights.load(CPU)
     as_older_versions_left_it(run)
     with pytest.raises(HydrofoilError, match=r"best\.safetensors: not a safetensors file, or cut"):
-        run.load_best(CPU)
+        run.weights.load(CPU)
 
 
 def test_foreign_safetensors_are_refused(run: Run) -> None:
@@ -141,35 +141,35 @@ def test_foreign_safetensors_are_refused(run: Run) -> None:
     as_older_versions_left_it(run)
     (run.path / "best.safetensors").write_bytes(save({"x": torch.zeros(1)}))
     with pytest.raises(HydrofoilError, match="not weights that hydrofoil wrote"):
-        run.load_best(CPU)
+        run.weights.load(CPU)
     (run.path / "last.safetensors").write_bytes(save({"x": torch.zeros(1)}))
     pictures = load("digits")
     model = build(run.recipe, pictures.shape, pictures.classes)
     with pytest.raises(HydrofoilError, match="not a checkpoint that hydrofoil wrote"):
-        run.load_last(model, State.fresh(model, run.recipe))
+        run.checkpoints.load(model, State.fresh(model, run.recipe))
 
 
 def test_the_log_passes_over_an_unfinished_last_line_and_names_a_broken_one(run: Run) -> None:
     fields = {"train": {}, "valid": None, "best": True, "train_seconds": 1.0, "valid_seconds": 0.0}
-    run.log({"event": "epoch", "epoch": 1, **fields})
-    run.log({"event": "epoch", "epoch": 2, **fields})
+    run.log.append({"event": "epoch", "epoch": 1, **fields})
+    run.log.append({"event": "epoch", "epoch": 2, **fields})
     with open(run.path / "log.jsonl", "a") as file:
         file.write('{"event": "ep')
     assert [event["epoch"] for event in run.epochs()] == [1, 2]
-    run.forget_after(1)
-    assert [event["epoch"] for event in run.events()] == [1]
+    run.log.forget_after(1)
+    assert [event["epoch"] for event in run.log.events()] == [1]
     (run.path / "log.jsonl").write_text('{"event"\n{"event": "test"}\n')
     with pytest.raises(HydrofoilError, match="line 1 is broken"):
-        run.events()
+        run.log.events()
 
 
 def test_a_line_is_appended_in_the_place_of_an_unfinished_one(run: Run) -> None:
-    run.log({"event": "test", "opened": 1})
+    run.log.append({"event": "test", "opened": 1})
     with open(run.path / "log.jsonl", "a") as file:
         file.write('{"event": "loss", "ep')
     for _ in range(2):
-        run.log({"event": "test", "opened": 2})
-    assert run.times_tested() == 3
+        run.log.append({"event": "test", "opened": 2})
+    assert run.log.times_tested() == 3
     assert len((run.path / "log.jsonl").read_text().splitlines()) == 3
 
 
@@ -204,36 +204,36 @@ def test_a_lost_checkpoint_is_not_trained_over(run: Run) -> None:
     state = State.fresh(model, run.recipe)
     state.epoch = 1
     state.finish(model, "last", None)
-    run.save(model, state.tensors(model), state.numbers())
+    run.checkpoints.save(model, state.tensors(model), state.numbers())
     fields = dict.fromkeys(["valid", "best", "train_seconds", "valid_seconds"])
     for epoch in (1, 2):
-        run.log({"event": "epoch", "epoch": epoch, "train": {}, **fields})
+        run.log.append({"event": "epoch", "epoch": epoch, "train": {}, **fields})
     last = (run.path / "last.safetensors").read_bytes()
     (run.path / "last.safetensors").unlink()
     with pytest.raises(HydrofoilError, match=r"last\.safetensors: missing(.|\n)*Train anew"):
-        run.load_last(model, state)
+        run.checkpoints.load(model, state)
     (run.path / "last.safetensors").write_bytes(last)
     (run.path / "best.safetensors").unlink()
     with pytest.raises(HydrofoilError, match=r"best\.safetensors: missing(.|\n)*hydrofoil resume"):
-        run.load_best(CPU)
+        run.weights.load(CPU)
 
 
 def test_what_was_logged_before_a_first_save_that_did_not_end_is_forgotten(run: Run) -> None:
     pictures = load("digits")
     model = build(run.recipe, pictures.shape, pictures.classes)
     fields = dict.fromkeys(["valid", "best", "train_seconds", "valid_seconds"])
-    run.log({"event": "executor"}, {"event": "epoch", "epoch": 1, "train": {}, **fields})
-    assert run.load_last(model, State.fresh(model, run.recipe)) == []
-    assert run.events() == [{"event": "executor"}]
+    run.log.append({"event": "executor"}, {"event": "epoch", "epoch": 1, "train": {}, **fields})
+    assert run.checkpoints.load(model, State.fresh(model, run.recipe)) == []
+    assert run.log.events() == [{"event": "executor"}]
 
 
 def test_a_first_checkpoint_that_was_lost_is_named_before_the_run_begins_anew(run: Run) -> None:
     model = saved(run)
     state = State.fresh(model, run.recipe)
-    run.save(model, state.tensors(model), state.numbers())
+    run.checkpoints.save(model, state.tensors(model), state.numbers())
     for name in ("last.safetensors", "previous.safetensors", "best.safetensors"):
         (run.path / name).unlink(missing_ok=True)
-    assert run.load_last(model, state) == [
+    assert run.checkpoints.load(model, state) == [
         f"{run.path / 'last.safetensors'}: missing",
         "beginning anew, as no epoch was whole",
     ]
@@ -278,14 +278,14 @@ def test_a_folder_that_holds_a_persons_hidden_files_is_not_empty(run: Run, tmp_p
 
 
 def test_an_unfinished_line_is_not_what_the_manifest_knows_of_a_log(run: Run) -> None:
-    run.log({"event": "data"})
+    run.log.append({"event": "data"})
     with (run.path / "log.jsonl").open("a") as file:
         file.write('{"event": "lo')  # a process that died in writing it
     with run.writing():
         pass  # as a resume that finds no data set does
     with run.writing():
-        run.log({"event": "executor"})
-    assert [event["event"] for event in run.events()] == ["data", "executor"]
+        run.log.append({"event": "executor"})
+    assert [event["event"] for event in run.log.events()] == ["data", "executor"]
 
 
 @pytest.mark.parametrize(
@@ -302,40 +302,13 @@ def test_a_checkpoint_with_a_number_of_another_kind_is_refused_by_name(
     model = build(run.recipe, (1, 8, 8), [str(k) for k in range(10)])
     state = State.fresh(model, run.recipe)
     numbers = {**state.numbers(), "epoch": 1, "step": 2, "sums": (1.5, 3, 64), "best_epoch": 1}
-    run.save(model, state.tensors(model), numbers)
-    assert (run.epochs_kept(), run.steps_kept()) == (1, 2)
-    run.save(model, state.tensors(model), {**numbers, **damage})
+    run.checkpoints.save(model, state.tensors(model), numbers)
+    assert (run.checkpoints.epoch(), run.checkpoints.step()) == (1, 2)
+    run.checkpoints.save(model, state.tensors(model), {**numbers, **damage})
     (run.path / "previous.safetensors").unlink()
-    assert (run.epochs_kept(), run.steps_kept()) == (0, 0)
+    assert (run.checkpoints.epoch(), run.checkpoints.step()) == (0, 0)
     with pytest.raises(HydrofoilError, match=r"last\.safetensors: not a checkpoint"):
-        run.load_last(model, state)
-
-
-@pytest.mark.parametrize(
-    ("slot", "value"),
-    [
-        ("exp_avg", None), ("step", None), ("exp_avg_sq", torch.zeros(3)),
-        ("exp_avg", torch.zeros(10, dtype=torch.float64)), ("step", torch.tensor(float("nan"))),
-        ("step", torch.tensor(-1.0)), ("momentum_buffer", torch.zeros(10)),
-    ],
-)  # fmt: skip
-def test_optimiser_tensors_that_do_not_fit_are_refused(
-    slot: str, value: torch.Tensor | None
-) -> None:
-    recipe = read_recipe("digits", ["optimizer.name=adam"])
-    model = build(recipe, (1, 8, 8), [str(k) for k in range(10)])
-    state = State.fresh(model, recipe)
-    slots = {"exp_avg": torch.zeros_like, "exp_avg_sq": torch.zeros_like}
-    for parameter in model.network.parameters():
-        made = {name: zeros(parameter.detach()) for name, zeros in slots.items()}
-        state.optimizer.state[parameter] = {**made, "step": torch.tensor(3.0)}
-    tensors, numbers = state.tensors(model), state.numbers()
-    state.restore(model, tensors, numbers)
-    name = next(n for n, p in model.network.named_parameters() if p.shape == (10,))
-    kept = {n: t for n, t in tensors.items() if n != f"optimizer/{name}/{slot}"}
-    odd = {} if value is None else {f"optimizer/{name}/{slot}": value}
-    with pytest.raises(HydrofoilError, match="the last checkpoint is broken"):
-        state.restore(model, {**kept, **odd}, numbers)
+        run.checkpoints.load(model, state)
 
 
 @pytest.mark.parametrize("place", ['"epoch": null', '"epoch": 1, "step": "x"', '"epoch": NaN'])
@@ -343,7 +316,7 @@ def test_a_line_of_the_log_whose_place_is_no_count_is_named(run: Run, place: str
     log = f'{{"event": "loss", {place}}}\n{{"event": "data"}}\n'
     (as_older_versions_left_it(run).path / "log.jsonl").write_text(log)
     with pytest.raises(HydrofoilError, match="line 1 is broken"):
-        run.events()
+        run.log.events()
 
 
 def test_an_npz_that_would_grow_when_read_is_refused(run: Run) -> None:
@@ -352,7 +325,7 @@ def test_an_npz_that_would_grow_when_read_is_refused(run: Run) -> None:
         np.savez_compressed(file, index_N=np.zeros(10**6, np.int64))
         (run.path / "shown.npz").write_bytes(file.getvalue())
         (run.path / "answers.npz").write_bytes(file.getvalue())
-    for read in (run.shown, run.answers):
+    for read in (run.results.shown, run.results.answers):
         with pytest.raises(HydrofoilError, match="broken: not what hydrofoil wrote"):
             read()
 
@@ -491,7 +464,7 @@ def test_a_broken_json_file_is_named(run: Run, content: str) -> None:
     as_older_versions_left_it(run)
     (run.path / "test.json").write_text(content)
     with pytest.raises(HydrofoilError, match=r"test\.json: broken"):
-        run.test()
+        run.results.test()
 
 
 def test_the_environment_names_neither_host_nor_user(run: Run) -> None:

@@ -18,6 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from hydrofoil import HydrofoilError, Run, build, draw_split, fit, load, read_recipe
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.run.checkpoints import Checkpoints
 from hydrofoil.train.feed import count_steps, make_feed
 from hydrofoil.train.schedules import rates
 from tests.resume_steps import command, fingerprint
@@ -221,18 +222,18 @@ def test_a_run_that_stops_inside_a_schedule_resumes_to_the_same_bits(
 ) -> None:
     options = (*COSINE, "train.epochs=3", f"train.execute={execute}", "train.save_steps=13")
     assert command("train", *options, "--run", "straight")[0] == 0
-    save, calls = Run.save, list[int]()
+    save, calls = Checkpoints.save, list[int]()
 
-    def stopping(self: Run, *arguments: Any) -> None:
+    def stopping(self: Checkpoints, *arguments: Any) -> None:
         save(self, *arguments)
         calls.append(1)
         if len(calls) == 5:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "save", stopping)
+        patch.setattr(Checkpoints, "save", stopping)
         assert command("train", *options, "--run", "cut")[0] == 130
-    assert Run.open("cut").steps_kept() > 0
+    assert Run.open("cut").checkpoints.step() > 0
     assert command("resume", "cut")[0] == 0
     assert fingerprint("cut") == fingerprint("straight")
 

@@ -17,10 +17,11 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from sklearn.datasets import load_digits
 
 from hydrofoil import HydrofoilError, load
-from hydrofoil.data.cifar import read_batch
-from hydrofoil.data.files import Block
-from hydrofoil.data.idx import read_idx
-from hydrofoil.data.sources import SOURCES, data_root
+from hydrofoil.data.published.blocks import Block
+from hydrofoil.data.published.catalogue import SOURCES
+from hydrofoil.data.published.cifar import read_batch
+from hydrofoil.data.published.idx import read_idx
+from hydrofoil.data.source import data_root
 from tests import published
 
 REAL_DATA = os.environ.get("HYDROFOIL_DATA", "")  # read before any fixture hides it
@@ -147,8 +148,8 @@ def test_the_data_root_is_the_one_given_or_the_environments(
 
 
 def test_an_unknown_source_is_answered_with_the_nearest() -> None:
-    with pytest.raises(HydrofoilError, match="Did you mean 'cifar10'"):
-        load("cifar-10")
+    with pytest.raises(HydrofoilError, match=r"unknown dataset 'cifar11'\. Did you mean 'cifar10'"):
+        load("cifar11")
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if SOURCES[name].files])
@@ -194,7 +195,7 @@ def test_labels_and_pictures_that_do_not_fit_are_refused(tmp_path: Path) -> None
     published.write_mnist(tmp_path)
     raw = tmp_path / "MNIST" / "raw"
     published.write_idx(raw / "train-labels-idx1-ubyte", np.zeros(599))
-    with pytest.raises(HydrofoilError, match="599 labels for pictures"):
+    with pytest.raises(HydrofoilError, match="600×28×28 for 599 labels"):
         load("mnist", tmp_path)
     published.write_idx(raw / "train-labels-idx1-ubyte", np.full(600, 10))
     with pytest.raises(HydrofoilError, match="expected 0 to 9"):
@@ -206,7 +207,7 @@ def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
     images = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     published.write_idx(images, np.zeros((100, 27, 27)))
     with pytest.raises(
-        HydrofoilError, match=r"t10k-images(.|\n)*expected as many pictures of 28×28"
+        HydrofoilError, match=r"t10k-images(.|\n)*expected one 28×28 image for each label"
     ):
         load("mnist", tmp_path)
 

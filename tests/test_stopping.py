@@ -12,6 +12,8 @@ import pytest
 
 from hydrofoil import Run
 from hydrofoil.observe.signals import Stopped, Stopping
+from hydrofoil.run.checkpoints import Checkpoints
+from hydrofoil.train import guard
 from hydrofoil.train.executors.eager import Eager
 from tests.resume_steps import command, fingerprint, resumed
 
@@ -32,14 +34,14 @@ def test_a_signal_lets_the_step_end_and_saves_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(Eager, "train_steps", signalled)
-        patch.setattr("hydrofoil.train.guard.CHECK_SECONDS", 0.0)
+        patch.setattr(guard, "CHECK_SECONDS", 0.0)
         got, told = command("train", *LONG, "--run", "stopped")
     assert got == status, told
     assert "stopped after 1 of 3 epochs and 9 steps." in told
-    assert "Go on with: hydrofoil resume stopped" in told
+    assert "Resume with: hydrofoil resume stopped" in told
     run = Run.open("stopped")
-    assert (run.epochs_kept(), run.steps_kept()) == (1, 9)
-    assert {"event": "stopped", "signal": name, "epoch": 1, "step": 9} in run.events()
+    assert (run.checkpoints.epoch(), run.checkpoints.step()) == (1, 9)
+    assert {"event": "stopped", "signal": name, "epoch": 1, "step": 9} in run.log.events()
     assert resumed("stopped") == fingerprint("straight")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -68,7 +70,7 @@ def test_the_second_signal_ends_the_process_at_once_and_the_run_can_be_resumed()
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     run = Run.open("r")
-    assert (run.epochs_kept(), run.steps_kept()) == (1, 5)
+    assert (run.checkpoints.epoch(), run.checkpoints.step()) == (1, 5)
     assert command("train", *LONG, "train.save_steps=5", "--run", "straight")[0] == 0
     assert resumed("r") == fingerprint("straight")
 
@@ -76,18 +78,19 @@ def test_the_second_signal_ends_the_process_at_once_and_the_run_can_be_resumed()
 def test_a_signal_while_the_last_epochs_are_saved_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    save = Run.save
+    save = Checkpoints.save
 
-    def signalled(self: Run, *arguments: Any) -> None:
+    def signalled(self: Checkpoints, *arguments: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         save(self, *arguments)
 
-    monkeypatch.setattr(Run, "save", signalled)  # once, at the end: the epochs take no five seconds
-    monkeypatch.setattr("hydrofoil.observe.progress.SAVE_SECONDS", 600.0)
+    # Once, at the end: the epochs take no five seconds.
+    monkeypatch.setattr(Checkpoints, "save", signalled)
+    monkeypatch.setattr("hydrofoil.observe.recorder.SAVE_SECONDS", 600.0)
     status, told = command("train", *LONG, "--test", "--run", "r")
     assert status == 143, told
     assert "stopped after 3 of 3 epochs." in told
-    assert Run.open("r").test() is None
+    assert Run.open("r").results.test() is None
 
 
 def test_a_thread_trains_without_touching_the_process_signals() -> None:

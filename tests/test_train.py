@@ -18,8 +18,6 @@ from hydrofoil import (
     read_recipe,
 )
 from hydrofoil.evaluate.metrics import Scores
-from hydrofoil.recipe.schema import Adam, Sgd
-from hydrofoil.train.optimizers import OPTIMIZERS, build_optimizer
 from tests.conftest import REAL_RECIPES
 
 EXECUTORS = ["eager", "native"]
@@ -226,32 +224,3 @@ def test_training_never_touches_the_test_split() -> None:
     list(fit(model, pictures, split, recipe))
     list(fit(other, replace(pictures, pictures_NCHW=changed), split, recipe))
     assert model.weights_hash() == other.weights_hash()
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        Sgd(name="sgd", lr=0.1),
-        Sgd(name="sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
-        Adam(name="adam", weight_decay=0.1),
-        Adam(name="adamw", betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1),
-    ],
-)
-def test_optimisers_are_torchs_to_the_last_bit(spec: Sgd | Adam) -> None:
-    """`foreach` is how the update is carried out; it may not change what it computes."""
-    plain = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
-        spec.name
-    ]
-    rng = torch.Generator().manual_seed(0)
-    weights = [torch.nn.Parameter(torch.randn(50, generator=rng)) for _ in range(2)]
-    ours_weights = [torch.nn.Parameter(weight.detach().clone()) for weight in weights]
-    ours = build_optimizer(spec, ours_weights)
-    theirs = plain(weights, foreach=False, **spec.model_dump(exclude={"name"}))
-    for _ in range(5):
-        for mine, their in zip(ours_weights, weights, strict=True):
-            mine.grad = torch.randn(50, generator=rng)
-            their.grad = mine.grad.clone()
-        ours.step()
-        theirs.step()
-    assert all(torch.equal(a, b) for a, b in zip(ours_weights, weights, strict=True))
-    assert spec.name in OPTIMIZERS

@@ -1,6 +1,6 @@
 """The verbs that train and test: train, resume, test."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,20 +21,20 @@ from hydrofoil.cli.options import (
     Seed,
     Track,
     app,
+    option,
+    path_of,
 )
 from hydrofoil.cli.printing import note, print_error, print_json, printer
 from hydrofoil.errors import HydrofoilError
 
 if TYPE_CHECKING:
-    import torch
-
     from hydrofoil.data.pictures import Pictures
     from hydrofoil.data.split import Split
-    from hydrofoil.models.classifier import Classifier
-    from hydrofoil.observe.track import Tracking
+    from hydrofoil.observe.console import Console
+    from hydrofoil.observe.observer import Observer
     from hydrofoil.recipe.schema import Recipe
     from hydrofoil.run.folder import Run
-    from hydrofoil.train.state import State
+    from hydrofoil.session.prove import Proof
 
 
 @app.command()
@@ -46,53 +46,31 @@ def train(
     seed: Seed = None,
     device: Device = "auto",
     data_root: DataRoot = "",
-    then_test: Annotated[bool, typer.Option("--test", help="Test the kept weights too.")] = False,
+    then_test: Annotated[
+        bool, typer.Option("--test", help="Also evaluate the best weights on the test split.")
+    ] = False,
     track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Train a recipe, and keep everything in a run folder."""
-    from hydrofoil.device import pick_device, use_threads
-    from hydrofoil.models import build
-    from hydrofoil.observe.progress import Follower
-    from hydrofoil.recipe.read import read_recipe
-    from hydrofoil.report import text
-    from hydrofoil.run.environment import environment
-    from hydrofoil.run.folder import Run, command
-    from hydrofoil.timing import CPU, Stopwatch
-    from hydrofoil.train.executors import prepare
-    from hydrofoil.train.loop import fit
-    from hydrofoil.train.state import State
+    from hydrofoil.observe.console import Console, DownloadProgress
+    from hydrofoil.run.commands import command
+    from hydrofoil.session.train import train as train_run
 
     say = printer(as_json)
-    seeded = [*(overrides or []), *([] if seed is None else [f"train.seed={seed}"])]
-    recipe, place = read_recipe(recipe_name, seeded), pick_device(device)
-    clock = Stopwatch(CPU)
-    pictures, split = pictures_and_split(recipe, data_root)
-    data_seconds = clock.seconds()
+    console = Console(say)
+    with stoppable(data_root), DownloadProgress(note) as watcher:
+        run = train_run(
+            recipe_name, overrides or [],
+            run=run_folder, seed=seed, device=device, data_root=data_root, test=then_test,
+            observers=_observers(console, track), watcher=watcher, command=context.obj,
+        )  # fmt: skip
+    summary = _summary(run, console)
     if then_test:
-        check_testable(recipe, split)
-    model = build(recipe, pictures.shape, pictures.classes).to(place)
-    state = State.fresh(model, recipe)
-    prepared = prepare(model, pictures, split, recipe, state)
-    recipe = prepared.recipe  # executor and threads are resolved: the run repeats itself
-    use_threads(recipe.train.threads)
-    run = Run.create(run_folder, recipe, split, environment(place, context.obj))
-    say(f"{text.recipe_lines(recipe)}\n{text.split_line(recipe, split)}\nrun: {run.path}")
-    with run.writing(), _tracking(run, track) as tracking:
-        _log_data(run, pictures, split, data_seconds)
-        with _stoppable(run, data_root), Follower(run, say, model, state) as follower:
-            executor = follower.prepared(prepared)
-            for epoch in fit(
-                model, pictures, split, recipe,
-                state=state, executor=executor, watch=tracking.watch(follower.watch),
-            ):  # fmt: skip
-                follower.keep(epoch)
-        summary = follower.summary()
-        if then_test:
-            summary["test"] = _test(run, place, pictures, say)
-            say(f"next: {command('report', run.path)} --open")
-        else:
-            say(f"next: {command('test' if len(split.test) else 'show', run.path, data_root)}")
+        summary["test"] = _say_test(run, say)
+        say(f"next: {command('report', run.path)} --open")
+    else:
+        say(_next(run, data_root))
     print_json(as_json, summary)
 
 
@@ -107,219 +85,170 @@ def resume(
     data_root: DataRoot = "",
     as_json: Json = False,
 ) -> None:
-    """Go on with a run that was stopped, from its last checkpoint."""
-    from hydrofoil.device import pick_device, resumed_device, use_threads
-    from hydrofoil.models import build
-    from hydrofoil.observe.progress import Follower
-    from hydrofoil.run.folder import Run, command
-    from hydrofoil.session.resume import changes, keep_extended
-    from hydrofoil.timing import CPU, Stopwatch
-    from hydrofoil.train.executors import prepare
-    from hydrofoil.train.loop import fit
-    from hydrofoil.train.state import State
+    """Resume a run that was stopped, from its last checkpoint."""
+    from hydrofoil.observe.console import Console, DownloadProgress
+    from hydrofoil.session.prove import prove as prove_run
+    from hydrofoil.session.resume import resume as resume_run
 
-    say, _ = printer(as_json), pick_device(device)  # a wrong one is refused before all else
     if prove and overrides:
         raise HydrofoilError(f"--prove changes nothing of a run: expected no {overrides[0]}.")
-    with Run.open(run_folder).writing():
-        run, notes = _resumable(run_folder, overrides or [])
-        recipe, split = run.recipe, run.split()
-        began = run.environment()
-        place = resumed_device(device, began.get("device"))
-        use_threads(recipe.train.threads)
-        clock = Stopwatch(CPU)
-        pictures = load_pictures(recipe, data_root)
-        seconds = clock.seconds()
-        split.check(pictures)
-        model = build(recipe, pictures.shape, pictures.classes).to(place)
-        state = State.fresh(model, recipe)
-        notes += [*run.load_last(model, state, only_read=prove), *changes(run, place)]
-        if not state.epoch + state.step:  # it was killed before its first save
-            state.executor = run.executor()
-        _say_resumed(run, state, notes, say)
+    say = printer(as_json)
+    console = Console(say)
+    with stoppable(data_root), DownloadProgress(note) as watcher:
         if prove:
-            return _prove(run, model, pictures, split, state, execute, as_json)
-        keep_extended(run)
-        _log_data(run, pictures, split, seconds)
-        with (
-            _stoppable(run, data_root),
-            _tracking(run, track) as tracking,
-            Follower(run, say, model, state) as follower,
-        ):
-            executor = follower.prepared(
-                prepare(model, pictures, split, recipe, state, execute=execute)
+            proof = prove_run(
+                run_folder, execute=execute, device=device, data_root=data_root, watcher=watcher
             )
-            for epoch in fit(
-                model, pictures, split, recipe,
-                state=state, executor=executor, watch=tracking.watch(follower.watch),
-            ):  # fmt: skip
-                follower.keep(epoch)
-        summary = follower.summary()
-        say(f"next: {command('test' if len(split.test) else 'show', run.path, data_root)}")
-    print_json(as_json, {**summary, "notes": notes})
+            return _print_proof(proof, as_json)
+        run = resume_run(
+            run_folder, overrides or [], execute=execute, device=device, data_root=data_root,
+            observers=_observers(console, track), watcher=watcher,
+        )  # fmt: skip
+    say(_next(run, data_root))
+    print_json(as_json, {**_summary(run, console), "notes": list(console.notes)})
 
 
 @app.command()
 def test(
     run_folder: RunFolder,
     track: Track = None,
+    csv: Annotated[
+        Path | None,
+        option("--csv", "FILE", "Also list every test image in a table.", parser=path_of),
+    ] = None,
     device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
 ) -> None:
-    """Test a run's kept weights, and draw predictions and the worst mistakes."""
-    from hydrofoil.device import pick_device, use_threads
+    """Evaluate a run's best weights on its test split, and save figures."""
+    from hydrofoil.files import write_whole
+    from hydrofoil.observe.console import DownloadProgress
+    from hydrofoil.observe.track import Tracking
     from hydrofoil.run.folder import Run
+    from hydrofoil.session.test import test as test_run
+    from hydrofoil.ship.table import answers_csv
 
-    run, place = Run.open(run_folder), pick_device(device)
-    use_threads(run.recipe.train.threads)
-    with run.writing(), _tracking(run, track):
-        pictures = load_pictures(run.recipe, data_root)
-        result = _test(run, place, pictures, printer(as_json))
+    run = Run.open(run_folder)
+    with DownloadProgress(note) as watcher:
+        test_run(
+            run, device=device, data_root=data_root, observers=[Tracking(track or [], note)],
+            watcher=watcher,
+        )  # fmt: skip
+    say = printer(as_json)
+    result = _say_test(run, say)
+    if csv is not None:
+        classes = tuple(one["class"] for one in result["classes"])
+        write_whole(csv, answers_csv(run.results.answers()["test"], classes))
+        say(f"written: {csv}")
     print_json(as_json, result)
 
 
-def _resumable(folder: Path, overrides: Sequence[str]) -> "tuple[Run, list[str]]":
-    """Open a run to go on with, for other epochs if that is asked; return it and some notes."""
-    from hydrofoil.run.folder import Run, command
-    from hydrofoil.session.resume import extend
+def _observers(console: "Console", track: list[str] | None) -> "list[Observer]":
+    """Return what follows a training from the command line; a tracker's failure is a note."""
+    from hydrofoil.observe.signals import Stopping
+    from hydrofoil.observe.track import Tracking
 
-    run = Run.open(folder)
-    if run.imported():
-        raise HydrofoilError(
-            f"{run.path}: its weights were imported, so there is no training to go on with.\n"
-            f"Test them with: {command('test', run.path)}"
-        )
-    return extend(run, overrides)
+    return [Tracking(track or [], note), console, Stopping(exits=True)]
 
 
-def _say_resumed(
-    run: "Run", state: "State", notes: Sequence[str], say: Callable[[object], None]
-) -> None:
-    """Say from where a run goes on."""
-    from hydrofoil.report.text import plural
+def _next(run: "Run", data_root: str) -> str:
+    """Return the command that comes after a training."""
+    from hydrofoil.run.commands import command
 
-    for line in notes:
-        say(f"note: {line}")
-    part = f", and {plural(state.step, 'step')} of the next" if state.step else ""
-    say(f"{run.path}: {state.epoch} of {run.recipe.train.epochs} epochs are done{part}")
+    verb = "test" if len(run.split().test) else "show"
+    return f"next: {command(verb, run.path, data_root)}"
 
 
-def _prove(
-    run: "Run",
-    model: "Classifier",
-    pictures: "Pictures",
-    split: "Split",
-    state: "State",
-    execute: str | None,
-    as_json: bool,
-) -> None:
-    """Print what `resume --prove` compared; leave with 1 if it is not the same."""
-    from hydrofoil.session.resume import prove
+def _summary(run: "Run", console: "Console") -> dict[str, Any]:
+    """Return what a program wants to know of a training."""
+    end, epochs = console.end, run.epochs()
+    best = [epoch for epoch in epochs if end and epoch["epoch"] == end.best_epoch]
+    return {
+        "run": str(run.path),
+        "epochs": len(epochs),
+        "kept": best[-1] if best else None,
+        "seconds": end.seconds if end else 0.0,
+    }
 
-    proof = prove(run, model, pictures, split, state, execute)
-    same = f"the same bits in {proof.tensors} tensors, and the same sums."
-    told = f"DIFFERENT: {', '.join(proof.differing[:6])}" if proof.differing else same
-    printer(as_json)(f"{proof.compared}:\n{told}")
+
+def _say_test(run: "Run", say: Callable[[object], None]) -> dict[str, Any]:
+    """Say what the latest test of a run found, and return it."""
+    from hydrofoil.report import text
+    from hydrofoil.report.results import figure_names
+    from hydrofoil.report.words import findings
+
+    result = run.results.test() or {}
+    found = "\n".join(findings(result))
+    say(f"{run.path}\n{text.test_lines(result)}\n\n{found}\n")
+    for name in figure_names(result):
+        say(f"saved: {run.path / 'figures' / name}.png")
+    return result
+
+
+def _print_proof(proof: "Proof", as_json: bool) -> None:
+    """Print what `resume --prove` compared; exit with 1 if it differs."""
+    from hydrofoil.observe.console import notes_lines, progress_line
+    from hydrofoil.run.folder import Run
+
+    say = printer(as_json)
+    for line in notes_lines(proof.notes):
+        say(line)
+    say(progress_line(Run.open(proof.run), proof.epochs, proof.steps))
+    same = f"bit-identical: {proof.tensors} tensors, and the same sums."
+    differing = f"DIFFERENT: {', '.join(proof.differing[:6])}"
+    say(f"{proof.compared}:\n{differing if proof.differing else same}")
     print_json(as_json, proof.as_dict())
     if proof.differing:
         raise typer.Exit(1)
 
 
 def load_pictures(recipe: "Recipe", data_root: str) -> "Pictures":
-    """Load a recipe's set from the root given here, or the recipe's, or the default."""
-    from hydrofoil.data.sources import load
-    from hydrofoil.observe.progress import DownloadFollower
+    """Load a recipe's images, and show a download."""
+    from hydrofoil.observe.console import DownloadProgress
+    from hydrofoil.session.data import read_pictures
 
-    with DownloadFollower(note) as watcher:
-        return load(recipe.data.source, data_root or recipe.data.root, watcher)
-
-
-def check_testable(recipe: "Recipe", split: "Split") -> None:
-    """Refuse to test what has no test split."""
-    if not len(split.test):
-        raise HydrofoilError(
-            f"{recipe.name}: no test split: {recipe.data.source} publishes none, and data.test = 0."
-            "\nTrain with data.test=0.2, say."
-        )
+    with DownloadProgress(note) as watcher:
+        return read_pictures(recipe, data_root, None, watcher)[0]
 
 
 def pictures_and_split(recipe: "Recipe", data_root: str) -> "tuple[Pictures, Split]":
-    """Load a recipe's set and draw its split."""
-    from hydrofoil.data.split import draw_split
+    """Load a recipe's images and draw its split."""
+    from hydrofoil.session.data import find_split
 
     pictures = load_pictures(recipe, data_root)
-    return pictures, draw_split(pictures, **recipe.split_options())
-
-
-def _log_data(run: "Run", pictures: "Pictures", split: "Split", seconds: float) -> None:
-    """Log how long reading the set took, and how many pictures of each class each part has."""
-    from hydrofoil.data.split import PARTS
-
-    counts = {part: pictures.counts(getattr(split, part)) for part in PARTS}
-    run.log({"event": "data", "seconds": seconds, "counts": counts})
-
-
-def _tracking(run: "Run", names: list[str] | None) -> "Tracking":
-    """Return what tells the trackers of a run; one that fails is told of on standard error."""
-    from hydrofoil.observe.track import Tracking
-
-    return Tracking(run, names or [], note)
+    return pictures, find_split(recipe, pictures, None)
 
 
 @contextmanager
-def _stoppable(run: "Run", data_root: str) -> Generator[None]:
-    """On Ctrl-C, SIGTERM or a lost GPU, say how to resume, and leave with 130, 143 or 2."""
-    from hydrofoil.device import DeviceError
-    from hydrofoil.report import text
-    from hydrofoil.run.folder import command
+def stoppable(data_root: str, then: str = "") -> Generator[None]:
+    """On Ctrl-C or SIGTERM in a training, say how to resume, and exit with 130 or 143.
 
+    Args:
+        data_root: As it was given, to be given again.
+        then: One more line.
+    """
     try:
         yield
     except KeyboardInterrupt as stopped:
-        done, steps = run.epochs_kept(), run.steps_kept()
-        part = f" and {text.plural(steps, 'step')}" if steps else ""
-        go_on = command("resume", run.path, data_root)
-        print_error(
-            f"\nstopped after {done} of {run.recipe.train.epochs} epochs{part}.\n"
-            f"Go on with: {go_on}"
-        )
-        raise typer.Exit(128 + getattr(stopped, "number", 2)) from None
-    except DeviceError as error:
-        raise HydrofoilError(
-            f"{error}.\n"
-            f"Resume on the CPU with: {command('resume', run.path, data_root)} --device cpu"
-        ) from error
+        from hydrofoil.observe.signals import Stopped
+
+        if not isinstance(stopped, Stopped) or stopped.run is None:
+            raise
+        print_error(f"\n{_stopped_lines(stopped.run, data_root)}{then}")
+        raise typer.Exit(128 + stopped.number) from None
+    except HydrofoilError as error:
+        from hydrofoil.device import DeviceError
+        from hydrofoil.run.commands import command
+
+        if not isinstance(error, DeviceError) or error.run is None:
+            raise
+        resume = command("resume", error.run.path, data_root)
+        raise HydrofoilError(f"{error}.\nResume on the CPU with: {resume} --device cpu") from error
 
 
-def _test(
-    run: "Run", device: "torch.device", pictures: "Pictures", say: Callable[[object], None]
-) -> dict[str, Any]:
-    """Open the test split, count the opening, keep what was found, and draw the figures."""
-    from hydrofoil.evaluate.score import answer
-    from hydrofoil.evaluate.test import shown_pictures, test_report
-    from hydrofoil.report import text
-    from hydrofoil.report.results import result_figures
-    from hydrofoil.report.words import findings
-    from hydrofoil.timing import Stopwatch
+def _stopped_lines(run: "Run", data_root: str) -> str:
+    """Say how far a stopped run is, and how to resume it."""
+    from hydrofoil.observe.signals import stopped_line
+    from hydrofoil.run.commands import command
 
-    split = run.split()
-    split.check(pictures)
-    check_testable(run.recipe, split)
-    model, epoch = run.load_best(device)
-    clock = Stopwatch(device)
-    answers = answer(model, pictures, split.test).cpu()
-    seconds = clock.seconds()
-    valid = answer(model, pictures, split.valid).cpu() if len(split.valid) else None
-    opened = run.times_tested() + 1
-    result = test_report(answers, valid, model, run.recipe, epoch=epoch, opened=opened)
-    accuracy = result["accuracy"]
-    run.log({"event": "test", "opened": opened, "accuracy": accuracy, "seconds": seconds})
-    run.keep_answers(test=answers, valid=valid)
-    run.keep_shown(pictures, shown_pictures(result))
-    run.write_json("test.json", result)
-    found = "\n".join(findings(result))
-    say(f"{run.path}\n{text.test_lines(result)}\n\n{found}\n")
-    for name, png in result_figures(pictures, result).items():
-        say(f"drawn: {run.write(f'figures/{name}.png', png)}")
-    return result
+    return f"{stopped_line(run)}\nResume with: {command('resume', run.path, data_root)}"

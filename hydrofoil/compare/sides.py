@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hydrofoil.compare.statistics import Answered, Comparison, compare
+from hydrofoil.compare.statistics import Answered
+from hydrofoil.compare.verdict import Comparison, compare
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
 from hydrofoil.recipe.schema import FREE, Recipe
-from hydrofoil.run.folder import Run, command
+from hydrofoil.run.commands import command
+from hydrofoil.run.folder import Run
 
 SEEDS = 10
 
@@ -54,11 +56,11 @@ class Job:
                 f"{self.path}: holds a run of another recipe than {self.name}.\n"
                 "Move it away, or keep this comparison's runs elsewhere: --runs DIR"
             )
-        if not run.imported() and run.epochs_kept() < run.recipe.train.epochs:
+        if not run.log.imported() and run.checkpoints.epoch() < run.recipe.train.epochs:
             return "unfinished"
-        kinds = [event.get("event") for event in run.events()]
+        kinds = [event.get("event") for event in run.log.events()]
         trained = max((at for at, kind in enumerate(kinds) if kind == "epoch"), default=-1)
-        tested = "test" in kinds[trained + 1 :] and run.test() is not None
+        tested = "test" in kinds[trained + 1 :] and run.results.test() is not None
         return "ready" if tested and (self.path / "answers.npz").is_file() else "untested"
 
 
@@ -87,7 +89,7 @@ def _executors(job: Job) -> set[str]:
     if not (job.path / "recipe.toml").is_file():
         return set()
     run = Run.open(job.path)
-    names = {run.recipe.train.execute, run.executor() or "auto"}
+    names = {run.recipe.train.execute, run.log.executor() or "auto"}
     return names - {"auto"}
 
 
@@ -263,9 +265,9 @@ def answered(jobs: Sequence[Job]) -> Answered:
         HydrofoilError: A run's test.json and answers.npz are of two tests: one died in between.
     """
     runs = [Run.open(job.path) for job in jobs]
-    answers = [run.answers()["test"] for run in runs]
+    answers = [run.results.answers()["test"] for run in runs]
     right_SN = np.stack([(one.predicted_N == one.labels_N).numpy() for one in answers])
-    results = [run.test() or {} for run in runs]
+    results = [run.results.test() or {} for run in runs]
     for run, right_N, result in zip(runs, right_SN, results, strict=True):
         if result.get("right") != int(right_N.sum()):
             raise HydrofoilError(
@@ -279,7 +281,7 @@ def answered(jobs: Sequence[Job]) -> Answered:
         index_SN=np.stack([one.index_N.numpy() for one in answers]),
         runs=tuple(str(run.path) for run in runs),
         warnings=tuple(dict.fromkeys(text for one in results for text in one.get("warnings", ()))),
-        opened=tuple(run.times_tested() for run in runs),
+        opened=tuple(run.log.times_tested() for run in runs),
     )
 
 

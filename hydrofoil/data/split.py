@@ -94,7 +94,7 @@ def draw_split(
         HydrofoilError: A fraction that the set cannot give, or that leaves a part without a
             picture.
 
-    >>> from hydrofoil.data.sources import load
+    >>> from hydrofoil.data.source import load
     >>> split = draw_split(load("digits"), valid=0.1, test=0.2)
     >>> len(split.train), len(split.valid), len(split.test)
     (1258, 180, 359)

@@ -6,7 +6,9 @@ Axes: N pictures or filters, P places of a patch, C channels, M feature maps, H 
 K classes.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
@@ -15,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.evaluate.score import BATCH, evaluating, logits_of
+from hydrofoil.evaluate.score import BATCH, logits_of
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.models.layers import Shape, sizes
+from hydrofoil.models.layers import evaluating, windows
+from hydrofoil.models.trace import Call, leaves, trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,21 +108,6 @@ class FeatureMaps:
         return _strongest(self.maps_MHW.abs().mean((1, 2)), most)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One layer of a network, with the shape of one picture's activations before and after it."""
-
-    name: str
-    layer: nn.Module
-    before: Shape
-    after: Shape
-
-    @property
-    def is_spatial(self) -> bool:
-        """Whether maps of more than one pixel come out."""
-        return len(self.after) == 3 and prod(self.after[1:]) > 1
-
-
 def grad_cam(model: Classifier, pictures: Tensor, classes_N: Tensor | None = None) -> GradCam:
     """Return where a model saw what speaks for a class: the last layer's maps, weighted.
 
@@ -158,22 +146,22 @@ def grad_cam(model: Classifier, pictures: Tensor, classes_N: Tensor | None = Non
     if classes_N is not None:
         _check_classes(model, classes_N, len(pictures_NCHW))
     with evaluating(model):
-        steps = _steps(model)
-        last = _last_spatial(steps)
+        calls = trace(model.network, model.shape)
+        target = _grad_cam_target(calls)
         taken_N = logits_of(model, pictures_NCHW).argmax(1) if classes_N is None else classes_N
         taken_N = taken_N.to(model.device)
         parts = [
-            _weighted_maps(model, steps, last, *both)
+            _weighted_maps(model, target, *both)
             for both in zip(pictures_NCHW.split(BATCH), taken_N.split(BATCH), strict=True)
         ]
     coarse_NHW = torch.cat(parts)
     heat_NHW = coarse_NHW
     for axis in (1, 2):
-        first, distance = _centres(steps[: last + 1], axis)
+        first, distance = _centers(calls, target, axis)
         heat_NHW = _spread(heat_NHW, axis, model.shape[axis], first, distance)
     largest_N11 = heat_NHW.amax((1, 2), keepdim=True)
     scaled_NHW = torch.where(largest_N11 > 0, heat_NHW / largest_N11, 0)
-    return GradCam(steps[last].name, taken_N, coarse_NHW, scaled_NHW)
+    return GradCam(target.name, taken_N, coarse_NHW, scaled_NHW)
 
 
 def occlusion(
@@ -277,15 +265,25 @@ def feature_maps(model: Classifier, picture_CHW: Tensor) -> list[FeatureMaps]:
         HydrofoilError: The picture is of another type or shape.
     """
     pictures_NCHW = _batch(model, picture_CHW[None])
+    calls = leaves(trace(model.network, model.shape))
+    values = dict[tuple[nn.Module, int], Tensor]()
+    counts = Counter[nn.Module]()
+
+    def keep(layer: nn.Module, _: object, output: object) -> None:
+        if isinstance(output, Tensor):  # a copy: the next layer may work in place
+            values[layer, counts[layer]] = output[0].clone()
+        counts[layer] += 1
+
+    with evaluating(model), ExitStack() as hooks:
+        for layer in {call.layer: None for call in calls}:
+            hooks.callback(layer.register_forward_hook(keep).remove)
+        model(pictures_NCHW.to(model.device))
     found: list[FeatureMaps] = []
-    with evaluating(model):
-        values = model.normalise(pictures_NCHW.to(model.device))
-        for step in _steps(model):
-            values = step.layer(values)
-            if step.is_spatial:  # a copy: the next layer may work in place
-                mixes = any(parameter.ndim > 1 for parameter in step.layer.parameters())
-                new = mixes or step.before[0] != step.after[0]
-                found.append(FeatureMaps(step.name, values[0].clone(), new))
+    for call in calls:
+        if call.is_spatial and (call.layer, call.number) in values:
+            mixes = any(parameter.ndim > 1 for parameter in call.layer.parameters())
+            new = mixes or call.before[:1] != call.after[:1]
+            found.append(FeatureMaps(call.name or "network", values[call.layer, call.number], new))
     return found
 
 
@@ -348,80 +346,101 @@ def _covered(sides: Sequence[int], patch: tuple[int, int], stride: tuple[int, in
     return covered_PHW
 
 
-@torch.no_grad()
-def _steps(model: Classifier) -> list[_Step]:
-    """Return the network's layers with their shapes, which a blank picture finds out."""
-    blank_NCHW = torch.zeros(1, *model.shape, dtype=torch.uint8, device=model.device)
-    values = model.normalise(blank_NCHW)
-    steps: list[_Step] = []
-    # A layer that stands under two names runs twice, so duplicates are not removed.
-    for name, layer in model.network.named_modules(remove_duplicate=False):
-        if name and "." not in name:
-            before, values = tuple(values.shape[1:]), layer(values)
-            steps.append(_Step(name, layer, before, tuple(values.shape[1:])))
-    return steps
-
-
-def _last_spatial(steps: Sequence[_Step]) -> int:
-    """Return the number of the layer whose maps Grad-CAM weights."""
+def _grad_cam_target(calls: Sequence[Call]) -> Call:
+    """Return the call whose maps Grad-CAM weights."""
     learned = [
         number
-        for number, step in enumerate(steps)
-        if step.is_spatial and any(True for _ in step.layer.parameters())
+        for number, call in enumerate(calls)
+        if call.is_leaf and call.is_spatial and any(True for _ in call.layer.parameters())
     ]
     if not learned:
         raise HydrofoilError(
             "Grad-CAM weights a convolution's feature maps, and this network has none: "
-            f"{', '.join(step.name for step in steps)}.\nOcclusion explains any network."
+            f"{', '.join(call.name for call in leaves(list(calls)))}.\n"
+            "Occlusion explains any network."
         )
-    last = learned[-1]
-    while last + 1 < len(steps) and steps[last + 1].after == steps[last].after:
-        last += 1
-    return last
+    target = calls[learned[-1]]
+    for call in calls[learned[-1] + 1 :]:
+        around = target.name.startswith(f"{call.name}." if call.name else "")
+        grows = not call.is_leaf and around and call.after[1:] == target.after[1:]
+        if call.is_container:  # its output is its last module's, which was considered already
+            continue
+        if call.after != target.after and not (grows and call.is_spatial):
+            break
+        target = call
+    return target
 
 
 def _weighted_maps(
-    model: Classifier, steps: Sequence[_Step], last: int, pictures_NCHW: Tensor, classes_N: Tensor
+    model: Classifier, target: Call, pictures_NCHW: Tensor, classes_N: Tensor
 ) -> Tensor:
-    """Return coarse_NHW: only the layers behind the maps are differentiated."""
-    with torch.no_grad():
-        values = model.normalise(pictures_NCHW.to(model.device))
-        for step in steps[: last + 1]:
-            values = step.layer(values)
-    maps_NMHW = values.requires_grad_()
-    with torch.enable_grad():
-        for step in steps[last + 1 :]:
-            values = step.layer(values)
-        logits_N = values.gather(1, classes_N[:, None])[:, 0]
-        (slopes_NMHW,) = torch.autograd.grad(logits_N.sum(), maps_NMHW)
+    """Return coarse_NHW: only what comes behind the maps is differentiated."""
+    kept, calls = list[Tensor](), 0
+
+    def take_over(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
+        nonlocal calls
+        calls += 1
+        if calls - 1 != target.number:
+            return None
+        kept.append(output.detach().requires_grad_())
+        return kept[0].clone()  # the next layer may work in place
+
+    hook = target.layer.register_forward_hook(take_over)
+    try:
+        with torch.enable_grad(), _no_gradients(model):
+            logits_NK = model(pictures_NCHW.to(model.device))
+            logits_N = logits_NK.gather(1, classes_N[:, None])[:, 0]
+            maps_NMHW = kept[0]
+            # Zeros where the logits do not depend on the maps.
+            (slopes_NMHW,) = torch.autograd.grad(
+                logits_N.sum(), maps_NMHW, allow_unused=True, materialize_grads=True
+            )
+    finally:
+        hook.remove()
     maps_NMHW = maps_NMHW.detach()
     return (slopes_NMHW.mean((2, 3), keepdim=True) * maps_NMHW).sum(1).relu()
 
 
-def _centres(steps: Sequence[_Step], axis: int) -> tuple[float, float]:
+@contextmanager
+def _no_gradients(model: Classifier) -> Generator[None]:
+    """Differentiate by no weight meanwhile, so that the layers before the maps cost no graph."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _centers(calls: Sequence[Call], target: Call, axis: int) -> tuple[float, float]:
     """Return the middle of the first cell's receptive field, in pixels, and the cells' distance.
 
-    A window's first cell lies at (kernel - 1) / 2 - padding. A layer that is no plain window (a
-    block, an adaptive pooling) is taken to stretch its output over its input.
+    A window's first cell lies at (kernel - 1) / 2 - padding. A layer that is no plain window (an
+    adaptive pooling, say) is taken to stretch its output over its input, and so is the whole
+    network where its layers are no chain or the maps are not a layer's own.
     """
+    chain = leaves(list(calls[: calls.index(target) + 1]))
+    size, cells = calls[-1].before[axis], target.after[axis]
+    whole = (size / cells - 1) / 2, size / cells
+    if target is not chain[-1] or not all(call.follows for call in chain):
+        return whole
     first, distance = 0.0, 1.0
-    for step in steps:
-        if min(len(step.before), len(step.after)) == 3:
-            begin, by = _window(step, axis)
-            first, distance = first + distance * begin, distance * by
-        else:  # places are lost where features stand between maps: only the sizes are known
-            distance = steps[0].before[axis] / step.after[min(axis, len(step.after) - 1)]
-            first = (distance - 1) / 2
+    for call in chain:
+        if min(len(call.before), len(call.after)) != 3:
+            return whole  # features stand between maps: only the sizes are known
+        begin, by = _window(call, axis)
+        first, distance = first + distance * begin, distance * by
     return first, distance
 
 
-def _window(step: _Step, axis: int) -> tuple[float, float]:
+def _window(call: Call, axis: int) -> tuple[float, float]:
     """Return the first cell's middle and the cells' distance, in cells of the layer before."""
-    before, after = step.before[axis], step.after[axis]
-    if not isinstance(getattr(step.layer, "padding", 0), str):
-        for kernel, stride, padding in sizes(step.layer)[axis - 1 : axis]:
-            if (before - kernel + 2 * padding) // stride + 1 == after:
-                return (kernel - 1) / 2 - padding, stride
+    before, after = call.before[axis], call.after[axis]
+    for kernel, stride, padding in windows(call.layer)[axis - 1 : axis]:
+        if (before - kernel + 2 * padding) // stride + 1 == after:
+            return (kernel - 1) / 2 - padding, stride
     return (before / after - 1) / 2, before / after
 
 

@@ -5,18 +5,23 @@ Axes: N pictures, C channels, H rows, W columns, K classes.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from hydrofoil.errors import HydrofoilError
 
+if TYPE_CHECKING:
+    from hydrofoil.data.statistics import Statistics
+    from hydrofoil.evaluate.novelty import Novelty
+
 
 class Classifier(nn.Module):
     """Takes raw uint8 pictures and gives logits; `network` alone holds the parameters.
 
     Args:
-        network: Maps normalised pictures to logits.
+        network: Maps normalised pictures to logits; any module does.
         shape: Channels, height and width of the pictures that it takes.
         classes: The K class names.
         mean: Subtracted from each channel, of pixels scaled to [0, 1]; one number serves all
@@ -32,7 +37,7 @@ class Classifier(nn.Module):
 
     def __init__(
         self,
-        network: nn.Sequential,
+        network: nn.Module,
         shape: tuple[int, int, int],
         classes: Sequence[str],
         mean: Sequence[float] = (0.0,),
@@ -51,6 +56,9 @@ class Classifier(nn.Module):
             numbers = list(given) * (shape[0] if len(given) == 1 else 1)
             tensor = torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1)
             self.register_buffer(f"{field}_C11", tensor, persistent=False)
+        # What the run of these weights knows of its training images: see run/reference.py.
+        self.statistics: Statistics | None = None
+        self.novelty: Novelty | None = None
         # Decided here, on the CPU: asking the tensors in every step would make a GPU wait.
         self._centred = any(mean) or any(number != 1 for number in std)
 

@@ -1,9 +1,10 @@
-"""The layers that are our own, and the output size of every layer that a network here may hold.
+"""The layers that are our own, and small questions that are asked of any layer.
 
 Axes: L dropout layers, 2 halves of a key.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -42,6 +43,18 @@ class Dropout(nn.Dropout):
         return input * kept * (1 / (1 - self.p))
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Generator[None]:
+    """Put a model into evaluation mode, and every layer back into its own afterwards."""
+    modes = [(layer, layer.training) for layer in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
 def dropouts(network: nn.Module) -> list[Dropout]:
     """Return a network's dropout layers, in the order that their draws are numbered by."""
     return [layer for layer in network.modules() if isinstance(layer, Dropout)]
@@ -54,51 +67,70 @@ def set_draws(layers: Sequence[Dropout], draws_L2: Tensor | None) -> None:
         layer.draw = draw
 
 
-def sizes(layer: nn.Module) -> list[tuple[int, int, int]]:
-    """Return a layer's (kernel, stride, padding) along height and width; no window: nothing."""
+def windows(layer: nn.Module) -> list[tuple[int, int, int]]:
+    """Return a layer's (kernel, stride, padding) along height and width; no plain window: nothing.
+
+    They explain a size, they do not decide it: see trace.py.
+    """
     if not isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
         return []
+    if isinstance(layer.padding, str) or getattr(layer, "dilation", 1) not in (1, (1, 1)):
+        return []
     numbers = (layer.kernel_size, layer.stride, layer.padding)
-    pairs = [cast("Shape", n) if isinstance(n, tuple) else (cast("int", n),) * 2 for n in numbers]
+    pairs = [cast("Shape", n) if isinstance(n, tuple) else (n, n) for n in numbers]
     return [(pairs[0][axis], pairs[1][axis], pairs[2][axis]) for axis in (0, 1)]
 
 
-def output_shape(layer: nn.Module, shape: Shape) -> Shape:
-    """Return the shape of one picture's activations after a layer: C, H, W or a feature count.
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky-relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+MOST_GROUPS = 8  # of a group norm: 4 channels a group in 32, as far as the width can be divided
 
-    A window's output size is (in - kernel + 2·padding) / stride + 1, rounded down.
 
-    >>> output_shape(nn.Conv2d(3, 6, 5), (3, 32, 32))
-    (6, 28, 28)
-    """
-    if isinstance(layer, nn.Flatten):
-        return (int(torch.Size(shape).numel()),)
-    if isinstance(layer, nn.Linear):
-        return (*shape[:-1], layer.out_features)
-    windows = sizes(layer)
-    if not windows:
-        return shape
-    channels = layer.out_channels if isinstance(layer, nn.Conv2d) else shape[0]
-    height, width = (
-        (size - kernel + 2 * padding) // stride + 1
-        for size, (kernel, stride, padding) in zip(shape[1:], windows, strict=True)
-    )
-    return (channels, height, width)
+def activation(name: str, number: int) -> dict[str, nn.Module]:
+    """Return a network's activation layer of a number, by its name in the network."""
+    return {f"{name.replace('-', '_')}{number}": ACTIVATIONS[name]()}
+
+
+def norm_of_maps(name: str, channels: int, number: int) -> dict[str, nn.Module]:
+    """Return the norm after a convolution, by its name in the network; nothing for "none"."""
+    groups = next(n for n in range(MOST_GROUPS, 0, -1) if channels % n == 0)
+    made: dict[str, Callable[[], nn.Module]] = {
+        "batch": lambda: nn.BatchNorm2d(channels),
+        "group": lambda: nn.GroupNorm(groups, channels),
+        "layer": lambda: nn.GroupNorm(1, channels),  # over channels, rows and columns
+    }
+    return {f"norm{number}": made[name]()} if name in made else {}
+
+
+def norm_of_features(name: str, features: int, number: int) -> dict[str, nn.Module]:
+    """Return the norm after a linear layer, by its name in the network; nothing for "none"."""
+    made: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+    return {f"norm{number}": made[name](features)} if name in made else {}
 
 
 def flat_features(layers: dict[str, nn.Module], shape: Shape) -> int:
-    """Return how many features one picture has after the layers.
+    """Return how many features one image has after the layers; a blank image finds out.
 
     Raises:
-        HydrofoilError: The picture is so small that a window finds no place.
+        HydrofoilError: The image is so small that a window does not fit.
     """
     _, height, width = shape
+    activation = torch.zeros(1, *shape)
     for name, layer in layers.items():
-        shape = output_shape(layer, shape)
-        if min(shape) < 1:
+        try:
+            with torch.no_grad(), evaluating(layer):
+                activation = layer(activation)
+        except RuntimeError as error:
             raise HydrofoilError(
-                f"model: pictures of {height}×{width} are too small for it: "
+                f"model: images of {height}×{width} are too small for it: "
                 f"nothing is left after {name}.\n"
                 "Choose a model with fewer or smaller windows, such as model.name=cnn or mlp."
-            )
-    return shape[0]
+            ) from error
+    return activation.numel()

@@ -1,11 +1,11 @@
 """A network layer by layer: what comes out, by which arithmetic, at what cost."""
 
 from dataclasses import dataclass
-from math import prod
 
 from torch import nn
 
-from hydrofoil.models.layers import Dropout, Shape, output_shape, sizes
+from hydrofoil.models.layers import Dropout, Shape, windows
+from hydrofoil.models.trace import Call, trace
 
 
 @dataclass(frozen=True)
@@ -31,36 +31,35 @@ class LayerSummary:
     multiply_adds: int
 
 
-def summarise(network: nn.Sequential, shape: Shape) -> list[LayerSummary]:
-    """Return a line for each layer of a network that takes pictures of C×H×W.
+def summarize(network: nn.Module, shape: Shape) -> list[LayerSummary]:
+    """Return a line for each layer of any network that takes images of C×H×W.
+
+    The layers are the modules that hold no others, as a blank image calls them, and a module that
+    computes or learns something beside those inside it. What one number costs or counts stands in
+    one line alone, so that the columns add up to the whole network.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 6, 5), nn.MaxPool2d(2))
-    >>> [line.arithmetic for line in summarise(network, (3, 32, 32))]
+    >>> [line.arithmetic for line in summarize(network, (3, 32, 32))]
     ['(32 - 5 + 2·0) / 1 + 1 = 28', '(28 - 2 + 2·0) / 2 + 1 = 14']
     """
-    lines: list[LayerSummary] = []
-    for name, layer in network.named_children():
-        output = output_shape(layer, shape)
-        cost, formula = _weights(layer)
-        lines.append(
-            LayerSummary(
-                name=name,
-                kind=_kind(layer),
-                output=output,
-                arithmetic=_arithmetic(layer, shape, output),
-                parameters=sum(parameter.numel() for parameter in layer.parameters()),
-                parameter_arithmetic=formula,
-                # A convolution's weights work once at each position, a linear layer's once.
-                multiply_adds=cost * (prod(output[1:]) if isinstance(layer, nn.Conv2d) else 1),
-            )
+    return [
+        LayerSummary(
+            name=call.name or "network",
+            kind=_kind(call.layer),
+            output=call.after,
+            arithmetic=_arithmetic(call),
+            parameters=call.parameters,
+            parameter_arithmetic=_parameter_arithmetic(call),
+            multiply_adds=call.multiply_adds,
         )
-        shape = output
-    return lines
+        for call in trace(network, shape)
+        if call.is_leaf or call.parameters or call.multiply_adds
+    ]
 
 
-def total_multiply_adds(network: nn.Sequential, shape: Shape) -> int:
-    """Return the multiplications with an addition that one picture costs, forward."""
-    return sum(line.multiply_adds for line in summarise(network, shape))
+def total_multiply_adds(network: nn.Module, shape: Shape) -> int:
+    """Return the multiplications with an addition that one image costs, forward."""
+    return sum(call.multiply_adds for call in trace(network, shape))
 
 
 def _divided(text: str, value: int, stride: int) -> str:
@@ -68,17 +67,16 @@ def _divided(text: str, value: int, stride: int) -> str:
     return f"⌊{text} / {stride}⌋" if value % stride else f"{text} / {stride}"
 
 
-def _weights(layer: nn.Module) -> tuple[int, str]:
-    """Return the number of multiplying weights and the arithmetic of all parameters."""
-    if isinstance(layer, nn.Conv2d):
-        inputs = layer.in_channels // layer.groups
-        kernel = "·".join(map(str, layer.kernel_size))
-        bias = " + 1" if getattr(layer, "bias", None) is not None else ""
-        return layer.weight.numel(), f"{layer.out_channels}·({inputs}·{kernel}{bias})"
+def _parameter_arithmetic(call: Call) -> str:
+    """Return how the number of a layer's parameters comes about; empty where others share them."""
+    layer = call.layer
+    if not call.parameters or not isinstance(layer, nn.Conv2d | nn.Linear):
+        return ""
+    bias = "" if layer.bias is None else " + 1"
     if isinstance(layer, nn.Linear):
-        bias = " + 1" if getattr(layer, "bias", None) is not None else ""
-        return layer.weight.numel(), f"{layer.out_features}·({layer.in_features}{bias})"
-    return 0, ""
+        return f"{layer.out_features}·({layer.in_features}{bias})"
+    kernel = "·".join(map(str, layer.kernel_size))
+    return f"{layer.out_channels}·({layer.in_channels // layer.groups}·{kernel}{bias})"
 
 
 def _kind(layer: nn.Module) -> str:
@@ -86,7 +84,10 @@ def _kind(layer: nn.Module) -> str:
         kernel = "×".join(map(str, layer.kernel_size))
         return f"convolution {kernel}, {layer.in_channels} → {layer.out_channels}"
     if isinstance(layer, nn.MaxPool2d):
-        return f"max-pool {'×'.join(str(kernel) for kernel, _, _ in sizes(layer))}"
+        kernel = layer.kernel_size
+        return (
+            f"max-pool {'×'.join(map(str, kernel if isinstance(kernel, tuple) else [kernel] * 2))}"
+        )
     if isinstance(layer, nn.Linear):
         return f"linear {layer.in_features} → {layer.out_features}"
     if isinstance(layer, Dropout):
@@ -94,19 +95,21 @@ def _kind(layer: nn.Module) -> str:
     return type(layer).__name__
 
 
-def _arithmetic(layer: nn.Module, shape: Shape, output: Shape) -> str:
-    if isinstance(layer, nn.Flatten):
-        return f"{'·'.join(map(str, shape))} = {output[0]}"
-    windows = sizes(layer)
-    if not windows:
+def _arithmetic(call: Call) -> str:
+    """Return how a layer's size comes about, where a window's formula or flattening gives it."""
+    before, after = call.before, call.after
+    if isinstance(call.layer, nn.Flatten) and len(after) == 1:
+        return f"{'·'.join(map(str, before))} = {after[0]}"
+    if len(before) != 3 or len(after) != 3:
         return ""
-    axes = [
-        f"{_divided(f'({size} - {kernel} + 2·{padding})', size - kernel + 2 * padding, stride)}"
-        f" + 1 = {after}"
-        for size, after, (kernel, stride, padding) in zip(
-            shape[1:], output[1:], windows, strict=True
+    axes: list[str] = []
+    for size, result, (kernel, stride, padding) in zip(
+        before[1:], after[1:], windows(call.layer), strict=False
+    ):
+        span = size - kernel + 2 * padding
+        if span // stride + 1 != result:  # rounded up, or more padding on one side
+            return ""
+        axes.append(
+            f"{_divided(f'({size} - {kernel} + 2·{padding})', span, stride)} + 1 = {result}"
         )
-    ]
-    return ", ".join(
-        dict.fromkeys(axes)
-    )  # height and width differ only where the pictures are not square
+    return ", ".join(dict.fromkeys(axes))  # one for both where the image is square

@@ -67,6 +67,24 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5 000 digits, a thousand brackets
         raise HydrofoilError(f"{name}: not TOML: {_first_line(error)}.") from error
+    return _resolved(document, overrides, name)
+
+
+def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Return a recipe with fields overridden by dotted names.
+
+    Raises:
+        HydrofoilError: It names what is unknown or wrong, and what was expected.
+
+    >>> override(read_recipe("mnist-cnn"), ["train.epochs=1"]).train.epochs
+    1
+    """
+    document = recipe.model_dump(mode="json", exclude_none=True)
+    return _resolved(document, overrides, recipe.name)
+
+
+def _resolved(document: dict[str, Any], overrides: Sequence[str], name: str) -> Recipe:
+    """Return the recipe of a document; `name` is what errors call it."""
     # Names first: another model or optimiser leaves behind the file's fields that it does not know.
     for override in sorted(overrides, key=lambda text: ".name=" not in text.replace(" ", "")):
         _override(document, override)
@@ -96,10 +114,12 @@ def _override(document: dict[str, Any], override: str) -> None:
             raise HydrofoilError(
                 f"{dotted}: '{section}' is a field, not a section with fields in it."
             )
-    table[field] = value
+    before, table[field] = table.get(field), value
     if field == "name" and sections in (["model"], ["optimizer"], ["schedule"]):
         known = [set(m.model_fields) for m in members(sections[0]) if value in tags_of(m)]
-        for stray in set(table) - known[0] if known else ():
+        # Of fields that two models share, a size is the one that means another thing in each.
+        sizes = {"widths", "hidden"} if value != before else set()
+        for stray in set(table) - (known[0] - sizes) if known else ():
             del table[stray]
 
 

@@ -70,40 +70,71 @@ class Data(Fields):
         return self
 
 
+Widths = Annotated[tuple[Positive, ...], BeforeValidator(_as_tuple)]
+Activation = Literal["relu", "leaky-relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
+
+
 class Mlp(Fields):
-    """A multilayer perceptron: hidden layers with ReLU and dropout, then a linear one."""
+    """A multilayer perceptron: hidden layers, then a linear one."""
 
     name: Literal["mlp"]
-    hidden: Annotated[tuple[Positive, ...], BeforeValidator(_as_tuple)] = (512, 512)
+    widths: Widths = (512, 512)
     """Units of each hidden layer."""
+    activation: Activation = "relu"
+    """The function after each hidden layer."""
+    norm: Literal["none", "batch", "layer"] = "none"
+    """The normalization between each hidden layer and its activation."""
     dropout: Fraction = 0.2
     """The share of activations set to zero after each hidden layer while training."""
 
 
-class LeNet(Fields):
-    """Two 5×5 convolutions with pooling, three linear layers."""
+class Convolutional(Fields):
+    """Convolutions, each with an activation and a 2×2 max-pooling."""
+
+    widths: Annotated[Widths, Field(min_length=1)] = (8, 16)
+    """Channels of each convolution."""
+    activation: Activation = "relu"
+    """The function after each convolution and hidden layer."""
+    norm: Literal["none", "batch", "group", "layer"] = "none"
+    """The normalization between each convolution and its activation."""
+
+
+class LeNet(Convolutional):
+    """5×5 convolutions without padding, then hidden layers and a linear one."""
 
     name: Literal["lenet"]
+    widths: Annotated[Widths, Field(min_length=1)] = (6, 16)
+    """Channels of each convolution."""
+    hidden: Widths = (120, 84)
+    """Units of each hidden layer after the convolutions."""
 
 
-class LeNetLinear(Fields):
-    """Two 5×5 convolutions with pooling, one linear layer."""
+class LeNetLinear(Convolutional):
+    """5×5 convolutions without padding, then one linear layer."""
 
     name: Literal["lenet-linear"]
+    widths: Annotated[Widths, Field(min_length=1)] = (6, 16)
+    """Channels of each convolution."""
 
 
-class Cnn3(Fields):
-    """Three 3×3 convolutions with pooling, three linear layers with dropout."""
+class Cnn3(Convolutional):
+    """3×3 convolutions, then hidden layers and a linear one, with dropout before each."""
 
     name: Literal["cnn3"]
+    widths: Annotated[Widths, Field(min_length=1)] = (16, 32, 64)
+    """Channels of each convolution."""
+    hidden: Widths = (120, 60)
+    """Units of each hidden layer after the convolutions."""
     dropout: Fraction = 0.25
     """The share of activations set to zero before each linear layer while training."""
 
 
-class Cnn(Fields):
-    """Two 3×3 convolutions with pooling, one linear layer."""
+class Cnn(Convolutional):
+    """3×3 convolutions, then a linear layer."""
 
     name: Literal["cnn"]
+    hidden: Widths = ()
+    """Units of each hidden layer after the convolutions."""
 
 
 Model = Annotated[Mlp | LeNet | LeNetLinear | Cnn3 | Cnn, Field(discriminator="name")]
@@ -150,6 +181,8 @@ class Sgd(Fields):
     """Nesterov's form of momentum."""
     weight_decay: Amount = 0.0
     """L2 penalty, added to the gradient."""
+    decay_biases: bool = True
+    """Whether biases and the parameters of norms decay too."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
@@ -172,9 +205,90 @@ class Adam(Fields):
     """Added to the denominator."""
     weight_decay: Amount = 0.0
     """L2 penalty (adam) or decoupled decay (adamw)."""
+    decay_biases: bool = True
+    """Whether biases and the parameters of norms decay too."""
 
 
-Optimizer = Annotated[Sgd | Adam, Field(discriminator="name")]
+class NAdam(Fields):
+    """Adam with Nesterov's momentum, torch.optim.NAdam."""
+
+    name: Literal["nadam"]
+    lr: Above = 0.002
+    """Learning rate."""
+    betas: Annotated[tuple[Fraction, Fraction], BeforeValidator(_as_tuple)] = (0.9, 0.999)
+    """Decay rates of the first and second moment estimates."""
+    eps: Above = 1e-8
+    """Added to the denominator."""
+    weight_decay: Amount = 0.0
+    """L2 penalty, added to the gradient."""
+    momentum_decay: Amount = 0.004
+    """How fast the momentum warms up."""
+    decay_biases: bool = True
+    """Whether biases and the parameters of norms decay too."""
+
+
+class RmsProp(Fields):
+    """RMSprop, torch.optim.RMSprop."""
+
+    name: Literal["rmsprop"]
+    lr: Above = 0.01
+    """Learning rate."""
+    alpha: Fraction = 0.99
+    """Decay rate of the mean squared gradient."""
+    eps: Above = 1e-8
+    """Added to the denominator."""
+    momentum: Amount = 0.0
+    """Momentum factor."""
+    centered: bool = False
+    """Divide by the standard deviation of the gradient instead of its root mean square."""
+    weight_decay: Amount = 0.0
+    """L2 penalty, added to the gradient."""
+    decay_biases: bool = True
+    """Whether biases and the parameters of norms decay too."""
+
+
+class Adagrad(Fields):
+    """Adagrad, torch.optim.Adagrad."""
+
+    name: Literal["adagrad"]
+    lr: Above = 0.01
+    """Learning rate."""
+    lr_decay: Amount = 0.0
+    """The rate of step t, counted from 0, is lr / (1 + t * lr_decay)."""
+    initial_accumulator_value: Amount = 0.0
+    """What each sum of squared gradients begins with."""
+    eps: Above = 1e-10
+    """Added to the denominator."""
+    weight_decay: Amount = 0.0
+    """L2 penalty, added to the gradient."""
+    decay_biases: bool = True
+    """Whether biases and the parameters of norms decay too."""
+
+
+class Muon(Fields):
+    """Muon for hidden weights, filters flattened; AdamW for biases, norms and the last layer."""
+
+    name: Literal["muon"]
+    lr: Above = 0.02
+    """Learning rate of the hidden weights; the default is Jordan et al.'s (2024)."""
+    momentum: Fraction = 0.95
+    """Momentum factor."""
+    nesterov: bool = True
+    """Nesterov's form of momentum."""
+    weight_decay: Amount = 0.0
+    """Decoupled weight decay of the hidden weights."""
+    ns_steps: Annotated[int, Field(ge=1, le=99)] = 5
+    """Newton-Schulz iterations that orthogonalize an update."""
+    adjust_lr_fn: Literal["original", "match_rms_adamw"] = "original"
+    """How the rate follows a matrix's shape; match_rms_adamw takes AdamW's rates."""
+    adamw_lr: Above = 0.001
+    """Learning rate of AdamW's part; a schedule changes both in proportion."""
+    adamw_weight_decay: Amount = 0.0
+    """Decoupled weight decay of AdamW's part."""
+
+
+AnyOptimizer = Sgd | Adam | NAdam | RmsProp | Adagrad | Muon
+Optimizer = Annotated[AnyOptimizer, Field(discriminator="name")]
 
 
 class _Schedule(Fields):

@@ -1,9 +1,10 @@
-"""A comparison as lines of text: every figure, what it covers, and the verdict last."""
+"""A comparison as lines of text: every figure, what it covers, and last the verdict."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from hydrofoil.compare.statistics import Comparison, Side, p_words, span
+from hydrofoil.compare.statistics import Side, p_words, span
+from hydrofoil.compare.verdict import Comparison
 from hydrofoil.report.text import percent, plural, table
 
 
@@ -26,9 +27,9 @@ def comparison_lines(comparison: Comparison) -> str:
 
 
 def differs_line(differs: dict[str, tuple[Any, Any]]) -> str:
-    """Say in which fields B differs from A."""
+    """Name the fields in which B differs from A."""
     if not differs:
-        return "B differs from A in its seeds alone"
+        return "B differs from A only in its seeds"
     changes = [f"{name} {_shown(a)} → {_shown(b)}" for name, (a, b) in differs.items()]
     return f"B differs from A in {', '.join(changes)}"
 
@@ -44,12 +45,12 @@ def _side_line(letter: str, side: Side) -> str:
     )
     return (
         f"{letter}  {side.name}: {100 * side.mean:.2f}{interval} % of {side.pictures:,} "
-        f"test pictures, mean of {plural(len(side.seeds), 'seed')}"
+        f"test images, mean of {plural(len(side.seeds), 'seed')}"
     )
 
 
 def _seed_table(comparison: Comparison) -> str:
-    """Return every run's accuracy, and each pair's difference and discordant pictures."""
+    """Return the accuracy of every run, and the difference and discordant images of each pair."""
     a, b = comparison.a, comparison.b
     if not comparison.pairs:
         rows: list[Sequence[object]] = [["", "seed", "accuracy"]]
@@ -57,7 +58,7 @@ def _seed_table(comparison: Comparison) -> str:
             for seed, accuracy in zip(side.seeds, side.accuracies, strict=True):
                 rows.append([letter, seed, percent(accuracy)])
         return table(rows)
-    rows = [["seed", "A", "B", "B − A", "right in A alone", "in B alone", "McNemar's p"]]
+    rows = [["seed", "A", "B", "B − A", "correct in A only", "in B only", "McNemar's p"]]
     for pair, right_a, right_b in zip(comparison.pairs, a.accuracies, b.accuracies, strict=True):
         parted = pair.discordant
         rows.append(
@@ -75,7 +76,7 @@ def _seed_table(comparison: Comparison) -> str:
 
 
 def _difference_lines(comparison: Comparison) -> list[str]:
-    """Return the difference with each interval, and what varies in it."""
+    """Return the difference with each of its intervals."""
     found = comparison.difference
     how = "paired by seed" if comparison.paired else f"not paired: {comparison.unpaired_because}"
     lines = [f"B − A: {found.points:+.2f} points, {how}"]
@@ -96,54 +97,54 @@ def _difference_lines(comparison: Comparison) -> list[str]:
             ]
         )
     if comparison.other_pictures:
-        rows.append(["over seeds and pictures", span(comparison.other_pictures), ""])
+        rows.append(["over seeds and images", span(comparison.other_pictures), ""])
     lines += [f"  {line}" for line in table(rows, left=3).splitlines()]
     lines.append(covers_line(comparison))
-    if comparison.shown_points and found.word == "not told apart":
+    if comparison.shown_points and found.word == "no significant difference":
         lines.append(
-            f"These seeds show a true difference of {comparison.shown_points:.2g} points "
-            "four times out of five."
+            f"With these seeds, a true difference of {comparison.shown_points:.2g} points is "
+            "detected with 80% power."
         )
     return lines
 
 
 def covers_line(comparison: Comparison) -> str:
-    """Say which chance the intervals over seeds cover."""
+    """Say what the intervals cover."""
     if not comparison.fixed_pictures:
         return (
-            "Over seeds: for other trainings and other draws of the split from this set's "
-            "pictures;\nnot for other pictures."
+            "The seed intervals cover retraining and resplitting this dataset, not new test images."
         )
-    more = "\nOver seeds and pictures: for other pictures like these too."
+    more = " The interval over seeds and images\nalso covers new test images like these."
+    more = more if comparison.other_pictures else ""
     return (
-        f"Over seeds: for other trainings (first weights, order, dropout, validation pictures) on\n"
-        f"these {comparison.a.pictures:,} test pictures.{more if comparison.other_pictures else ''}"
+        "The seed intervals cover retraining (initial weights, order, dropout, validation split)\n"
+        f"on these {comparison.a.pictures:,} test images.{more}"
     )
 
 
 def _model_lines(comparison: Comparison) -> list[str]:
-    """Return McNemar's median, and what it answers."""
+    """Return the median of McNemar's p-values, and what it is about."""
     if comparison.mcnemar_median is None:
         if comparison.unpaired_because and comparison.difference.method != "none":
-            return [f"Not compared picture by picture: {comparison.unpaired_because}."]
-        return ["Not compared picture by picture."]
+            return [f"Not compared image by image: {comparison.unpaired_because}."]
+        return ["Not compared image by image."]
     return [
-        f"McNemar, median {p_words(comparison.mcnemar_median)}: whether a seed's two trained "
-        "models differ,\nnot whether the recipes do."
+        f"McNemar, median {p_words(comparison.mcnemar_median)}: about the two models of a seed, "
+        "not about the recipes."
     ]
 
 
 def note_lines(comparison: Comparison) -> list[str]:
-    """Return what weakens the verdict."""
+    """Return what limits the verdict."""
     notes = [f"warning: {text}" for text in (*comparison.a.warnings, *comparison.b.warnings)]
     lines = list(dict.fromkeys(notes))
     opened = (*comparison.a.opened, *comparison.b.opened)
     if max(opened, default=1) > 1:
-        lines.append(f"note: a run here opened its test split {max(opened)} times.")
+        lines.append(f"note: at least one run opened its test split {max(opened)} times.")
     if len(comparison.looked) > 1:
         before = ", ".join(map(str, comparison.looked[:-1]))
         lines.append(
-            f"note: looked at after {before} seeds too. Whoever adds seeds until the verdict "
-            "pleases is\n      wrong more often than 5 times in 100: choose their number first."
+            f"note: also compared after {before} seeds. Adding seeds until the result looks good "
+            "inflates\n      the 5% error rate: choose the number of seeds first."
         )
     return lines

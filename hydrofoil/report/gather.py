@@ -16,10 +16,11 @@ from torch import Tensor
 from hydrofoil.data.split import PARTS
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.models.summary import LayerSummary, summarise
+from hydrofoil.models.summary import LayerSummary, summarize
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.report.schema import wrong_in_log, wrong_in_test
-from hydrofoil.run.folder import Run, command
+from hydrofoil.run.commands import command
+from hydrofoil.run.folder import Run
 
 T = TypeVar("T")
 OF_A_RUN = ("log.jsonl", "environment.json", "best.safetensors", "test.json", "split.npz")
@@ -117,19 +118,19 @@ def gather(path: Path) -> Gathered:
     split = attempt(run.split, None)
     gathered.sizes = {part: len(getattr(split, part)) for part in PARTS} if split else {}
     gathered.test = attempt(lambda: checked_test(run), None)
-    gathered.shown = attempt(run.shown, {})
+    gathered.shown = attempt(run.results.shown, {})
     gathered.model, gathered.best_epoch = attempt(
-        lambda: run.load_best(torch.device("cpu")), (None, 0)
+        lambda: run.weights.load(torch.device("cpu")), (None, 0)
     )
     if gathered.model is not None:
-        gathered.layers = summarise(gathered.model.network, gathered.model.shape)
+        gathered.layers = summarize(gathered.model.network, gathered.model.shape)
     _note_what_is_missing(gathered, recipe)
     return gathered
 
 
 def checked_test(run: Run) -> dict[str, Any] | None:
     """Return test.json, if it was written by a hydrofoil that measured all that the page tells."""
-    test = run.test()
+    test = run.results.test()
     if test is not None and (wrong := older_or_changed(run, test)):
         raise HydrofoilError(wrong)
     return test
@@ -146,7 +147,7 @@ def older_or_changed(run: Run, test: Mapping[str, Any]) -> str:
 
 def checked_events(run: Run) -> list[dict[str, Any]]:
     """Return the log, if all of it is what a run writes."""
-    events = run.events()
+    events = run.log.events()
     if wrong := wrong_in_log(events):
         raise HydrofoilError(f"{run.path / 'log.jsonl'}: changed, so it is passed over: {wrong}.")
     return events

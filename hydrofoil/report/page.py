@@ -21,18 +21,18 @@ from PIL import Image
 from torch import Tensor
 
 from hydrofoil import __version__
-from hydrofoil.compare.statistics import Comparison, p_words
-from hydrofoil.data.sources import merges_published_test
+from hydrofoil.compare.statistics import p_words
+from hydrofoil.compare.verdict import Comparison
 from hydrofoil.data.split import PARTS
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.explain import GradCam, feature_maps, grad_cam, occlusion
-from hydrofoil.evaluate.test import MERGED
+from hydrofoil.evaluate.test import data_warnings
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.report import charts, draw, text, words
+from hydrofoil.report import charts, explanations, sheet, text, words
 from hydrofoil.report.comparison import covers_line, differs_line, note_lines
 from hydrofoil.report.explain import filters_figure, heat_line, hidden_line
 from hydrofoil.report.gather import Gathered, gather
-from hydrofoil.run.folder import command
+from hydrofoil.run.commands import command
 
 EXPLAINED = 6  # pictures: each costs a pass over some two hundred covered copies
 PIXELATED = 64  # pictures up to so many pixels keep each one; larger ones are made this large
@@ -156,7 +156,7 @@ def _run_values(run: Gathered) -> dict[str, Any]:
         "findings": words.findings(test) if test else [],
         "warnings": _warnings(run),
         "pictures": _pictures(run),
-        "curves": _curves([run], [""]),
+        "curves": curve_charts([run], [""]),
         "curve_words": words.of_curves(run.epochs, run.recipe.train.epochs) if run.recipe else [],
         "classes_chart": _classes_chart(test) if test else "",
         "shades": _shades(test["confusion"]) if test else [],
@@ -173,7 +173,7 @@ def _run_values(run: Gathered) -> dict[str, Any]:
 
 
 def _warnings(run: Gathered) -> list[str]:
-    merged = [MERGED] if run.recipe and merges_published_test(run.recipe) else []
+    merged = data_warnings(run.recipe, "") if run.recipe else []
     found = list(run.test.get("warnings", [])) if run.test else merged
     if run.imported:
         found.append(
@@ -213,7 +213,7 @@ def _inline(content: bytes, kind: str = "png") -> str:
 
 def _shown(picture_CHW: Tensor, alt: str) -> Shown:
     """Inline a uint8 picture: small ones whole, as PNG, larger ones made smaller, as JPEG."""
-    image = draw.as_image(picture_CHW)
+    image = sheet.as_image(picture_CHW)
     file = io.BytesIO()
     if max(image.size) <= PIXELATED:
         image.save(file, "png", optimize=True)
@@ -254,7 +254,7 @@ def _pictures(run: Gathered) -> list[dict[str, Any]]:
     ]
 
 
-def _curves(runs: Sequence[Gathered], names: Sequence[str]) -> list[tuple[str, Markup]]:
+def curve_charts(runs: Sequence[Gathered], names: Sequence[str]) -> list[tuple[str, Markup]]:
     """Return a chart of loss and one of accuracy; of several runs, the validation's alone."""
     found: list[tuple[str, Markup]] = []
     for field, unit, scale in (("loss", "nats a picture", 1), ("accuracy", "%", 100)):
@@ -338,12 +338,14 @@ def _explanation(
     scale = max(1, round(96 / max(picture_CHW.shape[1:])))
     panels, said = [("picture", _shown(picture_CHW, _alt(one)))], list[str]()
     if cam is not None:
-        heat = draw.heat_overlay(picture_CHW, cam.heat_NHW[0], scale=scale)
+        heat = explanations.heat_overlay(picture_CHW, cam.heat_NHW[0], scale=scale)
         said.append(heat_line(cam, answer))
         panels.append(("Grad-CAM", _figure(heat, f"Grad-CAM for {answer}: {said[-1]}")))
     hidden = occlusion(model, picture_CHW, model.classes.index(answer))
     largest = max(float(hidden.drops_HW.abs().max()), 0.01)
-    drops = draw.heat_overlay(picture_CHW, hidden.drops_HW / largest, signed=True, scale=scale)
+    drops = explanations.heat_overlay(
+        picture_CHW, hidden.drops_HW / largest, signed=True, scale=scale
+    )
     said.append(hidden_line(hidden, model.classes, answer))
     panels.append(("occlusion", _figure(drops, f"Occlusion for {answer}: {said[-1]}")))
     return {"one": one, "panels": panels, "said": said[::-1]}
@@ -367,7 +369,7 @@ def _network_pictures(run: Gathered) -> list[tuple[str, Shown]]:
         if picture_CHW is not None and tuple(picture_CHW.shape) == model.shape:
             layers = feature_maps(model, picture_CHW)
             if layers:
-                png = draw.feature_maps(layers)
+                png = explanations.feature_maps(layers)
                 which = f"{one['class']}, number {one['index']:,}"
                 caption = f"One picture ({which}) on its way through the layers."
                 found.append((caption, _figure(png, f"Feature maps. {_alt(one)}")))
@@ -383,7 +385,9 @@ def _data(run: Gathered) -> dict[str, Any]:
     whole = {part: n for part, n in counts.items() if len(n) == len(classes) and sum(n)}
     return {
         "source": run.recipe.data.source if run.recipe else "",
-        "warnings": [MERGED] if run.recipe and merges_published_test(run.recipe) else [],
+        "warnings": data_warnings(run.recipe, str(run.counted("data").get("differs") or ""))
+        if run.recipe
+        else [],
         "sizes": {part: run.sizes.get(part, 0) for part in PARTS if run.sizes.get(part)},
         "counts": whole,
         "classes": classes,
@@ -482,5 +486,5 @@ def _side_by_side(runs: Sequence[Gathered], names: Sequence[str]) -> dict[str, A
         "recalls": recalls,
         "best": best,
         "times": [_time(run) for run in runs],
-        "curves": _curves(runs, names),
+        "curves": curve_charts(runs, names),
     }

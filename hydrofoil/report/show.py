@@ -8,17 +8,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydrofoil.data.download import Watcher
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.data.sources import SOURCES, find_source, load
+from hydrofoil.data.published.catalogue import SOURCES
+from hydrofoil.data.published.download import Watcher
+from hydrofoil.data.source import find_source, known_as, load
 from hydrofoil.data.split import PARTS, draw_split
 from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.models import build
-from hydrofoil.models.summary import summarise
+from hydrofoil.models.summary import summarize
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
-from hydrofoil.report import draw, text
+from hydrofoil.report import figures, text
+from hydrofoil.report.curves import learning_curves
 from hydrofoil.report.gather import checked_events, older_or_changed
-from hydrofoil.run.folder import Run, command
+from hydrofoil.run.commands import command
+from hydrofoil.run.folder import Run
 
 
 @dataclass(frozen=True)
@@ -60,17 +63,19 @@ def show(
         HydrofoilError: Nothing has that name, or it is asked for what it has not.
     """
     of_a_set = bool(class_name) or pixels is not None
-    is_set = what in SOURCES and not overrides
+    dataset = "" if overrides else known_as(what)
     is_recipe = what in shipped_recipes() or what.endswith(".toml") or Path(what).is_file()
-    if of_a_set and what not in SOURCES:
-        raise HydrofoilError(f"--class and --pixels show pictures of a set, and '{what}' is none.")
+    if of_a_set and not known_as(what):
+        raise HydrofoilError(
+            f"--class and --pixels show the images of a dataset, and '{what}' is not one."
+        )
     if class_name and pixels is not None:
         raise HydrofoilError("--class and --pixels: expected one of them.")
     if overrides and not is_recipe:
         raise HydrofoilError(f"'{overrides[0]}' changes a recipe's field, and '{what}' is none.")
-    if is_set and pixels is not None:
-        return [show_pixels(what, data_root, pixels, watcher)]
-    shown = [show_set(what, data_root, class_name, watcher)] if is_set else []
+    if dataset and pixels is not None:
+        return [show_pixels(dataset, data_root, pixels, watcher)]
+    shown = [show_set(dataset, data_root, class_name, watcher)] if dataset else []
     if is_recipe and not of_a_set:
         shown.append(show_recipe(what, overrides))
     if not shown and Path(what).is_dir():
@@ -103,6 +108,7 @@ def show_set(
         "source": name,
         "shape": list(pictures.shape),
         "hash": pictures.hash,
+        "differs": pictures.differs,
         "counts": counts,
         "mean": means,
         "std": deviations,
@@ -117,7 +123,7 @@ def show_set(
         )
     else:
         labels_N = pictures.labels_N[first_N]
-        png = draw.class_rows(
+        png = figures.class_rows(
             pictures.pictures_NCHW[first_N],
             labels_N,
             pictures.classes,
@@ -137,7 +143,7 @@ def _one_class(pictures: Pictures, index_N: Any, class_name: str) -> bytes:
     first_N = index_N[wanted][:100]
     numbers = [str(number) for number in first_N.tolist()]
     heading = f"{pictures.source}: {class_name}, by number"
-    return draw.picture_grid(pictures.pictures_NCHW[first_N], numbers, heading=heading)
+    return figures.picture_grid(pictures.pictures_NCHW[first_N], numbers, heading=heading)
 
 
 def show_pixels(name: str, data_root: str, number: int, watcher: Watcher | None = None) -> Shown:
@@ -151,7 +157,7 @@ def show_pixels(name: str, data_root: str, number: int, watcher: Watcher | None 
         raise HydrofoilError(f"--pixels {number}: {name} has pictures 0 to {len(pictures) - 1}.")
     label = pictures.classes[int(pictures.labels_N[number])]
     title = f"{name}, picture {number}: class {label}"
-    png = draw.pixel_values(pictures.pictures_NCHW[number], title)
+    png = figures.pixel_values(pictures.pictures_NCHW[number], title)
     content = {"source": name, "picture": number, "class": label}
     return Shown(title, content, png, Path(f"{name}-pixels-{number}.png"))
 
@@ -165,7 +171,7 @@ def show_recipe(name: str, overrides: Sequence[str] = ()) -> Shown:
     recipe = read_recipe(name, overrides)
     source = find_source(recipe.data.source)
     network = build(recipe, source.shape, [""] * source.classes).network
-    layers = summarise(network, source.shape)
+    layers = summarize(network, source.shape)
     lines = f"{text.recipe_lines(recipe)}\n\n{text.layer_lines(layers, source.shape)}"
     content = {
         "recipe": recipe.model_dump(mode="json"),
@@ -180,16 +186,14 @@ def show_run(path: Path) -> Shown:
     Raises:
         HydrofoilError: It is not a run folder, or a broken one.
     """
-    from hydrofoil.report.curves import learning_curves  # brings matplotlib: about 0.5 s
-
     run = Run.open(path)
     checked_events(run)
-    epochs, test, recipe = run.epochs(), run.test(), run.recipe
+    epochs, test, recipe = run.epochs(), run.results.test(), run.recipe
     broken = older_or_changed(run, test) if test else ""
     lines = [text.recipe_lines(recipe), text.split_line(recipe, run.split()), ""]
     lines += [text.epoch_line(epoch, recipe) for epoch in epochs]
     left = recipe.train.epochs - len(epochs)
-    if left > 0 and not run.imported():
+    if left > 0 and not run.log.imported():
         lines.append(f"{text.plural(left, 'epoch')} to go: {command('resume', path)}")
     if broken:
         lines += ["", broken]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.files import read_file
+from hydrofoil.files import discard, put_in_place, read_file, stage_all, sync_folder
 
 NAME = "manifest.json"
 GROWING = ("log.jsonl",)
@@ -109,7 +109,147 @@ def cure(path: Path) -> str:
         "needs a run of its own.",
         "best.safetensors": f"Written again from the last checkpoint by: hydrofoil resume {run}",
         **dict.fromkeys(
-            ("test.json", "answers.npz", "shown.npz"), f"Written again by: hydrofoil test {run}"
+            ("test.json", "answers.npz", "shown.npz", "reference.npz"),
+            f"Written again by: hydrofoil test {run}",
         ),
     }
     return f"\n{cures[path.name]}" if path.name in cures else ""
+
+
+class Files:
+    """The files of one run folder, written and read as the manifest has them.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.written: dict[str, Digest] = {}  # what this process wrote is known without reading it
+
+    def read(self, name: str) -> bytes:
+        """Return a file of the run as it was written.
+
+        Raises:
+            HydrofoilError: It is missing, or its content is not what was written.
+        """
+        return read_checked(self.path, name)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return the object in a JSON file of the run.
+
+        Raises:
+            HydrofoilError: It is missing, or its content is not what was written.
+        """
+        path, text = self.path / name, self.read(name)
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise HydrofoilError(
+                f"{path}: broken: {error}.\nDelete it; hydrofoil test writes test.json again."
+            ) from error
+        if not isinstance(content, dict):
+            raise HydrofoilError(f"{path}: broken: it holds no object.")
+        return content
+
+    def write(self, name: str, content: bytes) -> Path:
+        """Write one file of the run, whole or not at all, and return its path."""
+        self.write_all({name: content})
+        return self.path / name
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Write one file of the run as JSON."""
+        return self.write(name, json_bytes(content))
+
+    def write_all(
+        self, contents: Mapping[str, bytes], aside: Mapping[str, str] | None = None
+    ) -> None:
+        """Write files of the run in this order, each whole or not at all.
+
+        The manifest goes first and names what is there and what comes, so that a process that dies
+        anywhere in between leaves files that are known. Costs three waits for the disk.
+
+        Args:
+            contents: By name; with none, the manifest forgets what has been replaced.
+            aside: Names under which to keep the files that are replaced: new name by old.
+
+        Raises:
+            HydrofoilError: The system refused; what lies there is still whole.
+        """
+        before = Manifest.read(self.path)
+        # A broken file is not kept: it would take the place of the whole one before it.
+        moves = {old: new for old, new in (aside or {}).items() if self._on_disk(old, before)}
+        now = {name: self._on_disk(name, before) for name in (*contents, *moves.values())}
+        coming = {name: Digest.of(content) for name, content in contents.items()}
+        coming |= {new: moved for old, new in moves.items() if (moved := now[old])}
+        known = self._certified(before)
+        for name, new in coming.items():
+            known[name] = tuple(dict.fromkeys(one for one in (new, now[name]) if one))
+            self.written.pop(name, None)  # until all is done, only the disk can tell
+        first = {NAME: Manifest(known).to_bytes()} if Manifest(known) != before else {}
+        grown = [self.path / name for name in GROWING if (self.path / name).exists()]
+        files = {self.path / name: content for name, content in {**first, **contents}.items()}
+        staged = stage_all(files, sync=grown) if files else {}
+        try:
+            for name in first:
+                put_in_place(staged[self.path / name], self.path / name)
+                sync_folder(self.path)
+            for name in contents:
+                if name in moves:
+                    put_in_place(self.path / name, self.path / moves[name])
+                put_in_place(staged[self.path / name], self.path / name)
+        finally:
+            for beside in staged.values():  # what is in place is not there any more
+                discard(beside)
+        for folder in {(self.path / name).parent for name in contents}:
+            sync_folder(folder)
+        self.written.update(coming)
+
+    def _certified(self, before: Manifest | None) -> dict[str, tuple[Digest, ...]]:
+        """Return what the manifest should say of the files as they are; the log is read anew."""
+        if before is None:  # a run from before there were manifests: taken as it is
+            names = [path for path in self.path.rglob("[!.]*") if path.is_file()]
+            return {
+                str(path.relative_to(self.path)): (Digest.of(read_file(path)),) for path in names
+            }
+        known = dict(before.files)
+        for name, some in before.files.items():
+            settled = name in self.written or len(some) > 1
+            digest = self._on_disk(name, before) if settled else None
+            known[name] = (digest,) if digest else some
+        for name in GROWING:
+            if (self.path / name).exists():
+                content = self.read(name)
+                whole = content.rfind(b"\n") + 1  # `log` puts another in an unfinished line's place
+                known[name] = (Digest.of(content[:whole]),)
+        return known
+
+    def _on_disk(self, name: str, known: Manifest | None) -> Digest | None:
+        """Return by what the file is known that lies there now; None: none, or a broken one."""
+        if name in self.written:
+            return self.written[name]
+        path = self.path / name
+        if not path.exists():
+            return None
+        content = read_file(path)
+        return known.knows(name, content) if known else Digest.of(content)
+
+
+def read_checked(folder: Path, name: str) -> bytes:
+    """Return a run's file, checked against the manifest.
+
+    A writer may replace both meanwhile: what does not match is read again if the manifest changed.
+    """
+    path, seen = folder / name, None
+    while True:
+        known, content = Manifest.read(folder), read_file(path)
+        if known is None or known.knows(name, content):
+            return content
+        if known == seen:
+            known.check(path, name, content)
+        seen = known
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """Return an object as JSON that people can read."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -17,7 +17,7 @@ from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Scores, Sums
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.recipe.schema import Recipe
-from hydrofoil.train.optimizers import build_optimizer
+from hydrofoil.train.optimizers import FIRST_VALUES, build_optimizer, restore_slots, slots_of
 
 
 @dataclass
@@ -51,7 +51,7 @@ class State:
     @classmethod
     def fresh(cls, model: Classifier, recipe: Recipe) -> "State":
         """Return the state before the first epoch, for a model that lies where it is trained."""
-        optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
+        optimizer = build_optimizer(recipe.optimizer, model.network)
         return cls(optimizer, Sums(model.device))
 
     def finish(self, model: Classifier, select: str | None, valid: Scores | None) -> bool:
@@ -79,10 +79,8 @@ class State:
         """
         tensors = {f"network/{name}": tensor for name, tensor in model.network.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
-        for name, parameter in model.network.named_parameters():
-            for slot, value in self.optimizer.state.get(parameter, {}).items():
-                if value is not None:  # momentum 0 leaves its buffer empty
-                    tensors[f"optimizer/{name}/{slot}"] = torch.as_tensor(value)
+        slots = slots_of(self.optimizer, model.network)
+        tensors |= {f"optimizer/{name}": tensor for name, tensor in slots.items()}
         return tensors
 
     def numbers(self) -> dict[str, Any]:
@@ -99,7 +97,6 @@ class State:
             HydrofoilError: They are not such a state, or another model's.
         """
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
-        parameters = dict(model.network.named_parameters())
         try:
             for name, tensor in tensors.items():
                 part, _, rest = name.partition("/")
@@ -108,12 +105,7 @@ class State:
             if parts["best"] and parts["best"].keys() != parts["network"].keys():
                 raise KeyError("best/…")
             self.best = {name: tensor.to(model.device) for name, tensor in parts["best"].items()}
-            self._check_slots(parts["optimizer"], parameters)
-            for name, tensor in parts["optimizer"].items():
-                parameter, slot = name.split("/")
-                # Adam counts its steps in a tensor that stays on the CPU.
-                place = tensor.device if slot == "step" else model.device
-                self.optimizer.state[parameters[parameter]][slot] = tensor.to(place)
+            restore_slots(self.optimizer, model.network, parts["optimizer"])
             self.epoch, self.best_epoch = int(numbers["epoch"]), int(numbers["best_epoch"])
             best = numbers["best_value"]
             self.best_value = None if best is None else float(best)
@@ -126,24 +118,6 @@ class State:
             self.sums.set_totals(*numbers.get("sums", (0.0, 0, 0)))
         except (KeyError, ValueError, TypeError) as error:
             raise HydrofoilError(f"the last checkpoint is broken: {error!r}.") from error
-
-    def _check_slots(self, slots: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
-        """Make sure that the optimiser can go on with these tensors: torch would not say which.
-
-        Raises:
-            ValueError: One is missing, unknown, or of another shape or type than it made.
-        """
-        adam = "betas" in self.optimizer.defaults
-        names = ("exp_avg", "exp_avg_sq", "step") if adam else ("momentum_buffer",)
-        if slots and set(slots) != {f"{p}/{name}" for p in parameters for name in names}:
-            raise ValueError("not the tensors of this optimiser and these parameters")
-        for name, tensor in slots.items():
-            parameter, _, slot = name.partition("/")
-            like = torch.tensor(0.0) if slot == "step" else parameters[parameter]
-            if tensor.shape != like.shape or tensor.dtype != like.dtype:
-                raise ValueError(f"{name} of {tensor.dtype} and shape {tuple(tensor.shape)}")
-            if slot == "step" and not 0 <= tensor.item() < 1 << 53:
-                raise ValueError(f"{name} is {tensor.item()}")
 
 
 class Snapshot:
@@ -175,14 +149,16 @@ class Snapshot:
     def put_back(self) -> None:
         """Let everything be as it was.
 
-        Optimiser state that was first made since then stays, as zeros: torch would begin with them.
+        Optimizer state that was made since then stays, with the values that torch begins with.
         """
         for tensor, value in zip(self._weights(), self.tensors, strict=True):
             tensor.copy_(value)
         for slots, values in zip(self._slots(), self.slots, strict=True):
             for name, tensor in slots.items():
                 if isinstance(tensor, Tensor):
-                    tensor.copy_(values[name]) if name in values else tensor.zero_()
+                    tensor.copy_(values[name]) if name in values else tensor.fill_(
+                        FIRST_VALUES.get(name, 0.0)
+                    )
         self.state.sums.loss.copy_(self.sums[0])
         self.state.sums.right.copy_(self.sums[1])
         self.state.sums.count, self.state.step = self.sums[2], self.step

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.data.sources import find_source
+from hydrofoil.data.source import find_source
 from hydrofoil.data.split import Split
 from hydrofoil.device import cuda_problem, exact, first_line, thread_rule
 from hydrofoil.errors import HydrofoilError
@@ -20,7 +20,7 @@ from hydrofoil.evaluate.metrics import Metrics, Sums
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.summary import total_multiply_adds
-from hydrofoil.native import Native, Unsupported, source
+from hydrofoil.native import Native, Unsupported, make_program
 from hydrofoil.native.build import compiler
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.train.executors.compiled import Compiled
@@ -83,12 +83,14 @@ class Prepared:
         recipe: The recipe with executor and threads resolved, to be kept with the run.
         refused: Executors that were tried before it, and why they cannot run here.
         seconds: How long preparing it took: building, capturing, compiling.
+        note: What the executor gave up to run here.
     """
 
     executor: Executor
     recipe: Recipe
     refused: dict[str, str]
     seconds: float
+    note: str = ""
 
     @property
     def line(self) -> str:
@@ -99,7 +101,8 @@ class Prepared:
             if self.executor.name != "graph"
             else ""
         )
-        return f"executor: {self.executor.name}{some}{_reasons(self.refused)}"
+        note = f"; {self.note}" if self.note else ""
+        return f"executor: {self.executor.name}{some}{note}{_reasons(self.refused)}"
 
 
 def _reasons(refused: dict[str, str]) -> str:
@@ -156,6 +159,7 @@ def prepare(
             recipe.model_copy(update={"train": resolved}),
             refused,
             perf_counter() - began,
+            executor.note if isinstance(executor, Native) else "",
         )
     raise AssertionError("eager runs everything")
 
@@ -181,7 +185,7 @@ def choose(
         refused["graph"] = problem
     if "native" in wanted:
         try:
-            source(model, optimizer, batch_size)
+            make_program(model, optimizer, batch_size)
             compiler()
         except Unsupported as error:
             refused["native"] = str(error)
@@ -206,10 +210,10 @@ def expected(recipe: Recipe, device: torch.device) -> tuple[str, str]:
     """
     found = find_source(recipe.data.source)
     model = build(recipe, found.shape, [""] * found.classes).to(device)
-    optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
+    optimizer = build_optimizer(recipe.optimizer, model.network)
     names, refused = choose(model, optimizer, recipe.train.execute, recipe.train.batch_size)
     line = f"executor: {names[0]}{_reasons(refused)}"
     try:
-        return line, source(model, optimizer, recipe.train.batch_size)
+        return line, make_program(model, optimizer, recipe.train.batch_size).source
     except Unsupported:
         return line, ""

@@ -1,0 +1,247 @@
+"""The comparison of A and B as a whole: every figure, and the verdict in one sentence.
+
+Axes: S seeds, N test images.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import comb
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+
+from hydrofoil.compare.statistics import (
+    ALPHA,
+    MOST_SEEDS,
+    Answered,
+    Difference,
+    Pair,
+    Side,
+    Word,
+    bootstrap_points,
+    mcnemar,
+    other_pictures,
+    p_words,
+    power,
+    seed_difference,
+    seeds_needed,
+    shown_points,
+    span,
+    summarize_side,
+)  # fmt: skip
+
+NONE: Word = "no significant difference"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The conclusion.
+
+    Args:
+        word: B compared with A.
+        about: Whether it is about the recipes, or about two trained models only.
+        sentence: The conclusion with its figures.
+        asked_points: The difference that the recommended number of seeds is for: the requested
+            one, or the observed one.
+        more_seeds: How many more seeds per side detect it with 80% power; 0: these are enough;
+            None: unknown, or not needed.
+    """
+
+    word: Word
+    about: Literal["recipes", "models"]
+    sentence: str
+    asked_points: float | None = None
+    more_seeds: int | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All figures of a comparison of A and B.
+
+    Args:
+        a: The baseline.
+        b: The side that is judged against it.
+        differs: The recipe fields that differ, by dotted name: (A's value, B's value).
+        paired: Whether runs are paired by seed, on the same images.
+        unpaired_because: The reason where they are not.
+        fixed_pictures: Whether every run was tested on the same images; seeds then say nothing
+            about new images.
+        pairs: The pair of each seed; empty where there are none.
+        difference: The difference over seeds.
+        bootstrap: Its 95% interval, in points, from resampled seeds.
+        other_pictures: Its 95% interval, in points, for new seeds and new images like these.
+        mcnemar_median: The median p-value of the pairs.
+        shown_points: The difference that this many seeds detect with 80% power.
+        looked: The numbers of seeds at which these two were compared, the current one last.
+        verdict: The conclusion.
+    """
+
+    a: Side
+    b: Side
+    differs: dict[str, tuple[Any, Any]]
+    paired: bool
+    unpaired_because: str
+    fixed_pictures: bool
+    pairs: tuple[Pair, ...]
+    difference: Difference
+    bootstrap: tuple[float, float] | None
+    other_pictures: tuple[float, float] | None
+    mcnemar_median: float | None
+    shown_points: float | None
+    looked: tuple[int, ...]
+    verdict: Verdict
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every figure, ready for JSON."""
+        return asdict(self)
+
+
+def compare(
+    a: Answered,
+    b: Answered,
+    *,
+    differs: Mapping[str, tuple[Any, Any]] | None = None,
+    asked_points: float | None = None,
+    looked: Sequence[int] = (),
+) -> Comparison:
+    """Compare the test answers of two sides, by seed and by image where they can be paired.
+
+    Args:
+        a: The baseline.
+        b: The other side, tested on the same dataset.
+        differs: The fields in which their recipes differ, reported with the figures.
+        asked_points: The difference of interest; default: the observed one.
+        looked: The numbers of seeds at which these two were compared before.
+    """
+    same = _same_pictures(a, b)
+    because = _unpaired_because(a, b, same)
+    paired = not because
+    difference = seed_difference(a.accuracy_S, b.accuracy_S, paired=paired)
+    matched = paired or (len(a.seeds) == len(b.seeds) == 1 and same)
+    pairs = _pairs(a, b) if matched else ()
+    fixed = all(np.array_equal(index_N, a.index_SN[0]) for index_N in (*a.index_SN, *b.index_SN))
+    seeds = min(len(a.seeds), len(b.seeds))
+    over_pictures = other_pictures(a.right_SN, b.right_SN) if paired and fixed else None
+    shown = difference.deviation and shown_points(seeds, difference.deviation, difference.freedom)
+    return Comparison(
+        a=summarize_side(a),
+        b=summarize_side(b),
+        differs=dict(differs or {}),
+        paired=paired,
+        unpaired_because=because,
+        fixed_pictures=fixed,
+        pairs=pairs,
+        difference=difference,
+        bootstrap=bootstrap_points(a.accuracy_S, b.accuracy_S, paired=paired),
+        other_pictures=over_pictures,
+        mcnemar_median=median(pair.discordant.p for pair in pairs) if pairs else None,
+        shown_points=shown or None,
+        looked=(*(count for count in looked if count != seeds), seeds),
+        verdict=_verdict(difference, pairs, seeds, asked_points, over_pictures),
+    )
+
+
+def _same_pictures(a: Answered, b: Answered) -> bool:
+    """Return whether the n-th runs of both sides were tested on the same images, for every n."""
+    several = min(len(a.seeds), len(b.seeds))
+    return bool(np.array_equal(a.index_SN[:several], b.index_SN[:several]))
+
+
+def _unpaired_because(a: Answered, b: Answered, same_pictures: bool) -> str:
+    """Return why runs cannot be paired by seed; empty if they can."""
+    if a.seeds != b.seeds:
+        return "the sides have different seeds"
+    if not same_pictures:
+        return "the sides were tested on different images"
+    return ""
+
+
+def _pairs(a: Answered, b: Answered) -> tuple[Pair, ...]:
+    """Return the pair of runs of each seed."""
+    return tuple(
+        Pair(seed, 100 * float(right_B_N.mean() - right_A_N.mean()), mcnemar(right_A_N, right_B_N))
+        for seed, right_A_N, right_B_N in zip(a.seeds, a.right_SN, b.right_SN, strict=True)
+    )
+
+
+def _verdict(
+    difference: Difference,
+    pairs: Sequence[Pair],
+    seeds: int,
+    asked_points: float | None,
+    over_pictures: tuple[float, float] | None,
+) -> Verdict:
+    """Judge the recipes by their seeds, or with a single seed the two models by their images."""
+    if difference.p is None:
+        return _verdict_on_models(difference, pairs)
+    points, word = difference.points, difference.word
+    if word != NONE:
+        known = f"95% interval {span(difference.interval)}, " if difference.interval else ""
+        sentence = (
+            f"B is {word} than A: {points:+.2f} points "
+            f"({known}{p_words(difference.p)}, {difference.method} over {seeds} seeds)."
+        )
+        if over_pictures and over_pictures[0] <= 0 <= over_pictures[1]:
+            sentence += f" This may not hold on other test images: {span(over_pictures)}."
+        return Verdict(word, "recipes", sentence)
+    asked = abs(points) if asked_points is None else asked_points
+    return _no_difference(difference, seeds, asked)
+
+
+def _no_difference(difference: Difference, seeds: int, asked: float) -> Verdict:
+    """Say how many more seeds would detect the difference of interest."""
+    start, word = "no significant difference between A and B", NONE
+    if asked < 1e-9:
+        sentence = f"{start}: their means are equal. Set a difference to look for: --difference 0.5"
+        return Verdict(word, "recipes", sentence, 0.0)
+    if not difference.deviation:
+        permuted = difference.method == "permutations"
+        ways = [comb(2 * n, n) if permuted else 2**n for n in range(99)]
+        needed = next(n for n in range(2, 99) if 2 / ways[n] < ALPHA)
+        sentence = (
+            f"{start}: {seeds} agreeing seeds can be chance "
+            f"({p_words(difference.p or 0.0)}); about {needed - seeds} more would be enough."
+        )
+        return Verdict(word, "recipes", sentence, asked, needed - seeds)
+    needed = seeds_needed(asked, difference.deviation, difference.freedom)
+    if needed is None:
+        sentence = (
+            f"{start}; {MOST_SEEDS:,} seeds are too few to detect a difference of {_points(asked)}."
+        )
+        return Verdict(word, "recipes", sentence, asked)
+    if needed <= seeds:
+        found = power(seeds, asked, difference.deviation, difference.freedom)
+        sentence = (
+            f"{start}; a difference of {_points(asked)} would have been detected in "
+            f"{100 * found:.0f} of 100 such comparisons."
+        )
+        return Verdict(word, "recipes", sentence, asked, 0)
+    more = needed - seeds
+    sentence = (
+        f"{start}; about {more:,} more seed{'s' if more > 1 else ''} would detect a difference of "
+        f"{_points(asked)}."
+    )
+    return Verdict(word, "recipes", sentence, asked, more)
+
+
+def _verdict_on_models(difference: Difference, pairs: Sequence[Pair]) -> Verdict:
+    """Judge two trained models by McNemar's test."""
+    takes = "Comparing the recipes takes several seeds of both."
+    if len(pairs) != 1:
+        return Verdict(NONE, "recipes", f"no significant difference between A and B. {takes}")
+    found = pairs[0].discordant
+    figures = (
+        f"{found.only_b} images correct in B only, {found.only_a} in A only; {p_words(found.p)}"
+    )
+    if found.p >= ALPHA:
+        sentence = f"no significant difference between these two models ({figures}). {takes}"
+        return Verdict(NONE, "models", sentence)
+    word: Word = "better" if difference.points > 0 else "worse"
+    sentence = f"this model of B is {word} than this model of A ({figures}). {takes}"
+    return Verdict(word, "models", sentence)
+
+
+def _points(points: float) -> str:
+    text = f"{points:.2g}"
+    return f"{text} point{'' if text == '1' else 's'}"

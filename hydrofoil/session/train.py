@@ -1,0 +1,105 @@
+"""Trains a recipe and keeps everything in a run folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.published.download import Watcher
+from hydrofoil.data.split import Split
+from hydrofoil.device import pick_device, use_threads
+from hydrofoil.models import build
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.observe.observer import Observer, Start
+from hydrofoil.recipe.schema import Recipe
+from hydrofoil.run.environment import environment
+from hydrofoil.run.folder import Run
+from hydrofoil.run.reference import keep_reference
+from hydrofoil.session.data import (
+    find_recipe,
+    find_split,
+    log_data,
+    own_threads,
+    read_pictures,
+)
+from hydrofoil.session.observing import Observers, all_observers, default_watcher
+from hydrofoil.session.test import open_test_split
+from hydrofoil.train.executors import prepare
+from hydrofoil.train.loop import fit
+from hydrofoil.train.state import State
+
+
+@own_threads()
+def train(
+    recipe: str | Path | Recipe,
+    overrides: Sequence[str] = (),
+    *,
+    run: str | Path | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    data_root: str | Path = "",
+    pictures: Pictures | None = None,
+    split: Split | None = None,
+    model: nn.Module | None = None,
+    observers: Sequence[Observer] = (),
+    test: bool = False,
+    track: Sequence[str] = (),
+    watcher: Watcher | None = None,
+    command: Sequence[str] = (),
+) -> Run:
+    """Train a recipe in a new run folder; prints nothing, but shows a progress bar in a notebook.
+
+    Ctrl-C lets the step end, saves the run and raises `Stopped`, a KeyboardInterrupt with the run
+    in it, which `resume` continues; the second Ctrl-C interrupts at once.
+
+    Args:
+        recipe: A shipped recipe's name, a file's path, or a recipe.
+        overrides: Such as "train.epochs=3".
+        run: The folder; default: the next free runs/<recipe>-<n>.
+        seed: The recipe's train.seed.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        data_root: The datasets' folder; default: data.root, HYDROFOIL_DATA or the user's cache.
+        pictures: The images, in place of the recipe's dataset.
+        split: Which of them train, validate and test; default: drawn as the recipe says.
+        model: A network from normalized images to logits, in place of the recipe's.
+        observers: Follow the training, in this order.
+        test: Also evaluate the best weights on the test split, which counts as one opening of it.
+        track: Trackers: tensorboard, mlflow.
+        watcher: Follows a download.
+        command: The command line, for environment.json.
+
+    Raises:
+        HydrofoilError: A wrong recipe, missing data, a folder in use, a loss that is not finite.
+        Stopped: A signal came; `error.run` is the run.
+    """
+    resolved, place = find_recipe(recipe, overrides, seed), pick_device(device)
+    watching = all_observers(observers, track)
+    pictures, seconds = read_pictures(resolved, data_root, pictures, default_watcher(watcher))
+    split = find_split(resolved, pictures, split, for_test=test)
+    classifier, state = _untrained(resolved, pictures, model, place)
+    prepared = prepare(classifier, pictures, split, resolved, state)
+    resolved = prepared.recipe  # executor and threads are resolved: the run repeats itself
+    use_threads(resolved.train.threads)
+    created = Run.create(Path(run) if run else None, resolved, split, environment(place, command))
+    with created.writing(), Observers(created, watching) as watched:
+        log_data(created, pictures, split, seconds)
+        with watched.training(Start(created, classifier, split, state, prepared)):
+            for epoch in fit(
+                classifier, pictures, split, resolved,
+                state=state, executor=prepared.executor, watch=watched.steps,
+            ):  # fmt: skip
+                watched.epoch(epoch)
+        keep_reference(created, place, pictures, split)
+        if test:
+            open_test_split(created, pictures, place)
+    return created
+
+
+def _untrained(
+    recipe: Recipe, pictures: Pictures, model: nn.Module | None, device: torch.device
+) -> tuple[Classifier, State]:
+    """Return the recipe's network, or the one given, and the state before the first epoch."""
+    classifier = build(recipe, pictures.shape, pictures.classes).to(device)
+    return classifier, State.fresh(classifier, recipe)
