@@ -12,6 +12,8 @@ from hydrofoil.evaluate.explain import occlusion as occlusion
 from hydrofoil.evaluate.metrics import Metrics as Metrics
 from hydrofoil.evaluate.metrics import Scores as Scores
 from hydrofoil.evaluate.metrics import measure as measure
+from hydrofoil.evaluate.result import Epoch as Epoch
+from hydrofoil.evaluate.result import TestResult as TestResult
 from hydrofoil.evaluate.score import Answers as Answers
 from hydrofoil.evaluate.score import answer as answer
 from hydrofoil.evaluate.score import score as score
@@ -36,7 +38,6 @@ from hydrofoil.session.train import train as train
 from hydrofoil.ship.predict import Prediction as Prediction
 from hydrofoil.ship.predict import predict as predict
 from hydrofoil.train.executors import prepare as prepare
-from hydrofoil.train.loop import Epoch as Epoch
 from hydrofoil.train.loop import Progress as Progress
 from hydrofoil.train.loop import fit as fit
 from hydrofoil.train.state import State as State

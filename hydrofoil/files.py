@@ -16,6 +16,7 @@ import numpy as np
 
 from hydrofoil.errors import HydrofoilError, reason
 
+BINARY = getattr(os, "O_BINARY", 0)  # Windows would write \r\n for \n without it
 CURES = {
     errno.ENOSPC: "The disk is full: make room, and run the command again.",
     errno.EDQUOT: "Your quota on this disk is used up: make room, and run the command again.",
@@ -98,7 +99,7 @@ def stage(path: Path, content: bytes, *, durable: bool = True) -> Path:
     beside = path.parent / f".{path.name}-{secrets.token_hex(4)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
         try:
             write_all(handle, content)
             if durable:
@@ -155,7 +156,7 @@ def sync_file(path: Path) -> None:
         HydrofoilError: The system refused.
     """
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDWR)  # Windows syncs no file that is open for reading alone
         try:
             os.fsync(handle)
         finally:
@@ -195,6 +196,8 @@ def sync_folder(folder: Path) -> None:
     Raises:
         HydrofoilError: The system refused.
     """
+    if os.name == "nt":  # Windows opens no folders; its file systems keep the order of renames
+        return
     try:
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -11,8 +11,9 @@ import torch
 from hydrofoil import Run, State, build, draw_split, fit, load, pick_device, read_recipe
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.evaluate.score import answer
-from hydrofoil.evaluate.test import shown_pictures, test_report
+from hydrofoil.evaluate.test import example_indices, test_result
 from hydrofoil.run.environment import environment
+from hydrofoil.run.events import DataLoaded, ExecutorChosen, Tested, Trained
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
 
@@ -92,16 +93,16 @@ def make_run(
     command = ["train", recipe.name, *given]
     run = Run.create(path, recipe, split, environment(pick_device("cpu"), command))
     parts = ("train", "valid", "test")
-    counts = {part: pictures.counts(getattr(split, part)) for part in parts}
-    run.log.append({"event": "data", "seconds": 0.25, "counts": counts})
-    run.log.append({"event": "executor", "name": "eager", "threads": 1, "seconds": 0.125})
+    counts = {part: tuple(pictures.counts(getattr(split, part))) for part in parts}
+    run.log.append(DataLoaded(seconds=0.25, counts=counts))
+    run.log.append(ExecutorChosen(name="eager", threads=1, seconds=0.125))
     for epoch in fit(model, pictures, split, recipe, state=state):
-        run.log.append(epoch.as_dict())
+        run.log.append(epoch)
         if epoch.best:
             run.weights.save(model, epoch.number)
         if epoch.number == stop_after:
             return run
-    run.log.append({"event": "trained", "epochs": epochs, "seconds": 999.5})
+    run.log.append(Trained(epochs=epochs, seconds=999.5))
     if tested:
         test_run(run, pictures)
     return run
@@ -113,11 +114,11 @@ def test_run(run: Run, pictures: Pictures) -> None:
     model, epoch = run.weights.load(pick_device("cpu"))
     answers = answer(model, pictures, split.test)
     valid = answer(model, pictures, split.valid) if len(split.valid) else None
-    result = test_report(answers, valid, model, run.recipe, epoch=epoch, opened=1, differs="")
-    run.log.append({"event": "test", "opened": 1, "accuracy": result["accuracy"], "seconds": 0.5})
+    result = test_result(answers, valid, model, run.recipe, epoch=epoch, opened=1, differs="")
+    run.log.append(Tested(opened=1, accuracy=result.accuracy, seconds=0.5))
     run.results.save_answers(test=answers, valid=valid)
-    run.results.save_shown(pictures, shown_pictures(result))
-    run.files.write_json("test.json", result)
+    run.results.save_shown(pictures, example_indices(result))
+    run.results.save_test(result)
 
 
 test_run.__test__ = False  # type: ignore[attr-defined]  # a verb, not a test

@@ -21,6 +21,7 @@ from torch import nn
 
 from hydrofoil import Run, models
 from hydrofoil.cli.main import main
+from hydrofoil.evaluate.result import Record
 from hydrofoil.models.layers import Dropout
 from hydrofoil.run.checkpoints import Checkpoints
 
@@ -94,7 +95,7 @@ def fingerprint(path: str | Path) -> dict[str, Any]:
         "numbers": {name: value for name, value in numbers.items() if name != "seconds"},
         "log": [
             {name: value for name, value in event.items() if not name.endswith("seconds")}
-            for event in Run.open(path).log.events()
+            for event in map(Record.to_dict, Run.open(path).log.events())
             if event["event"] in ("epoch", "loss")
         ],
     }

@@ -43,7 +43,7 @@ def test_the_error_over_equal_widths_is_torchmetrics(
     theirs = multiclass_calibration_error(
         logits.double().softmax(1), labels, num_classes=classes, n_bins=BINS, norm="l1"
     )
-    assert reliability(logits, labels)["width"]["error"] == pytest.approx(float(theirs), abs=1e-6)
+    assert reliability(logits, labels).equal_width.error == pytest.approx(float(theirs), abs=1e-6)
 
 
 @settings(max_examples=40)
@@ -54,7 +54,7 @@ def test_bins_hold_every_answer_once(seed: int, count: int, classes: int, heat: 
     right = predicted == labels
     for bins in (equal_width(confidences, right), equal_mass(confidences, right)):
         assert sum(one.count for one in bins) == count
-        assert sum(one.right for one in bins) == int(right.sum())
+        assert sum(one.correct for one in bins) == int(right.sum())
         total = sum(one.count * (one.confidence or 0) for one in bins)
         assert total == pytest.approx(float(confidences.sum()))
         assert all(one.low - 1e-12 <= one.confidence <= one.high + 1e-12 for one in bins
@@ -100,13 +100,13 @@ def test_a_temperature_is_given_where_there_is_none_to_find() -> None:
 
 
 def test_a_model_whose_probabilities_are_true_has_the_error_that_chance_makes() -> None:
-    measured: dict[str, list[float]] = {"width": [], "mass": []}
-    expected: dict[str, list[float]] = {"width": [], "mass": []}
+    measured: dict[str, list[float]] = {"equal_width": [], "equal_mass": []}
+    expected: dict[str, list[float]] = {"equal_width": [], "equal_mass": []}
     for seed in range(60):
         logits, labels = answers(seed, 500, 10, heat=1.0)
         found = reliability(logits, labels)
         for kind in measured:
-            measured[kind].append(found[kind]["error"])
-            expected[kind].append(found[kind]["by_chance"])
+            measured[kind].append(getattr(found, kind).error)
+            expected[kind].append(getattr(found, kind).expected_error)
     for kind in measured:
         assert np.mean(measured[kind]) == pytest.approx(np.mean(expected[kind]), rel=0.1)

@@ -18,6 +18,7 @@ from PIL import Image
 from hydrofoil import Run, __version__, read_recipe, shipped_recipes
 from hydrofoil.cli.main import app, main
 from hydrofoil.data.published.catalogue import SOURCES
+from hydrofoil.run.events import RunningLoss
 from tests import published
 from tests.conftest import REAL_RECIPES
 
@@ -159,7 +160,7 @@ def test_a_tutorial_goes_from_data_to_a_tested_model_in_one_command(name: str, c
         assert "nothing is held out" in output
     tested = json.loads(Path("r/test.json").read_text())
     assert sum(map(sum, tested["confusion"])) == tested["count"]
-    assert tested["accuracy"] == tested["right"] / tested["count"]
+    assert tested["accuracy"] == tested["correct"] / tested["count"]
     assert {path.name for path in Path("r/figures").iterdir()} >= {
         "predictions.png",
         "confusion.png",
@@ -183,12 +184,12 @@ def test_training_ends_with_the_next_command_and_keeps_the_whole_run(cli: Cli) -
 
 def test_the_running_loss_is_the_mean_of_the_last_steps(cli: Cli) -> None:
     _, output, _ = cli("train", "digits", QUICK, "train.log_every=10", "--run", "r")
-    events = [event for event in Run.open("r").log.events() if event["event"] == "loss"]
-    assert [event["step"] for event in events] == [10, 20, 30, 40] * 2
+    events = Run.open("r").log.all(RunningLoss)
+    assert [event.step for event in events] == [10, 20, 30, 40] * 2
     assert f"mean loss of the last 10 steps {events[0]['loss']:.3f}" in output
     _, _, _ = cli("train", "digits", QUICK, "train.log_every=30", "--run", "s")
-    whole = [event for event in Run.open("s").log.events() if event["event"] == "loss"]
-    assert whole[0]["loss"] == pytest.approx(sum(event["loss"] for event in events[:3]) / 3)
+    whole = Run.open("s").log.all(RunningLoss)
+    assert whole[0].loss == pytest.approx(sum(event.loss for event in events[:3]) / 3)
 
 
 def test_json_is_all_that_stands_on_standard_output(cli: Cli, run_path: Path) -> None:
@@ -422,7 +423,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(cli: Cli, tmp_path: P
     assert stopped[1] == straight[1]
     assert stopped[0].weights_hash() == straight[0].weights_hash()
     logs = [
-        [(e["epoch"], e["train"], e["valid"], e["best"]) for e in Run.open(path).epochs()]
+        [(e.number, e.train, e.valid, e.best) for e in Run.open(path).epochs()]
         for path in ("stopped", "straight")
     ]
     assert logs[0] == logs[1]

@@ -437,6 +437,12 @@ def runs(compared: Path) -> Path:
     return Path(shutil.copytree(compared, "runs/compare"))
 
 
+def accuracy_of(run: Path) -> float:
+    result = Run.open(run).results.test()
+    assert result
+    return result.accuracy
+
+
 def folders(runs: Path) -> list[Path]:
     """Return both sides' folders, A first: the one that learns faster."""
     found = sorted(path for path in runs.iterdir() if path.is_dir())
@@ -457,10 +463,7 @@ def test_two_recipes_are_trained_tested_and_compared(cli: Cli, runs: Path) -> No
     assert content["a"]["seeds"] == [0, 1, 2]
     assert content["paired"]
     for letter, folder in zip("ab", folders(runs), strict=True):
-        accuracies = [
-            (Run.open(folder / f"seed-{seed}").results.test() or {})["accuracy"]
-            for seed in (0, 1, 2)
-        ]
+        accuracies = [accuracy_of(folder / f"seed-{seed}") for seed in (0, 1, 2)]
         assert content[letter]["accuracies"] == pytest.approx(accuracies)
         assert [Run.open(path).log.times_tested() for path in content[letter]["runs"]] == [1] * 3
     assert content["verdict"]["word"] == "worse"

@@ -32,6 +32,7 @@ from hydrofoil import (
 from hydrofoil.cli.main import main
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
+from hydrofoil.run.events import ExecutorChosen, RunningLoss
 from hydrofoil.train import executors
 from hydrofoil.train.executors.compiled import Compiled
 from hydrofoil.train.executors.eager import Eager
@@ -82,7 +83,7 @@ def test_auto_is_a_graph_on_a_gpu_and_eager_where_neither_runs(
 def run_of(name: str, *overrides: str) -> tuple[dict[str, torch.Tensor], str, list[Any]]:
     assert run_command("train", "digits", "train.epochs=2", *overrides, "--run", name) == 0
     run = Run.open(name)
-    losses = [(epoch["train"], epoch["valid"]) for epoch in run.epochs()]
+    losses = [(epoch.train, epoch.valid) for epoch in run.epochs()]
     return load_file(f"{name}/best.safetensors"), run.recipe.train.execute, losses
 
 
@@ -267,9 +268,9 @@ def test_a_run_says_and_keeps_who_ran_its_steps(capsys: pytest.CaptureFixture[st
         run_command("train", "digits", "train.epochs=2", "train.execute=native", "--run", "r") == 0
     )
     assert "executor: native, 1 thread\n" in capsys.readouterr().out
-    (event,) = [e for e in Run.open("r").log.events() if e["event"] == "executor"]
-    assert event["name"] == "native"
-    assert event["threads"] >= 1
+    (event,) = Run.open("r").log.all(ExecutorChosen)
+    assert event.name == "native"
+    assert (event.threads or 0) >= 1
     with safe_open("r/last.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["numbers"])["executor"] == "native"
 
@@ -286,10 +287,10 @@ def test_a_stopped_run_goes_on_with_its_own_executor_to_the_same_bits(execute: s
     Path("cut/manifest.json").unlink()  # its recipe names the other executor
     assert run_command("resume", "cut", "train.epochs=4") == 0
     whole, cut = (Run.open(name) for name in ("whole", "cut"))
-    names = [event["name"] for event in cut.log.events() if event["event"] == "executor"]
+    names = [event.name for event in cut.log.all(ExecutorChosen)]
     assert names == [execute, execute]
     assert same_tensors("whole/last.safetensors", "cut/last.safetensors")
-    assert whole.epochs()[-1]["train"] == cut.epochs()[-1]["train"]
+    assert whole.epochs()[-1].train == cut.epochs()[-1].train
 
 
 def test_a_run_can_be_gone_on_with_by_another_executor() -> None:
@@ -297,9 +298,9 @@ def test_a_run_can_be_gone_on_with_by_another_executor() -> None:
         run_command("train", "digits", "train.epochs=2", "train.execute=native", "--run", "r") == 0
     )
     assert run_command("resume", "r", "train.epochs=3", "--execute", "eager") == 0
-    names = [e["name"] for e in Run.open("r").log.events() if e["event"] == "executor"]
+    names = [e.name for e in Run.open("r").log.all(ExecutorChosen)]
     assert names == ["native", "eager"]
-    losses = [epoch["train"]["loss"] for epoch in Run.open("r").epochs()]
+    losses = [epoch.train.loss for epoch in Run.open("r").epochs()]
     assert losses == sorted(losses, reverse=True)
 
 
@@ -308,11 +309,7 @@ def test_the_running_loss_is_told_where_asked_for_whoever_runs_the_steps() -> No
         arguments = ("train.epochs=2", f"train.execute={execute}", "train.log_every=15")
         assert run_command("train", "digits", *arguments, "--run", execute) == 0
     told = [
-        [
-            (e["epoch"], e["step"], e["loss"])
-            for e in Run.open(name).log.events()
-            if e["event"] == "loss"
-        ]
+        [(e.epoch, e.step, e.loss) for e in Run.open(name).log.all(RunningLoss)]
         for name in ("eager", "native")
     ]
     assert [one[:2] for one in told[0]] == [(1, 15), (1, 30), (2, 15), (2, 30)]

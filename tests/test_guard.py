@@ -28,6 +28,7 @@ from hydrofoil import (
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.native import Native
+from hydrofoil.run.events import NotFinite, RunningLoss
 from hydrofoil.train import guard
 from hydrofoil.train.executors.eager import Eager
 from hydrofoil.train.executors.graph import Graph
@@ -142,11 +143,11 @@ def test_nothing_of_a_step_that_went_wrong_is_saved(execute: str) -> None:
     assert status == 2
     assert "Traceback" not in told
     run = Run.open("r")
-    (event,) = [event for event in run.log.events() if event["event"] == "not finite"]
-    assert (run.checkpoints.epoch(), run.checkpoints.step()) == (0, event["step"] - 1)
-    assert f"step {event['step']}: the loss is" in told
-    losses = [event["loss"] for event in run.log.events() if event["event"] == "loss"]
-    assert len(losses) == event["step"] - 1
+    (event,) = run.log.all(NotFinite)
+    assert (run.checkpoints.epoch(), run.checkpoints.step()) == (0, event.step - 1)
+    assert f"step {event.step}: the loss is" in told
+    losses = [event.loss for event in run.log.all(RunningLoss)]
+    assert len(losses) == event.step - 1
     text = json.dumps(losses)
     assert "NaN" not in text
     assert "Infinity" not in text
@@ -162,9 +163,9 @@ def test_the_log_has_no_running_loss_of_steps_that_were_undone(
     recipe = ("digits", "train.execute=eager", "optimizer.lr=1e30", "train.log_every=1")
     assert command("train", *recipe, "--run", "r")[0] == 2
     events = Run.open("r").log.events()
-    (wrong,) = [event for event in events if event["event"] == "not finite"]
-    steps = [event["step"] for event in events if event["event"] == "loss"]
-    assert steps == list(range(1, wrong["step"]))
+    (wrong,) = [event for event in events if isinstance(event, NotFinite)]
+    steps = [event.step for event in events if isinstance(event, RunningLoss)]
+    assert steps == list(range(1, wrong.step))
     assert "NaN" not in Path("r/log.jsonl").read_text()
 
 
@@ -199,7 +200,7 @@ def test_a_validation_that_overflows_is_named() -> None:
     class Odd(Eager):
         def score(self, index_N: torch.Tensor) -> Any:
             found = super().score(index_N)
-            return type(found)(float("inf"), found.right, found.count, found.confusion)
+            return type(found)(float("inf"), found.correct, found.count, found.confusion)
 
     state = State.fresh(model, recipe)
     odd = Odd(model, state.optimizer, pictures, batch_size=32)

@@ -20,7 +20,6 @@ from hydrofoil.data.published.archives import unpack_gzip, unpack_tar
 from hydrofoil.data.published.blocks import Block
 from hydrofoil.data.published.cifar import read_batch
 from hydrofoil.data.published.idx import read_idx
-from hydrofoil.data.split import Split, draw_split
 from hydrofoil.ship.adopt import read_weights
 from tests import published
 from tests.hostile import archive, escapes, header, malicious_pickles, member, mutations
@@ -100,27 +99,13 @@ def a_state_dict(folder: Path) -> tuple[Path, Callable[[], object]]:
     return path, lambda: read_weights(path)
 
 
-def a_split(folder: Path) -> tuple[Path, Callable[[], object]]:
-    pictures = load("digits")
-    path = folder / "split.npz"
-    path.write_bytes(draw_split(pictures, valid=0.1, test=0.2).to_bytes())
-
-    def read() -> None:
-        split = Split.read(path)
-        split.check(pictures)
-        for part in (split.train, split.valid, split.test):
-            _ = pictures.labels_N[part]
-
-    return path, read
-
-
 def a_tar(folder: Path) -> tuple[Path, Callable[[], object]]:
     path = folder / "set.tar.gz"
     path.write_bytes(archive(*GOOD, level=0))  # stored: what is mutated is the tar, too
     return path, lambda: unpack_tar(path, folder / "in", "set", FILES)
 
 
-KINDS = [an_idx, a_packed_idx, a_batch, a_meta, a_safetensors, a_state_dict, a_split, a_tar]
+KINDS = [an_idx, a_packed_idx, a_batch, a_meta, a_safetensors, a_state_dict, a_tar]
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(1500, marks=pytest.mark.slow)])
@@ -215,15 +200,6 @@ def as_packed_idx(content: bytes) -> object:
     return read_idx(Path("packed.gz"))
 
 
-def as_split(content: bytes) -> object:
-    Path("split.npz").write_bytes(content)
-    return Split.read(Path("split.npz"))
-
-
-def as_split_inside(content: bytes) -> object:
-    return as_split(npz(content))
-
-
 def as_weights(content: bytes) -> object:
     Path("weights.pt").write_bytes(content)
     return read_weights(Path("weights.pt"))
@@ -239,7 +215,7 @@ def as_safetensors(content: bytes) -> object:
 
 
 READERS = [
-    as_batch, as_set, as_names, as_idx, as_packed_idx, as_split, as_split_inside, as_weights,
+    as_batch, as_set, as_names, as_idx, as_packed_idx, as_weights,
     as_weights_inside, as_safetensors,
 ]  # fmt: skip
 

@@ -1,5 +1,7 @@
 """A run's files are whole, whatever the process died of, and what was changed since is refused."""
 
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -11,6 +13,9 @@ import pytest
 import torch
 
 from hydrofoil import Classifier, HydrofoilError, Run, State, build, draw_split, load, read_recipe
+from hydrofoil.evaluate.metrics import Scores
+from hydrofoil.evaluate.result import Epoch
+from hydrofoil.run.events import Trained
 from hydrofoil.run.manifest import NAME, Manifest
 from tests.resume_steps import command, model
 
@@ -64,7 +69,6 @@ def swapped(content: bytes, rng: random.Random) -> bytes:
 
 def test_the_manifest_knows_every_file(run: Run) -> None:
     known = Manifest.read(run.path)
-    assert known
     files = {str(p.relative_to(run.path)) for p in run.path.rglob("[!.]*") if p.is_file()}
     assert set(known.files) == files - {NAME}
     assert set(READERS) - set(known.files) == {NAME}
@@ -80,7 +84,7 @@ def test_a_file_that_was_changed_is_refused_by_name(
     content = path.read_bytes()
     for _ in range(25):
         path.write_bytes(change(content, rng))
-        with pytest.raises(HydrofoilError, match="its content is not what was written") as caught:
+        with pytest.raises(HydrofoilError, match="checksum mismatch") as caught:
             READERS[name](run)
         assert str(caught.value).startswith(f"{path}: ")
         assert len(str(caught.value).splitlines()) <= 3
@@ -96,11 +100,11 @@ def test_no_verb_loads_what_was_changed(verb: str, name: str, run: Run) -> None:
     status, told = command(verb, run.path, *(["x.png"] if verb == "predict" else []))
     assert "Traceback" not in told
     if status == 2 and name != "manifest.json" and "x.png: " not in told:
-        assert f"{path}: its content is not what was written" in told
+        assert f"{path}: checksum mismatch" in told
     if verb == "resume" and name == "last.safetensors":  # the one before it is whole
         assert status == 0
-        assert f"note: {path}: its content is not what was written" in told
-        assert "note: going on from previous.safetensors" in told
+        assert f"note: {path}: checksum mismatch" in told
+        assert "note: resuming from previous.safetensors" in told
         assert Run.open(run.path).checkpoints.epoch() == 3
     if verb == "resume" and name == "best.safetensors":  # it is in the checkpoint, too
         assert status == 0
@@ -113,7 +117,7 @@ def test_what_a_verb_reads_is_refused_by_name(verb: str, name: str, run: Run) ->
     path.write_bytes(flipped(path.read_bytes(), random.Random(0)))
     status, told = command(verb, run.path)
     assert status == 2
-    assert f"{path}: its content is not what was written" in told
+    assert f"{path}: checksum mismatch" in told
 
 
 def test_a_file_under_another_ones_name_is_refused(run: Run) -> None:
@@ -123,7 +127,7 @@ def test_a_file_under_another_ones_name_is_refused(run: Run) -> None:
         for path, content in zip(paths, reversed(contents), strict=True):
             path.write_bytes(content)
         for path in paths:
-            with pytest.raises(HydrofoilError, match=f"{path.name}: its content is not what"):
+            with pytest.raises(HydrofoilError, match=f"{path.name}: checksum mismatch"):
                 run.files.read(path.name)
         for path, content in zip(paths, contents, strict=True):
             path.write_bytes(content)
@@ -134,27 +138,63 @@ def test_lines_after_the_last_that_is_known_may_be_half_written(run: Run) -> Non
     with open(run.path / "log.jsonl", "a") as file:
         file.write('{"event": "loss", "ep')
     assert run.log.events() == before
-    run.log.append({"event": "mine"})
-    assert run.log.events() == [*before, {"event": "mine"}]
+    mine = Trained(epochs=3, seconds=1.0)
+    run.log.append(mine)
+    assert run.log.events() == [*before, mine]
 
 
 def test_a_log_that_lost_its_end_is_refused(run: Run) -> None:
     path = run.path / "log.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
-    with pytest.raises(HydrofoilError, match=r"log\.jsonl: its content is not what was written"):
+    with pytest.raises(HydrofoilError, match=r"log\.jsonl: checksum mismatch"):
         run.log.events()
     path.unlink()
     with pytest.raises(HydrofoilError, match=r"log\.jsonl: cannot be read"):
         run.log.events()
 
 
-def test_a_run_from_before_there_was_a_manifest_opens_and_gets_one(run: Run) -> None:
-    (run.path / NAME).unlink()
-    assert run.weights.load(CPU)[1] == 3
-    assert command("test", run.path)[0] == 0
-    known = Manifest.read(run.path)
-    assert known
-    assert set(known.files) >= {"recipe.toml", "last.safetensors", "test.json"}
+def test_a_run_of_another_format_or_without_a_manifest_is_refused(run: Run) -> None:
+    path = run.path / NAME
+    content = path.read_bytes()
+    files = json.loads(content)["files"]
+    own = hashlib.sha256(json.dumps([2, files]).encode()).hexdigest()
+    other = {"format": 2, "files": files, "sha256": own}
+    for document in (other, {"files": files}):
+        path.write_text(json.dumps(document))
+        for verb in ("show", "test", "resume", "report", "predict"):
+            arguments = ["x.png"] if verb == "predict" else []
+            status, told = command(verb, run.path, *arguments)
+            expected = f"format {document.get('format', 'unknown')}, expected 1"
+            assert status == (0 if verb == "report" else 2), told
+            found = told if verb != "report" else (run.path / "report.html").read_text()
+            assert f"{run.path}: made by another version of hydrofoil: {expected}" in found
+    path.unlink()
+    status, told = command("test", run.path)
+    assert status == 2
+    assert f"{path}: missing, so the files beside it cannot be verified" in told
+
+
+def test_the_place_of_a_checkpoint_is_known_without_reading_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[str]()
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path.name), real(path))[1])
+    assert (run.checkpoints.epoch(), run.checkpoints.step(), run.weights.epoch()) == (3, 0, 3)
+    assert set(read) == {NAME}
+
+
+def test_saving_reads_no_more_of_the_log_than_is_new(
+    training: tuple[Run, Classifier, State], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, model, state = training
+    save_epoch(run, model, state, 3)
+    read = list[str]()
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path.name), real(path))[1])
+    save_epoch(run, model, state, 4)
+    assert set(read) == {NAME}
+    assert [one.number for one in Run.open(run.path).epochs()] == [1, 2, 3, 4]
 
 
 # ── a process that dies in a save ────────────────────────────────────────────────────────────────
@@ -212,10 +252,8 @@ def save_epoch(run: Run, model: Classifier, state: State, epoch: int) -> None:
             parameter.fill_(epoch)
     state.epoch = epoch - 1
     state.finish(model, "last", None)
-    scores = {"loss": 1.0, "accuracy": 0.5, "right": 1, "count": 2}
-    seconds = {"train_seconds": 1.0, "valid_seconds": 0.0}
-    line = {"epoch": epoch, "train": scores, "valid": None, "best": True, **seconds}
-    run.log.append({"event": "epoch", **line})
+    scores, seconds = Scores(1.0, 1, 2), {"train_seconds": 1.0, "valid_seconds": 0.0}
+    run.log.append(Epoch(number=epoch, train=scores, valid=None, best=True, **seconds))
     run.checkpoints.save(model, state.tensors(model), state.numbers())
 
 
@@ -242,7 +280,7 @@ def test_a_process_killed_at_any_call_of_a_save_leaves_a_whole_checkpoint(
                 pass
         again = Run.open(run.path)
         kept = again.weights.load(CPU)[1]
-        assert again.epochs()[-1]["epoch"] == max(
+        assert again.epochs()[-1].number == max(
             kept, again.checkpoints.epoch()
         )  # as `show` reads it
         with again.writing():
@@ -253,7 +291,7 @@ def test_a_process_killed_at_any_call_of_a_save_leaves_a_whole_checkpoint(
             assert filled(fresh) == {float(found.epoch)}
             best, epoch = again.weights.load(CPU)
             assert (epoch, filled(best)) == (found.epoch, {float(epoch)})
-            assert [one["epoch"] for one in again.log.events()] == list(range(1, found.epoch + 1))
+            assert [one.number for one in again.log.all(Epoch)] == list(range(1, found.epoch + 1))
             save_epoch(again, fresh, found, found.epoch + 1)
         assert not [path for path in run.path.iterdir() if path.name.startswith(".last")]
         assert Run.open(run.path).checkpoints.epoch() == found.epoch == epochs_found[-1] + 1

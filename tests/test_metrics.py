@@ -41,18 +41,18 @@ def check_against_oracles(logits: torch.Tensor, labels: torch.Tensor) -> None:
         assert one.count == support[k]
         for value, theirs in ((one.precision, precision[k]), (one.recall, recall[k])):
             assert value is None if math.isnan(theirs) else value == pytest.approx(theirs)
-        if one.count or one.answered:
+        if one.count or one.predicted:
             assert one.f1 == pytest.approx(0.0 if math.isnan(f1[k]) else f1[k])
-    for average, ours_average in ours.averages().items():
+    for average, ours_average in vars(ours.averages()).items():
         theirs_average = precision_recall_fscore_support(
             truth, answers, average=average, zero_division=0.0
         )
-        assert list(ours_average.values()) == pytest.approx(theirs_average[:3])
+        assert list(vars(ours_average).values()) == pytest.approx(theirs_average[:3])
     if classes > 10:
         theirs_of_5 = top_k_accuracy_score(truth, probabilities, k=5, labels=every, normalize=False)
-        assert ours.right_of_5 == theirs_of_5
+        assert ours.correct_in_top_5 == theirs_of_5
     else:
-        assert ours.right_of_5 is None
+        assert ours.correct_in_top_5 is None
     theirs = multiclass_confusion_matrix(logits.argmax(1), labels, num_classes=classes)
     assert theirs.tolist() == [list(row) for row in ours.confusion]
     micro = multiclass_accuracy(logits.argmax(1), labels, num_classes=classes, average="micro")
@@ -88,7 +88,7 @@ def test_all_wrong() -> None:
     logits = torch.eye(4)[torch.tensor([1, 2, 3, 0])] * 9
     check_against_oracles(logits, torch.tensor([0, 1, 2, 3]))
     ours = measure(logits, torch.tensor([0, 1, 2, 3]))
-    assert (ours.right, ours.accuracy) == (0, 0.0)
+    assert (ours.correct, ours.accuracy) == (0, 0.0)
     assert ours.interval[0] == 0
     assert ours.interval[1] > 0.3
 
@@ -119,7 +119,7 @@ def test_running_sums_weight_a_smaller_batch_by_its_size() -> None:
         sums.add(loss, logits[part], labels[part])
     whole = measure(logits, labels)
     assert sums.read().loss == pytest.approx(whole.loss, rel=1e-6)
-    assert (sums.read().right, sums.read().count) == (whole.right, 10)
+    assert (sums.read().correct, sums.read().count) == (whole.correct, 10)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 97, 100, 1000])
@@ -185,6 +185,6 @@ def test_the_interval_of_f1_holds_it_and_covers_as_often_as_it_says() -> None:
 
 def test_pairs_are_ranked_by_how_often_they_are_taken_for_each_other() -> None:
     confusion = ((9, 1, 4), (3, 9, 0), (1, 0, 9))
-    metrics = Metrics(loss=1.0, right=27, count=36, confusion=confusion)
+    metrics = Metrics(loss=1.0, correct=27, count=36, confusion=confusion)
     assert metrics.confused() == [(0, 2), (0, 1)]
     assert metrics.mixed_up(0, 2) == 5

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 from hydrofoil import Epoch, HydrofoilError, Observer, Run, State, build, load, resume
 from hydrofoil.device import resumed_device
 from hydrofoil.run.checkpoints import Checkpoints
+from hydrofoil.run.events import ExecutorChosen, Extended
 from tests.conftest import REAL_RECIPES
 from tests.resume_steps import command, fingerprint, kept_at_each_step, model, resumed
 
@@ -115,7 +116,7 @@ def test_a_checkpoint_without_any_one_of_its_items_ends_otherwise() -> None:
             metadata = {"numbers": json.dumps(few), "recipe": lame.recipe.hash()}
             lame.files.write("last.safetensors", save(some, metadata))
             got = resumed(lame.path)
-            seconds = lame.epochs()[-1]["train_seconds"] if "log" in got else 0
+            seconds = lame.epochs()[-1].train_seconds if "log" in got else 0
             return got, seconds > 1000
 
         whole = end("nothing")
@@ -139,8 +140,8 @@ def test_a_finished_run_can_be_extended_to_the_bits_of_one_that_was_asked_for_as
     assert "note: test.json is of the weights kept until now\n" in told
     run = Run.open("r")
     assert run.recipe == Run.open("whole").recipe
-    (event,) = [event for event in run.log.events() if event["event"] == "extended"]
-    assert event["epochs"] == [2, 4]
+    (event,) = run.log.all(Extended)
+    assert event.epochs == (2, 4)
     assert fingerprint("r") == fingerprint("whole")
     again, told = command("resume", "r", "train.epochs=4")
     assert again == 0
@@ -233,10 +234,11 @@ def test_a_run_killed_before_its_first_save_goes_on_with_the_executor_that_began
     run = Run.open("r")
     for name in ("best", "last"):
         (run.path / f"{name}.safetensors").unlink()
-    began = [{"event": "executor", "name": "native"}]  # whatever auto chose, and would choose now
-    run.files.write("log.jsonl", b"".join(json.dumps(event).encode() + b"\n" for event in began))
+    # Whatever auto chose, and would choose now.
+    began = ExecutorChosen(name="native", threads=1, seconds=0.5)
+    run.files.write("log.jsonl", f"{began.to_json()}\n".encode())
     assert command("resume", "r")[0] == 0
-    names = [event["name"] for event in run.log.events() if event["event"] == "executor"]
+    names = [event.name for event in run.log.all(ExecutorChosen)]
     assert names == ["native", "native"]
 
 
@@ -294,4 +296,4 @@ def test_a_better_epoch_than_the_checkpoint_knows_does_not_stay_behind() -> None
         best.weights_hash()
         == Run.open(copies[places.index((1, 0))]).weights.load(CPU)[0].weights_hash()
     )
-    assert [one["epoch"] for one in stopped.epochs()] == [1]
+    assert [one.number for one in stopped.epochs()] == [1]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,20 @@ import pytest
 from hydrofoil import Run
 from hydrofoil.observe.signals import Stopped, Stopping
 from hydrofoil.run.checkpoints import Checkpoints
+from hydrofoil.run.events import Interrupted
 from hydrofoil.train import guard
 from hydrofoil.train.executors.eager import Eager
 from tests.resume_steps import command, fingerprint, resumed
 
 LONG = ("digits", "train.epochs=3", "train.execute=eager", "train.log_every=7")
+
+
+@pytest.fixture(autouse=True)
+def interrupts() -> Generator[None]:
+    """A suite that runs in the background ignores SIGINT; what is tested here starts without."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
@@ -41,15 +51,38 @@ def test_a_signal_lets_the_step_end_and_saves_it(
     assert "Resume with: hydrofoil resume stopped" in told
     run = Run.open("stopped")
     assert (run.checkpoints.epoch(), run.checkpoints.step()) == (1, 9)
-    assert {"event": "stopped", "signal": name, "epoch": 1, "step": 9} in run.log.events()
+    assert Interrupted(signal=name, epoch=1, step=9) in run.log.events()
     assert resumed("stopped") == fingerprint("straight")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_an_ignored_interrupt_stays_ignored_and_sigterm_still_saves(
+    ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As nohup, and & in a script, start a process."""
+    monkeypatch.setattr("hydrofoil.train.guard.CHECK_SECONDS", 0.0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    steps = Eager.train_steps
+
+    def signalled(self: Any, *arguments: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        if ended:
+            os.kill(os.getpid(), signal.SIGTERM)
+        steps(self, *arguments, **options)
+
+    monkeypatch.setattr(Eager, "train_steps", signalled)
+    status, told = command("train", *LONG, "--run", "r")
+    assert status == (143 if ended else 0), told
+    assert (Run.open("r").checkpoints.place() == (3, 0)) is not ended
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_the_second_signal_ends_the_process_at_once_and_the_run_can_be_resumed() -> None:
     # The step never ends by itself: only the second signal can end this.
     code = (
         "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "from hydrofoil.cli.main import main\n"
         "from hydrofoil.train.executors.eager import Eager\n"
         "steps = Eager.train_steps\n"

@@ -19,6 +19,7 @@ from hydrofoil.observe import track
 from hydrofoil.observe.observer import Ended
 from hydrofoil.observe.scalars import hyperparameters, metric_name
 from hydrofoil.observe.track import TRACKERS, Tracking, check_trackers
+from hydrofoil.run.events import RunningLoss
 
 TRAIN = ["train", "digits", "train.epochs=3", "train.log_every=10", "train.execute=eager"]
 EVERYTHING = {"scalars": 0, "images": 0, "tensors": 0}
@@ -87,7 +88,7 @@ def expected(path: Path) -> dict[str, list[tuple[int, float]]]:
         told["test/loss"] = [(last, test["loss"])]
         told["test/accuracy_low"] = [(last, test["interval"][0])]
         told["test/accuracy_high"] = [(last, test["interval"][1])]
-        told |= {f"recall/{one['class']}": [(last, one["accuracy"])] for one in test["classes"]}
+        told |= {f"recall/{one['name']}": [(last, one["recall"])] for one in test["classes"]}
     return told
 
 
@@ -253,7 +254,7 @@ def test_steps_tell_the_trackers_while_they_run(
     monkeypatch.setattr(track, "LOOK_SECONDS", -1)
     run, tracking = Run.open(path), Tracking(["tensorboard"], pytest.fail)
     tracking.begin(run)
-    run.log.append({"event": "loss", "epoch": 4, "step": 1, "loss": 0.5})
+    run.log.append(RunningLoss(epoch=4, step=1, loss=0.5))
     tracking.steps(None)  # type: ignore[arg-type]
     assert shown(path)["loss/running"][-1] == (3 * tracking.steps_an_epoch + 1, 0.5)
     tracking.ended(Ended(run))

@@ -1,7 +1,6 @@
 """The verbs that compare: compare, bench."""
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,12 +58,13 @@ def compare(
     from hydrofoil.observe.console import DownloadProgress
     from hydrofoil.observe.signals import Stopping
     from hydrofoil.report.comparison import comparison_lines, differs_line
+    from hydrofoil.run.commands import command_line
     from hydrofoil.session.compare import check_points, compare_sides
 
     check_points(points)
     say, sides = printer(as_json), plan(a, b, overrides or [], seeds, runs)
     say(differs_line(differing(*(jobs[0].recipe for jobs in sides))))
-    again = f"Continue the comparison with: {shlex.join(['hydrofoil', *context.obj])}"
+    again = f"Continue the comparison with: {command_line(['hydrofoil', *context.obj])}"
     try:
         with stoppable(data_root, f"\n{again}"), DownloadProgress(note) as watcher:
             comparison = compare_sides(
@@ -88,7 +88,8 @@ def _completed_line(completed: "Completed") -> str:
 
     run, done = completed.run, completed.done
     took = "" if done == "ready" else f" in {completed.seconds:.1f} s"
-    accuracy = percent((run.results.test() or {}).get("accuracy"))
+    result = run.results.test()
+    accuracy = percent(result.accuracy if result else None)
     return (
         f"{completed.number} of {completed.total}: {completed.side}, "
         f"seed {run.recipe.train.seed}: {accuracy}, {done}{took}"

@@ -15,7 +15,7 @@ from hydrofoil.cli.options import (
     argument,
     path_of,
 )
-from hydrofoil.cli.printing import print_json, printer
+from hydrofoil.cli.printing import note, print_json, printer
 from hydrofoil.cli.training import pictures_and_split
 
 
@@ -38,6 +38,7 @@ def import_weights(
     from hydrofoil.recipe.read import read_recipe
     from hydrofoil.run.commands import command
     from hydrofoil.run.environment import environment
+    from hydrofoil.run.events import Imported
     from hydrofoil.run.folder import Run
     from hydrofoil.ship.adopt import read_weights
 
@@ -47,9 +48,9 @@ def import_weights(
     model = build(recipe, pictures.shape, pictures.classes)
     model.load_weights(found, str(weights))
     run = Run.create(run_folder, recipe, split, environment(torch.device("cpu"), context.obj))
-    with run.writing():
+    with run.writing(note):
         run.weights.save(model, epoch=0)
-        run.log.append({"event": "imported", "weights": model.weights_hash()})
+        run.log.append(Imported(weights=model.weights_hash()))
     say(f"run: {run.path}, with the weights of {weights}")
     say("note: whether they were trained on pictures of this run's test split is not known here.")
     say(f"next: {command('test', run.path, data_root)}")

@@ -30,6 +30,7 @@ from hydrofoil.errors import HydrofoilError
 if TYPE_CHECKING:
     from hydrofoil.data.pictures import Pictures
     from hydrofoil.data.split import Split
+    from hydrofoil.evaluate.result import TestResult
     from hydrofoil.observe.console import Console
     from hydrofoil.observe.observer import Observer
     from hydrofoil.recipe.schema import Recipe
@@ -67,7 +68,7 @@ def train(
         )  # fmt: skip
     summary = _summary(run, console)
     if then_test:
-        summary["test"] = _say_test(run, say)
+        summary["test"] = _say_test(run, say).to_dict()
         say(f"next: {command('report', run.path)} --open")
     else:
         say(_next(run, data_root))
@@ -137,10 +138,10 @@ def test(
     say = printer(as_json)
     result = _say_test(run, say)
     if csv is not None:
-        classes = tuple(one["class"] for one in result["classes"])
+        classes = tuple(one.name for one in result.classes)
         write_whole(csv, answers_csv(run.results.answers()["test"], classes))
         say(f"written: {csv}")
-    print_json(as_json, result)
+    print_json(as_json, result.to_dict())
 
 
 def _observers(console: "Console", track: list[str] | None) -> "list[Observer]":
@@ -162,22 +163,23 @@ def _next(run: "Run", data_root: str) -> str:
 def _summary(run: "Run", console: "Console") -> dict[str, Any]:
     """Return what a program wants to know of a training."""
     end, epochs = console.end, run.epochs()
-    best = [epoch for epoch in epochs if end and epoch["epoch"] == end.best_epoch]
+    best = [epoch for epoch in epochs if end and epoch.number == end.best_epoch]
     return {
         "run": str(run.path),
         "epochs": len(epochs),
-        "kept": best[-1] if best else None,
+        "best": best[-1].to_dict() if best else None,
         "seconds": end.seconds if end else 0.0,
     }
 
 
-def _say_test(run: "Run", say: Callable[[object], None]) -> dict[str, Any]:
+def _say_test(run: "Run", say: Callable[[object], None]) -> "TestResult":
     """Say what the latest test of a run found, and return it."""
     from hydrofoil.report import text
     from hydrofoil.report.results import figure_names
     from hydrofoil.report.words import findings
 
-    result = run.results.test() or {}
+    result = run.results.test()
+    assert result  # noqa: S101 - it was written a moment ago
     found = "\n".join(findings(result))
     say(f"{run.path}\n{text.test_lines(result)}\n\n{found}\n")
     for name in figure_names(result):

@@ -17,9 +17,11 @@ import numpy as np
 from hydrofoil.compare.statistics import Answered
 from hydrofoil.compare.verdict import Comparison, compare
 from hydrofoil.errors import HydrofoilError
+from hydrofoil.evaluate.result import Epoch
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
 from hydrofoil.recipe.schema import FREE, Recipe
 from hydrofoil.run.commands import command
+from hydrofoil.run.events import Tested
 from hydrofoil.run.folder import Run
 
 SEEDS = 10
@@ -58,9 +60,8 @@ class Job:
             )
         if not run.log.imported() and run.checkpoints.epoch() < run.recipe.train.epochs:
             return "unfinished"
-        kinds = [event.get("event") for event in run.log.events()]
-        trained = max((at for at, kind in enumerate(kinds) if kind == "epoch"), default=-1)
-        tested = "test" in kinds[trained + 1 :] and run.results.test() is not None
+        ends = [event for event in run.log.events() if isinstance(event, Epoch | Tested)]
+        tested = bool(ends) and isinstance(ends[-1], Tested) and run.results.test() is not None
         return "ready" if tested and (self.path / "answers.npz").is_file() else "untested"
 
 
@@ -267,9 +268,9 @@ def answered(jobs: Sequence[Job]) -> Answered:
     runs = [Run.open(job.path) for job in jobs]
     answers = [run.results.answers()["test"] for run in runs]
     right_SN = np.stack([(one.predicted_N == one.labels_N).numpy() for one in answers])
-    results = [run.results.test() or {} for run in runs]
+    results = [run.results.test() for run in runs]
     for run, right_N, result in zip(runs, right_SN, results, strict=True):
-        if result.get("right") != int(right_N.sum()):
+        if result is None or result.correct != int(right_N.sum()):
             raise HydrofoilError(
                 f"{run.path}: test.json and answers.npz do not agree: a test was cut short.\n"
                 f"Test it again with: {command('test', run.path)}"
@@ -280,7 +281,7 @@ def answered(jobs: Sequence[Job]) -> Answered:
         right_SN=right_SN,
         index_SN=np.stack([one.index_N.numpy() for one in answers]),
         runs=tuple(str(run.path) for run in runs),
-        warnings=tuple(dict.fromkeys(text for one in results for text in one.get("warnings", ()))),
+        warnings=tuple(dict.fromkeys(text for one in results if one for text in one.warnings)),
         opened=tuple(run.log.times_tested() for run in runs),
     )
 

@@ -4,15 +4,13 @@ Axes: N pictures.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.errors import HydrofoilError, reason
+from hydrofoil.errors import HydrofoilError
 from hydrofoil.files import npz, read_npz
 from hydrofoil.randomness import generator
 
@@ -43,24 +41,11 @@ class Split:
         return npz({**arrays, "pictures_hash": np.array(self.pictures_hash)})
 
     @staticmethod
-    def read(path: Path) -> "Split":
-        """Read what `to_bytes` made.
-
-        Raises:
-            HydrofoilError: The file is missing or broken.
-        """
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise HydrofoilError(f"{path}: the split cannot be read: {reason(error)}.") from error
-        try:
-            arrays = read_npz(content)
-            parts = [_indices(arrays[part]) for part in PARTS]
-            return Split(*parts, pictures_hash=str(arrays["pictures_hash"]))
-        except Exception as error:  # zipfile and numpy raise whatever they stumble on
-            raise HydrofoilError(
-                f"{path}: the split is broken: not what hydrofoil wrote."
-            ) from error
+    def from_bytes(content: bytes) -> "Split":
+        """Return the split that `to_bytes` stored."""
+        arrays = read_npz(content)
+        parts = [torch.from_numpy(arrays[part]) for part in PARTS]
+        return Split(*parts, pictures_hash=str(arrays["pictures_hash"]))
 
     def check(self, pictures: Pictures) -> None:
         """Make sure that the split was drawn from this very set.
@@ -125,13 +110,6 @@ def draw_split(
             f"{pictures.source}: no picture is left to train on, of {len(pictures)}."
         )
     return Split(by_class.sort().values, valid_N.sort().values, test_N, pictures.hash)
-
-
-def _indices(array: np.ndarray[Any, Any]) -> Tensor:
-    index_N = torch.from_numpy(array.astype(np.int64, casting="no"))
-    if index_N.ndim != 1 or bool((index_N.diff(prepend=torch.tensor([-1])) <= 0).any()):
-        raise ValueError("indices that do not rise from 0")
-    return index_N
 
 
 def _every_nth(by_class: Tensor, count: int) -> tuple[Tensor, Tensor]:

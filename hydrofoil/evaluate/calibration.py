@@ -3,11 +3,12 @@
 Axes: N pictures, K classes.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import pi, sqrt
-from typing import Any
+from typing import Annotated
 
 import torch
+from pydantic import Field, computed_field
 from torch import Tensor
 
 from hydrofoil.evaluate.metrics import probabilities, wide, wilson
@@ -18,61 +19,92 @@ COLDEST, HOTTEST = 0.01, 100.0  # beyond these a temperature only says: all righ
 
 @dataclass(frozen=True)
 class Bin:
-    """Pictures whose answers were about as sure.
+    """Predictions of similar confidence.
 
     Args:
-        low: The bin's lower end: of its range, or its least sure picture's confidence.
+        low: The bin's lower end: of its range, or its lowest confidence.
         high: Its upper end.
-        count: Pictures in it.
-        right: Those that were right.
-        confidence: Mean probability of their answers; None where the bin is empty.
-        variance: Of the number of right ones, were each right as often as it says.
+        count: Predictions in it.
+        correct: Those that are correct.
+        confidence: Their mean probability; None where the bin is empty.
+        variance: Of the number of correct ones, were each correct as often as it claims.
     """
 
     low: float
     high: float
     count: int
-    right: int
+    correct: int
     confidence: float | None
-    variance: float = 0.0
+    variance: Annotated[float, Field(exclude=True)] = 0.0
 
+    @computed_field
     @property
     def accuracy(self) -> float | None:
-        """Share of right answers."""
-        return self.right / self.count if self.count else None
+        """Fraction of correct predictions."""
+        return self.correct / self.count if self.count else None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the numbers as they stand in test.json."""
-        interval = list(wilson(self.right, self.count))
-        content = asdict(self) | {"accuracy": self.accuracy, "interval": interval}
-        return {name: value for name, value in content.items() if name != "variance"}
+    @computed_field
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The accuracy's 95 % interval (Wilson)."""
+        return wilson(self.correct, self.count)
 
 
-def equal_width(confidences_N: Tensor, right_N: Tensor, bins: int = BINS) -> list[Bin]:
+@dataclass(frozen=True)
+class Bins:
+    """One way of sorting predictions by confidence.
+
+    Args:
+        error: The expected calibration error.
+        expected_error: What a perfectly calibrated model would show on average.
+        bins: By rising confidence.
+    """
+
+    error: float
+    expected_error: float
+    bins: tuple[Bin, ...]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How confidence compares with accuracy.
+
+    Args:
+        confidence: The mean probability of the predicted classes.
+        equal_width: Bins of equal width.
+        equal_mass: Bins of equally many predictions.
+    """
+
+    confidence: float
+    equal_width: Bins
+    equal_mass: Bins
+
+
+def equal_width(confidences_N: Tensor, correct_N: Tensor, bins: int = BINS) -> list[Bin]:
     """Sort answers into bins of equal width, from 0 to 1, each with its upper end."""
     ends = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
     at_N = torch.bucketize(confidences_N, ends[1:-1].to(confidences_N))
     return [
-        _bin(confidences_N[at_N == b], right_N[at_N == b], float(ends[b]), float(ends[b + 1]))
+        _bin(confidences_N[at_N == b], correct_N[at_N == b], float(ends[b]), float(ends[b + 1]))
         for b in range(bins)
     ]
 
 
-def equal_mass(confidences_N: Tensor, right_N: Tensor, bins: int = BINS) -> list[Bin]:
+def equal_mass(confidences_N: Tensor, correct_N: Tensor, bins: int = BINS) -> list[Bin]:
     """Sort answers into bins of as many pictures each, to within one, the least sure first."""
     order_N = confidences_N.argsort(stable=True)
     parts = [part for part in order_N.tensor_split(bins) if len(part)]
     return [
-        _bin(confidences_N[part], right_N[part], *confidences_N[part[[0, -1]]].tolist())
+        _bin(confidences_N[part], correct_N[part], *confidences_N[part[[0, -1]]].tolist())
         for part in parts
     ]
 
 
-def _bin(confidences_N: Tensor, right_N: Tensor, low: float, high: float) -> Bin:
+def _bin(confidences_N: Tensor, correct_N: Tensor, low: float, high: float) -> Bin:
     count = len(confidences_N)
     mean = confidences_N.mean().item() if count else None
     variance = (confidences_N * (1 - confidences_N)).sum().item()
-    return Bin(low, high, count, int(right_N.sum().item()), mean, variance)
+    return Bin(low, high, count, int(correct_N.sum().item()), mean, variance)
 
 
 def calibration_error(bins: list[Bin]) -> float:
@@ -83,7 +115,7 @@ def calibration_error(bins: list[Bin]) -> float:
     >>> calibration_error([Bin(0.0, 0.5, 0, 0, None), Bin(0.5, 1.0, 4, 3, 0.95)])
     0.2
     """
-    gaps = [abs(one.right - one.count * (one.confidence or 0.0)) for one in bins]
+    gaps = [abs(one.correct - one.count * (one.confidence or 0.0)) for one in bins]
     return round(sum(gaps) / sum(one.count for one in bins), 12)
 
 
@@ -122,19 +154,17 @@ def fit_temperature(logits_NK: Tensor, labels_N: Tensor) -> float:
     return 1 / inverse
 
 
-def reliability(logits_NK: Tensor, labels_N: Tensor) -> dict[str, Any]:
-    """Return how sure the answers are and how right, by both kinds of bins, as in test.json."""
+def reliability(logits_NK: Tensor, labels_N: Tensor) -> Reliability:
+    """Return how confidence compares with accuracy, by both kinds of bins."""
     probabilities_NK = probabilities(logits_NK)
     confidences_N, predicted_N = probabilities_NK.max(1)
-    right_N = predicted_N == labels_N
-    content: dict[str, Any] = {"confidence": confidences_N.mean().item()}
-    for name, bins in (
-        ("width", equal_width(confidences_N, right_N)),
-        ("mass", equal_mass(confidences_N, right_N)),
-    ):
-        content[name] = {
-            "error": calibration_error(bins),
-            "by_chance": error_by_chance(bins),
-            "bins": [one.as_dict() for one in bins],
-        }
-    return content
+    correct_N = predicted_N == labels_N
+
+    def measured(bins: list[Bin]) -> Bins:
+        return Bins(calibration_error(bins), error_by_chance(bins), tuple(bins))
+
+    return Reliability(
+        confidence=confidences_N.mean().item(),
+        equal_width=measured(equal_width(confidences_N, correct_N)),
+        equal_mass=measured(equal_mass(confidences_N, correct_N)),
+    )

@@ -8,17 +8,17 @@ Axes: N pictures, K classes (rows of a confusion matrix are the truth, columns t
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import sqrt
-from typing import Any
 
 import torch
+from pydantic import computed_field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 
 
-def wilson(right: int, count: int, z: float = Z_95) -> tuple[float, float]:
-    """Return the interval of right / count, after Wilson 1927; (0, 1) where count is 0.
+def wilson(correct: int, count: int, z: float = Z_95) -> tuple[float, float]:
+    """Return the interval of correct / count, after Wilson 1927; (0, 1) where count is 0.
 
     Unlike share ± 2 deviations it stays within [0, 1] and is not empty at 0 or 100 %. It covers
     95 %, or as much as the normal distribution has within ± z.
@@ -28,7 +28,7 @@ def wilson(right: int, count: int, z: float = Z_95) -> tuple[float, float]:
     """
     if count == 0:
         return 0.0, 1.0
-    share, z2 = right / count, z**2
+    share, z2 = correct / count, z**2
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = z * sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
     # Rounding may put a bound just beyond the share that it should touch at 0 and 100 %.
@@ -36,37 +36,54 @@ def wilson(right: int, count: int, z: float = Z_95) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A number of correct predictions among so many.
+
+    Args:
+        correct: Predictions that are the true class.
+        count: All of them.
+    """
+
+    correct: int
+    count: int
+
+    @computed_field
+    @property
+    def accuracy(self) -> float | None:
+        """Fraction of correct predictions, from 0 to 1; None where there are none."""
+        return self.correct / self.count if self.count else None
+
+    @computed_field
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The accuracy's 95 % interval (Wilson)."""
+        return wilson(self.correct, self.count)
+
+
+@dataclass(frozen=True)
 class Scores:
-    """How a model did on so many pictures.
+    """A model's loss and accuracy on a number of pictures.
 
     Args:
         loss: Mean cross-entropy per picture, in nats.
-        right: Pictures whose most probable class is the true one.
+        correct: Pictures whose most probable class is the true one.
         count: All pictures.
     """
 
     loss: float
-    right: int
+    correct: int
     count: int
 
+    @computed_field
     @property
     def accuracy(self) -> float:
-        """Share of right answers, from 0 to 1."""
-        return self.right / self.count
+        """Fraction of correct predictions, from 0 to 1."""
+        return self.correct / self.count
 
     @property
     def interval(self) -> tuple[float, float]:
         """The accuracy's 95 % interval (Wilson)."""
-        return wilson(self.right, self.count)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the numbers as they stand in log.jsonl."""
-        return {
-            "loss": self.loss,
-            "accuracy": self.accuracy,
-            "right": self.right,
-            "count": self.count,
-        }
+        return wilson(self.correct, self.count)
 
 
 class Sums:
@@ -107,71 +124,90 @@ class Sums:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """How a model did on one class; None where nothing was there to divide by.
+    """A model's scores on one class; None where the denominator is 0.
 
     Args:
         name: The class.
         count: Pictures of this class.
-        right: Those that were recognised.
-        answered: Pictures, of whatever class, that were taken for it.
+        correct: Those that were predicted as this class.
+        predicted: Pictures of any class that were predicted as this class.
     """
 
     name: str
     count: int
-    right: int
-    answered: int
+    correct: int
+    predicted: int
 
+    @computed_field
     @property
     def recall(self) -> float | None:
-        """Share of the class's pictures that were recognised: its accuracy."""
-        return self.right / self.count if self.count else None
+        """Fraction of the class's pictures that were predicted correctly: its accuracy."""
+        return self.correct / self.count if self.count else None
 
-    @property
-    def precision(self) -> float | None:
-        """Share of the answers for this class that were true."""
-        return self.right / self.answered if self.answered else None
-
-    @property
-    def f1(self) -> float | None:
-        """Harmonic mean of precision and recall."""
-        both = self.count + self.answered
-        return 2 * self.right / both if both else None
-
+    @computed_field
     @property
     def interval(self) -> tuple[float, float]:
         """The recall's 95 % interval (Wilson)."""
-        return wilson(self.right, self.count)
+        return wilson(self.correct, self.count)
 
+    @computed_field
+    @property
+    def precision(self) -> float | None:
+        """Fraction of the predictions of this class that were correct."""
+        return self.correct / self.predicted if self.predicted else None
+
+    @computed_field
     @property
     def precision_interval(self) -> tuple[float, float]:
         """The precision's 95 % interval (Wilson)."""
-        return wilson(self.right, self.answered)
+        return wilson(self.correct, self.predicted)
 
+    @computed_field
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall."""
+        both = self.count + self.predicted
+        return 2 * self.correct / both if both else None
+
+    @computed_field
     @property
     def f1_interval(self) -> tuple[float, float]:
-        """The 95 % interval of F1, which is no share itself.
+        """The 95 % interval of F1, which is not a proportion itself.
 
-        F1 = 2 J / (1 + J) rises with J, the right ones among all pictures that are of the class or
-        were taken for it: a share, whose Wilson bounds are carried over (Lam, Gopal and Qian 2023,
-        arXiv:2309.14621, the indirect interval).
+        F1 = 2 J / (1 + J) rises with J, the correct ones among all pictures that are of the class
+        or were predicted as it: a proportion, whose Wilson bounds are carried over (Lam, Gopal and
+        Qian 2023, arXiv:2309.14621, the indirect interval).
         """
-        low, high = wilson(self.right, self.count + self.answered - self.right)
+        low, high = wilson(self.correct, self.count + self.predicted - self.correct)
         return 2 * low / (1 + low), 2 * high / (1 + high)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the numbers as they stand in test.json."""
-        return {
-            "class": self.name,
-            "count": self.count,
-            "right": self.right,
-            "accuracy": self.recall,
-            "interval": list(self.interval),
-            "answered": self.answered,
-            "precision": self.precision,
-            "precision_interval": list(self.precision_interval),
-            "f1": self.f1,
-            "f1_interval": list(self.f1_interval),
-        }
+
+@dataclass(frozen=True)
+class Average:
+    """Scores averaged over classes.
+
+    Args:
+        precision: The mean precision.
+        recall: The mean recall.
+        f1: The mean F1.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Scores averaged over classes in two ways, as scikit-learn does.
+
+    Args:
+        macro: Each class counts alike.
+        weighted: Each class counts by its pictures.
+    """
+
+    macro: Average
+    weighted: Average
 
 
 @dataclass(frozen=True)
@@ -179,51 +215,49 @@ class Metrics(Scores):
     """Scores with the confusion matrix they come from.
 
     Args:
-        confusion: Row i, column k: pictures of class i that were taken for class k.
-        right_of_5: Pictures whose class is among the five most probable; None where there are no
-            more than ten classes, of which any five would be half.
+        confusion: Row i, column k: pictures of class i that were predicted as class k.
+        correct_in_top_5: Pictures whose class is among the five most probable; None for ten classes
+            or fewer, of which any five would be half.
     """
 
     confusion: tuple[tuple[int, ...], ...] = field(repr=False)
-    right_of_5: int | None = None
+    correct_in_top_5: int | None = None
 
     def per_class(self, classes: Sequence[str]) -> list[ClassScores]:
         """Return the scores of each class, in the set's order."""
-        answered = [sum(column) for column in zip(*self.confusion, strict=True)]
+        predicted = [sum(column) for column in zip(*self.confusion, strict=True)]
         return [
-            ClassScores(name, sum(row), row[i], answered[i])
+            ClassScores(name, sum(row), row[i], predicted[i])
             for i, (name, row) in enumerate(zip(classes, self.confusion, strict=True))
         ]
 
-    def averages(self) -> dict[str, dict[str, float]]:
-        """Return precision, recall and F1 averaged over classes: "macro" alike, "weighted" by size.
+    def averages(self) -> Averages:
+        """Return precision, recall and F1 averaged over classes, as scikit-learn does.
 
-        As scikit-learn does: over classes that have pictures or answers, what has nothing to
-        divide by counting as 0.
+        Over classes that have pictures or predictions; an undefined score counts as 0.
         """
         seen = [
-            one for one in self.per_class([""] * len(self.confusion)) if one.count or one.answered
+            one for one in self.per_class([""] * len(self.confusion)) if one.count or one.predicted
         ]
-        weights = {"macro": [1] * len(seen), "weighted": [one.count for one in seen]}
-        return {
-            kind: {
-                field: sum(
-                    w * (getattr(one, field) or 0.0) for w, one in zip(ws, seen, strict=True)
-                )
-                / sum(ws)
-                for field in ("precision", "recall", "f1")
-            }
-            for kind, ws in weights.items()
-        }
+
+        def average(weights: Sequence[int]) -> Average:
+            pairs, total = list(zip(weights, seen, strict=True)), sum(weights)
+            return Average(
+                precision=sum(w * (one.precision or 0.0) for w, one in pairs) / total,
+                recall=sum(w * (one.recall or 0.0) for w, one in pairs) / total,
+                f1=sum(w * (one.f1 or 0.0) for w, one in pairs) / total,
+            )
+
+        return Averages(average([1] * len(seen)), average([one.count for one in seen]))
 
     def confused(self, most: int = 10) -> list[tuple[int, int]]:
-        """Return the pairs of classes (i < k) that are most often taken for each other."""
+        """Return the pairs of classes (i < k) that are confused with each other most often."""
         classes = range(len(self.confusion))
         pairs = [(i, k) for i in classes for k in classes if i < k and self.mixed_up(i, k)]
         return sorted(pairs, key=lambda pair: -self.mixed_up(*pair))[:most]
 
     def mixed_up(self, i: int, k: int) -> int:
-        """Return how many pictures of either class were taken for the other."""
+        """Return how many pictures of either class were predicted as the other."""
         return self.confusion[i][k] + self.confusion[k][i]
 
 
@@ -259,14 +293,14 @@ def measure(logits_NK: Tensor, labels_N: Tensor) -> Metrics:
     classes = logits_NK.shape[1]
     cells = torch.bincount(labels_N * classes + logits_NK.argmax(1), minlength=classes**2)
     confusion_KK = cells.view(classes, classes).tolist()
-    right_of_5 = None
+    correct_in_top_5 = None
     if classes > 10:
         five_N5 = logits_NK.topk(5, dim=1).indices
-        right_of_5 = int((five_N5 == labels_N[:, None]).any(1).sum().item())
+        correct_in_top_5 = int((five_N5 == labels_N[:, None]).any(1).sum().item())
     return Metrics(
         loss=picture_losses(logits_NK, labels_N).mean().item(),
-        right=sum(confusion_KK[i][i] for i in range(classes)),
+        correct=sum(confusion_KK[i][i] for i in range(classes)),
         count=len(labels_N),
         confusion=tuple(tuple(row) for row in confusion_KK),
-        right_of_5=right_of_5,
+        correct_in_top_5=correct_in_top_5,
     )

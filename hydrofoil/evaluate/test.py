@@ -1,30 +1,38 @@
-"""What `test` writes: the one opening of the test split, counted, and every figure from its pass.
+"""Builds the result of `test`: every figure comes from one pass over the test split.
 
 Axes: N pictures, K classes.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from hydrofoil.data.source import find_source, merges_published_test, not_published
 from hydrofoil.evaluate.calibration import fit_temperature, reliability
-from hydrofoil.evaluate.metrics import ClassScores, Metrics, picture_losses, wilson
+from hydrofoil.evaluate.metrics import ClassScores, Metrics, Share, picture_losses
+from hydrofoil.evaluate.result import (
+    Calibration,
+    ConfusedPair,
+    Example,
+    Examples,
+    GroupScores,
+    Temperature,
+    TestResult,
+)
 from hydrofoil.evaluate.score import Answers
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.randomness import generator
 from hydrofoil.recipe.schema import Recipe
 
 MERGED = (
-    "the published test pictures are merged in and partly trained on: "
-    "the test accuracy cannot be compared with anybody else's."
+    "the published test images are merged in and partly trained on: "
+    "the test accuracy cannot be compared with published results."
 )
-SHOWN = 20  # pictures of each kind that are kept to be shown
+SHOWN = 20  # examples of each kind
 
 
-def test_report(
+def test_result(
     answers: Answers,
     valid: Answers | None,
     model: Classifier,
@@ -33,7 +41,7 @@ def test_report(
     epoch: int,
     opened: int,
     differs: str,
-) -> dict[str, Any]:
+) -> TestResult:
     """Return the content of test.json.
 
     Args:
@@ -48,26 +56,25 @@ def test_report(
     metrics = answers.metrics()
     classes = metrics.per_class(model.classes)
     groups = find_source(recipe.data.source).groups
-    return {
-        **metrics.as_dict(),
-        "interval": list(metrics.interval),
-        "top_5": _top_5(metrics),
-        "expected_accuracy": recipe.expect.test_accuracy,
-        "classes": [one.as_dict() for one in classes],
-        "groups": [_group(name, members, classes) for name, members in groups.items()],
-        "averages": metrics.averages(),
-        "confusion": [list(row) for row in metrics.confusion],
-        "confused": [_confused(metrics, pair, classes) for pair in metrics.confused()],
-        "calibration": _calibration(answers, valid),
-        "pictures": {
-            kind: _pictures(answers, positions, model.classes)
-            for kind, positions in _shown(answers, recipe.train.seed).items()
-        },
-        "epoch": epoch,
-        "weights": model.weights_hash(),
-        "opened": opened,
-        "warnings": data_warnings(recipe, differs),
-    }
+    top_5 = metrics.correct_in_top_5
+    return TestResult(
+        correct=metrics.correct,
+        count=metrics.count,
+        loss=metrics.loss,
+        top_5=None if top_5 is None else Share(top_5, metrics.count),
+        expected_accuracy=recipe.expect.test_accuracy,
+        classes=tuple(classes),
+        groups=tuple(_group(name, members, classes) for name, members in groups.items()),
+        averages=metrics.averages(),
+        confusion=metrics.confusion,
+        confused=tuple(_confused(metrics, pair, classes) for pair in metrics.confused()),
+        calibration=_calibration(answers, valid),
+        examples=_examples(answers, model.classes, recipe.train.seed),
+        epoch=epoch,
+        weights=model.weights_hash(),
+        opened=opened,
+        warnings=tuple(data_warnings(recipe, differs)),
+    )
 
 
 def data_warnings(recipe: Recipe, differs: str) -> list[str]:
@@ -77,81 +84,67 @@ def data_warnings(recipe: Recipe, differs: str) -> list[str]:
     return [*found, not_published(data.source, differs)] if differs else found
 
 
-def shown_pictures(test: Mapping[str, Any]) -> Tensor:
-    """Return the numbers of all pictures that test.json names, index_N in rising order."""
-    numbers = {one["index"] for kind in test["pictures"].values() for one in kind}
-    return torch.tensor(sorted(numbers))
+def example_indices(result: TestResult) -> Tensor:
+    """Return the numbers of all images among a result's examples, index_N in rising order."""
+    kinds = result.examples.all().values()
+    return torch.tensor(sorted({one.index for examples in kinds for one in examples}))
 
 
-def _top_5(metrics: Metrics) -> dict[str, Any] | None:
-    if metrics.right_of_5 is None:
-        return None
-    return {
-        "right": metrics.right_of_5,
-        "accuracy": metrics.right_of_5 / metrics.count,
-        "interval": list(wilson(metrics.right_of_5, metrics.count)),
-    }
-
-
-def _group(name: str, members: Sequence[str], classes: Sequence[ClassScores]) -> dict[str, Any]:
-    """Return how many of a group's pictures were recognised, each as its own class."""
+def _group(name: str, members: Sequence[str], classes: Sequence[ClassScores]) -> GroupScores:
     inside = [one for one in classes if one.name in members]
-    count, right = sum(one.count for one in inside), sum(one.right for one in inside)
-    return {
-        "group": name,
-        "classes": [one.name for one in inside],
-        "count": count,
-        "right": right,
-        "accuracy": right / count if count else None,
-        "interval": list(wilson(right, count)),
-    }
+    return GroupScores(
+        name=name,
+        classes=tuple(one.name for one in inside),
+        count=sum(one.count for one in inside),
+        correct=sum(one.correct for one in inside),
+    )
 
 
 def _confused(
     metrics: Metrics, pair: tuple[int, int], classes: Sequence[ClassScores]
-) -> dict[str, Any]:
-    """Return how often two classes were taken for each other, of their pictures together."""
+) -> ConfusedPair:
     first, second = pair
-    return {
-        "classes": [classes[first].name, classes[second].name],
-        "first_as_second": metrics.confusion[first][second],
-        "second_as_first": metrics.confusion[second][first],
-        "count": metrics.mixed_up(first, second),
-        "of": classes[first].count + classes[second].count,
-    }
+    return ConfusedPair(
+        classes=(classes[first].name, classes[second].name),
+        first_as_second=metrics.confusion[first][second],
+        second_as_first=metrics.confusion[second][first],
+        total=classes[first].count + classes[second].count,
+    )
 
 
-def _calibration(answers: Answers, valid: Answers | None) -> dict[str, Any]:
+def _calibration(answers: Answers, valid: Answers | None) -> Calibration:
     """Return reliability as it is, and after a temperature that never saw the test split."""
-    content = reliability(answers.logits_NK, answers.labels_N) | {"temperature": None}
-    if valid is not None:
-        value = fit_temperature(valid.logits_NK, valid.labels_N)
-        cooled_NK = answers.logits_NK.double() / value
-        after = reliability(cooled_NK, answers.labels_N)
-        content["temperature"] = {
-            "value": value,
-            "fitted_on": len(valid.labels_N),
-            "loss": picture_losses(cooled_NK, answers.labels_N).mean().item(),
-            "confidence": after["confidence"],
-            "width_error": after["width"]["error"],
-            "mass_error": after["mass"]["error"],
-        }
-    return content
+    before = reliability(answers.logits_NK, answers.labels_N)
+    if valid is None:
+        return Calibration(**vars(before), temperature=None)
+    value = fit_temperature(valid.logits_NK, valid.labels_N)
+    scaled_NK = answers.logits_NK.double() / value
+    after = reliability(scaled_NK, answers.labels_N)
+    temperature = Temperature(
+        value=value,
+        fitted_on=len(valid.labels_N),
+        loss=picture_losses(scaled_NK, answers.labels_N).mean().item(),
+        confidence=after.confidence,
+        equal_width_error=after.equal_width.error,
+        equal_mass_error=after.equal_mass.error,
+    )
+    return Calibration(**vars(before), temperature=temperature)
 
 
-def _shown(answers: Answers, seed: int) -> Mapping[str, Tensor]:
-    """Return positions of the pictures to show; the first kind is drawn, not chosen."""
-    drawn = torch.randperm(len(answers.index_N), generator=generator(seed, "grid"))[:SHOWN]
-    return {
-        "drawn": drawn,
-        "highest_loss": answers.highest_loss(SHOWN),
-        "surest_wrong": answers.surest_wrong(SHOWN),
-        "least_sure_right": answers.least_sure_right(SHOWN),
-    }
+def _examples(answers: Answers, classes: tuple[str, ...], seed: int) -> Examples:
+    """Return examples of each kind; the random sample depends on the seed alone."""
+    sample = torch.randperm(len(answers.index_N), generator=generator(seed, "grid"))[:SHOWN]
+    return Examples(
+        random=_examples_at(answers, sample, classes),
+        highest_loss=_examples_at(answers, answers.highest_loss(SHOWN), classes),
+        most_confident_mistakes=_examples_at(answers, answers.surest_wrong(SHOWN), classes),
+        least_confident_correct=_examples_at(answers, answers.least_sure_right(SHOWN), classes),
+    )
 
 
-def _pictures(answers: Answers, positions: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what is known of each shown picture; `index` is its number in the set."""
+def _examples_at(
+    answers: Answers, positions: Tensor, classes: tuple[str, ...]
+) -> tuple[Example, ...]:
     columns = (
         answers.index_N,
         answers.labels_N,
@@ -160,13 +153,13 @@ def _pictures(answers: Answers, positions: Tensor, classes: Sequence[str]) -> li
         answers.losses_N,
     )
     rows = zip(*(column[positions].tolist() for column in columns), strict=True)
-    return [
-        {
-            "index": index,
-            "class": classes[label],
-            "predicted": classes[predicted],
-            "probability": probability,
-            "loss": loss,
-        }
+    return tuple(
+        Example(
+            index=index,
+            label=classes[label],
+            predicted=classes[predicted],
+            probability=probability,
+            loss=loss,
+        )
         for index, label, predicted, probability, loss in rows
-    ]
+    )

@@ -70,7 +70,7 @@ class Console(Observer):
         """Say an epoch's losses and accuracies."""
         self.bar.clear()
         if self.run:
-            self.say(text.epoch_line(epoch.as_dict(), self.run.recipe))
+            self.say(text.epoch_line(epoch, self.run.recipe))
 
     def ended(self, end: Ended) -> None:
         """Say which weights are the best."""

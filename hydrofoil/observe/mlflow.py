@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hydrofoil.observe.scalars import Scalar, hyperparameters, metric_name
+from hydrofoil.run.events import Tracked
 from hydrofoil.run.folder import Run
 
 
@@ -70,7 +71,7 @@ class MLflow:
 
     def _known(self) -> str | None:
         """Return the id under which this run was begun, if MLflow still knows it."""
-        ids = [event["id"] for event in self.run.log.events() if event.get("tracker") == "mlflow"]
+        ids = [event.id for event in self.run.log.all(Tracked) if event.tracker == "mlflow"]
         if not ids:
             return None
         try:
@@ -93,7 +94,7 @@ class MLflow:
         made = self.client.create_run(
             number, run_name=folder, start_time=int(at * 1000)
         ).info.run_id
-        self.run.log.append({"event": "tracked", "tracker": "mlflow", "id": made})
+        self.run.log.append(Tracked(tracker="mlflow", id=made))
         params = [self.param(k, str(v)) for k, v in hyperparameters(self.run.recipe).items()]
         self.client.log_batch(made, params=params)
         return made

@@ -47,7 +47,7 @@ class NotebookProgress(Observer):
         """Show the epoch's losses and accuracies."""
         self.done = epoch.number
         if self.run:
-            self.line = text.epoch_line(epoch.as_dict(), self.run.recipe)
+            self.line = text.epoch_line(epoch, self.run.recipe)
         self._show(self.done)
 
     def ended(self, end: Ended) -> None:

@@ -6,13 +6,15 @@ from typing import Any
 
 from torch import Tensor
 
+from hydrofoil.evaluate.result import Epoch
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.native.build import compiler
 from hydrofoil.observe.observer import Ended, Observer, Start, running_loss
 from hydrofoil.observe.signals import Stopped
+from hydrofoil.run.events import Event, ExecutorChosen, Interrupted, NotFinite, RunningLoss
 from hydrofoil.run.folder import Run
 from hydrofoil.train.guard import NotFiniteError
-from hydrofoil.train.loop import Epoch, Progress
+from hydrofoil.train.loop import Progress
 from hydrofoil.train.state import State
 
 # Saving waits for the disk, 10 to 40 ms: longer than the epochs of a small set. So the next save is
@@ -38,28 +40,26 @@ class Recorder(Observer):
         self.saved_at = -1, -1  # the epoch and step of the last checkpoint of this session
         self.postponed = SAVE_SECONDS  # until the next save
         self.save_seconds: list[float] = []
-        self.events: list[dict[str, Any]] = []  # not in the log yet: it is written with the weights
+        self.events: list[Event] = []  # not in the log yet: it is written with the weights
         self.unsaved: tuple[dict[str, Tensor], dict[str, Any]] | None = None  # of the last epoch
 
     def prepared(self, start: Start) -> None:
         """Log which executor runs the steps."""
         executor = start.prepared.executor
-        event: dict[str, Any] = {
-            "event": "executor",
-            "name": executor.name,
-            "threads": executor.threads,
-            "seconds": start.prepared.seconds,
-        }
-        if executor.name == "native":
-            event["compiler"] = compiler()[1].partition("\n")[0]
+        native = executor.name == "native"
+        event = ExecutorChosen(
+            name=executor.name,
+            threads=executor.threads,
+            seconds=start.prepared.seconds,
+            compiler=compiler()[1].partition("\n")[0] if native else None,
+        )
         self.run.log.append(event)
 
     def steps(self, progress: Progress) -> None:
         """Log the running loss, and save where that is due."""
         if self.every and progress.step % self.every == 0:
             loss, self.state.told = running_loss(progress, self.state.told)
-            place = {"epoch": progress.epoch, "step": progress.step}
-            self.events.append({"event": "loss", **place, "loss": loss})
+            self.events.append(RunningLoss(epoch=progress.epoch, step=progress.step, loss=loss))
         if progress.checked and progress.step < progress.steps and self._due(progress.step):
             self._save()
 
@@ -72,7 +72,7 @@ class Recorder(Observer):
 
     def epoch(self, epoch: Epoch) -> None:
         """Save an epoch, now or with the next."""
-        self.events.append(epoch.as_dict())
+        self.events.append(epoch)
         waited = time.perf_counter() - self.saved
         if self.run.recipe.train.save_steps or waited > self.postponed:
             self._save()
@@ -89,13 +89,13 @@ class Recorder(Observer):
         error = end.error
         if isinstance(error, NotFiniteError):
             self._forget_from(error.epoch, error.step)
-            place = {"epoch": error.epoch, "step": error.step, "pictures": error.pictures}
-            self.events.append({"event": "not finite", **place})
+            numbers = tuple(error.pictures)
+            self.events.append(NotFinite(epoch=error.epoch, step=error.step, pictures=numbers))
         if isinstance(error, Stopped):
-            place = {"epoch": self.state.epoch, "step": self.state.step}
+            epoch, step = self.state.epoch, self.state.step
             name = signal.Signals(error.number).name
-            self.events.append({"event": "stopped", "signal": name, **place})
-            if self.saved_at != (self.state.epoch, self.state.step):
+            self.events.append(Interrupted(signal=name, epoch=epoch, step=step))
+            if self.saved_at != (epoch, step):
                 return self._save()
         if self.unsaved:
             return self._save(*self.unsaved)
@@ -106,7 +106,7 @@ class Recorder(Observer):
         self.events = [
             event
             for event in self.events
-            if event["event"] != "loss" or (event["epoch"], event["step"]) < (epoch, step)
+            if not isinstance(event, RunningLoss) or (event.epoch, event.step) < (epoch, step)
         ]
 
     def _save(

@@ -5,10 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
+from hydrofoil.evaluate.result import Epoch, TestResult
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.report.text import flat
+from hydrofoil.run.events import Event, RunningLoss, Tested
 from hydrofoil.run.folder import Run
 
 NOT_TRACKED = ("about", "data.root")  # of a recipe: prose, and a path of this machine
@@ -62,38 +64,36 @@ def hyperparameters(recipe: Recipe) -> dict[str, bool | float | str]:
     }
 
 
-def event_values(
-    event: Mapping[str, Any], recipe: Recipe, steps: int
-) -> tuple[int, dict[str, float]]:
-    """Return the step of a log's event, and its numbers by the names that trackers show.
+def event_values(event: Event, recipe: Recipe, steps: int) -> tuple[int, dict[str, float]]:
+    """Return the step of an event, and its numbers by the names that trackers show.
 
     Args:
-        event: As it stands in log.jsonl.
+        event: Of the log.
         recipe: Of the run.
         steps: Of an epoch.
     """
-    if event.get("event") == "epoch":
+    if isinstance(event, Epoch):
         values: dict[str, float] = {}
-        for part in ("train", "valid"):
-            if event[part]:
-                values[f"loss/{part}"] = event[part]["loss"]
-                values[f"accuracy/{part}"] = event[part]["accuracy"]
-        values["learning_rate"] = event["learning_rate"]
-        if event["train_seconds"]:
-            values["pictures_per_second"] = event["train"]["count"] / event["train_seconds"]
-        return event["epoch"], values
-    if event.get("event") == "loss":
-        return (event["epoch"] - 1) * steps + event["step"], {"loss/running": event["loss"]}
-    if event.get("event") == "test":
-        return event["opened"], {"test/accuracy": event["accuracy"]}
+        for part, scores in (("train", event.train), ("valid", event.valid)):
+            if scores:
+                values[f"loss/{part}"] = scores.loss
+                values[f"accuracy/{part}"] = scores.accuracy
+        values["learning_rate"] = event.learning_rate
+        if event.train_seconds:
+            values["pictures_per_second"] = event.train.count / event.train_seconds
+        return event.number, values
+    if isinstance(event, RunningLoss):
+        return (event.epoch - 1) * steps + event.step, {"loss/running": event.loss}
+    if isinstance(event, Tested):
+        return event.opened, {"test/accuracy": event.accuracy}
     return 0, {}
 
 
-def result_values(test: Mapping[str, Any]) -> dict[str, float]:
+def result_values(test: TestResult) -> dict[str, float]:
     """Return the numbers of test.json that the log has not: loss, interval, recall by class."""
-    low, high = test["interval"]
-    values = {"test/loss": test["loss"], "test/accuracy_low": low, "test/accuracy_high": high}
-    recalls = {f"recall/{one['class']}": one["accuracy"] for one in test["classes"]}
+    low, high = test.interval
+    values = {"test/loss": test.loss, "test/accuracy_low": low, "test/accuracy_high": high}
+    recalls = {f"recall/{one.name}": one.recall for one in test.classes}
     return values | {name: value for name, value in recalls.items() if value is not None}
 
 
@@ -107,6 +107,6 @@ def metric_name(name: str) -> str:
     return group + slash + re.sub(r"[^\w -]", lambda found: f"_{ord(found[0]):x}_", rest)
 
 
-def epoch_seconds(event: Mapping[str, Any]) -> float:
-    """Return how long an epoch took, its validation included; 0 for what is no epoch."""
-    return event["train_seconds"] + event["valid_seconds"] if event.get("event") == "epoch" else 0.0
+def epoch_seconds(event: Event) -> float:
+    """Return the duration of an epoch, validation included; 0 for other events."""
+    return event.seconds if isinstance(event, Epoch) else 0.0

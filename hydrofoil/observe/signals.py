@@ -73,10 +73,14 @@ class Stopping(Observer):
             self.check()
 
     def begin(self) -> None:
-        """Note signals from now on, and none from before."""
+        """Note signals from now on, and none from before; ignored signals stay ignored."""
         self.number = 0
         try:
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._before = {
+                number: signal.signal(number, self._note)
+                for number in SIGNALS
+                if signal.getsignal(number) is not signal.SIG_IGN  # by nohup, or & in a script
+            }
         except ValueError:  # not the main thread: its signals are somebody else's
             self._before = {}
 

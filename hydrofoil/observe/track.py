@@ -148,7 +148,7 @@ class Tracking(Observer):
     def _end(self, name: str, run: Run, status: str) -> None:
         """Pass on all of the latest test, and that this is the end."""
         test, figures = run.results.test(), dict[str, Path]()
-        opened = test["opened"] if test else 0
+        opened = test.opened if test else 0
         if test:
             scalars = [Scalar(n, opened, v, time.time()) for n, v in result_values(test).items()]
             self.trackers[name].tell(scalars)

@@ -62,7 +62,20 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     >>> read_recipe("mnist-cnn", ["train.epochs=1"]).train.epochs
     1
     """
-    text = recipe_text(name)
+    return parse_recipe(recipe_text(name), name, overrides)
+
+
+def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe that a text in TOML describes, with fields overridden by dotted names.
+
+    Args:
+        text: TOML.
+        name: Where it is from, for errors.
+        overrides: As `read_recipe` takes them.
+
+    Raises:
+        HydrofoilError: It names what is unknown or wrong, and what was expected.
+    """
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5 000 digits, a thousand brackets

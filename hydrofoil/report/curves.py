@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import hypot, isfinite, nan
-from typing import Any
 
 from PIL import Image, ImageDraw
 
+from hydrofoil.evaluate.result import Epoch
 from hydrofoil.report.charts import ticks
 from hydrofoil.report.sheet import GAP, TEXT, Sheet, text_width
 
@@ -36,24 +36,24 @@ class Curve:
     dashed: bool = False
 
 
-def learning_curves(epochs: Sequence[dict[str, Any]], heading: str) -> bytes:
+def learning_curves(epochs: Sequence[Epoch], heading: str) -> bytes:
     """Draw loss and accuracy by epoch, training and validation, and mark the best epoch.
 
     Args:
         epochs: One at least, as the log has them.
         heading: Above both plots.
     """
-    numbers = [epoch["epoch"] for epoch in epochs]
-    best = next((epoch["epoch"] for epoch in reversed(epochs) if epoch["best"]), None)
+    numbers = [epoch.number for epoch in epochs]
+    best = next((epoch.number for epoch in reversed(epochs) if epoch.best), None)
     size = (2 * (LEFT + WIDTH) + 2 * GAP, TEXT + GAP + HEIGHT + BELOW)
     sheet = Sheet(size, heading)
     for side, (field, unit, scale) in enumerate((("loss", "nats", 1), ("accuracy", "%", 100))):
         curves: list[Curve] = []
-        for name, part, ink in (("training", "train", TRAIN), ("validation", "valid", VALID)):
-            scores = [epoch[part] for epoch in epochs]
-            values = [scale * float(one[field]) if one else nan for one in scores]
+        parts = [epoch.train for epoch in epochs], [epoch.valid for epoch in epochs]
+        for name, scores, ink in (("training", parts[0], TRAIN), ("validation", parts[1], VALID)):
+            values = [scale * float(getattr(one, field)) if one else nan for one in scores]
             if any(map(isfinite, values)):
-                curves.append(Curve(name, ink, values, dashed=part == "train"))
+                curves.append(Curve(name, ink, values, dashed=ink == TRAIN))
         left = LEFT + side * (LEFT + WIDTH + 2 * GAP)
         _Plot(numbers, curves, best).show(sheet, left, TEXT + GAP, f"{field} ({unit})")
     return sheet.png()

@@ -5,7 +5,7 @@ Nothing but the folder is read: no data set, no training code.
 Axes: N pictures, C channels, H rows, W columns.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from hydrofoil.data.split import PARTS
 from hydrofoil.errors import HydrofoilError
+from hydrofoil.evaluate.result import Epoch, TestResult
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.summary import LayerSummary, summarize
 from hydrofoil.recipe.schema import Recipe
-from hydrofoil.report.schema import wrong_in_log, wrong_in_test
 from hydrofoil.run.commands import command
+from hydrofoil.run.events import Event, Imported, Interrupted, NotFinite, Trained
 from hydrofoil.run.folder import Run
 
 T = TypeVar("T")
@@ -35,9 +36,9 @@ class Gathered:
         recipe: None where it is broken.
         environment: Empty where it is missing.
         events: The log.
-        epochs: Those of its events that are whole epochs.
+        epochs: Those of its events that are epochs.
         sizes: Pictures of each part of the split.
-        test: test.json; None: untested, or broken.
+        test: What `test` measured; None: untested, or damaged.
         shown: The pictures that test.json names.
         model: With the best weights; None: there are none.
         best_epoch: Whose weights they are.
@@ -48,10 +49,10 @@ class Gathered:
     path: Path
     recipe: Recipe | None = None
     environment: dict[str, Any] = field(default_factory=dict[str, Any])
-    events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    epochs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    events: list[Event] = field(default_factory=list[Event])
+    epochs: list[Epoch] = field(default_factory=list[Epoch])
     sizes: dict[str, int] = field(default_factory=dict[str, int])
-    test: dict[str, Any] | None = None
+    test: TestResult | None = None
     shown: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
     model: Classifier | None = None
     best_epoch: int = 0
@@ -66,27 +67,26 @@ class Gathered:
     @property
     def imported(self) -> bool:
         """Whether its weights came from elsewhere."""
-        return any(event.get("event") == "imported" for event in self.events)
+        return bool(self.all(Imported))
 
     @property
-    def kept(self) -> dict[str, Any] | None:
+    def best(self) -> Epoch | None:
         """The epoch whose weights are the best."""
-        return next((one for one in self.epochs if one["epoch"] == self.best_epoch), None)
+        return next((one for one in self.epochs if one.number == self.best_epoch), None)
 
-    def counted(self, event: str) -> dict[str, Any]:
-        """Return the last event of a kind, or nothing."""
-        return next((one for one in reversed(self.events) if one.get("event") == event), {})
+    def all(self, kind: type[T]) -> list[T]:
+        """Return the events of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def last(self, kind: type[T]) -> T | None:
+        """Return the last event of a kind."""
+        return next(iter(self.all(kind)[::-1]), None)
 
     @property
-    def broke(self) -> dict[str, Any]:
-        """Where the training met a number that was not finite, if that is what ended it."""
-        ends = ("not finite", "epoch", "trained", "stopped")
-        last = [event for event in self.events if event.get("event") in ends][-1:]
-        return last[0] if last and last[0]["event"] == "not finite" else {}
-
-    def seconds(self, event: str) -> float:
-        """Return the seconds of all events of a kind."""
-        return sum(float(e.get("seconds", 0)) for e in self.events if e.get("event") == event)
+    def diverged(self) -> NotFinite | None:
+        """Where training met a number that was not finite, if that is what ended it."""
+        ends = [e for e in self.events if isinstance(e, NotFinite | Epoch | Trained | Interrupted)]
+        return ends[-1] if ends and isinstance(ends[-1], NotFinite) else None
 
 
 def gather(path: Path) -> Gathered:
@@ -113,11 +113,11 @@ def gather(path: Path) -> Gathered:
         return gathered
     recipe = gathered.recipe = run.recipe
     gathered.environment = attempt(run.environment, {})
-    gathered.events = attempt(lambda: checked_events(run), [])
+    gathered.events = attempt(run.log.events, [])
     gathered.epochs = attempt(run.epochs, []) if gathered.events else []
     split = attempt(run.split, None)
     gathered.sizes = {part: len(getattr(split, part)) for part in PARTS} if split else {}
-    gathered.test = attempt(lambda: checked_test(run), None)
+    gathered.test = attempt(run.results.test, None)
     gathered.shown = attempt(run.results.shown, {})
     gathered.model, gathered.best_epoch = attempt(
         lambda: run.weights.load(torch.device("cpu")), (None, 0)
@@ -128,54 +128,29 @@ def gather(path: Path) -> Gathered:
     return gathered
 
 
-def checked_test(run: Run) -> dict[str, Any] | None:
-    """Return test.json, if it was written by a hydrofoil that measured all that the page tells."""
-    test = run.results.test()
-    if test is not None and (wrong := older_or_changed(run, test)):
-        raise HydrofoilError(wrong)
-    return test
-
-
-def older_or_changed(run: Run, test: Mapping[str, Any]) -> str:
-    """Say what of test.json is not as `test` writes it now, and the cure; nothing if all is."""
-    wrong = wrong_in_test(test)
-    return wrong and (
-        f"{run.path / 'test.json'}: written by an older hydrofoil, or changed: {wrong}.\n"
-        f"Write it anew with: {command('test', run.path)}"
-    )
-
-
-def checked_events(run: Run) -> list[dict[str, Any]]:
-    """Return the log, if all of it is what a run writes."""
-    events = run.log.events()
-    if wrong := wrong_in_log(events):
-        raise HydrofoilError(f"{run.path / 'log.jsonl'}: changed, so it is passed over: {wrong}.")
-    return events
-
-
 def _note_what_is_missing(gathered: Gathered, recipe: Recipe) -> None:
     """Say what a finished and tested run would have and this one has not."""
     path, done = gathered.path, len(gathered.epochs)
     if not gathered.imported and done < recipe.train.epochs:
-        unfinished = f"The training is not finished: {done} of {recipe.train.epochs} epochs.\n"
-        broke = gathered.broke
+        unfinished = f"Training is not finished: {done} of {recipe.train.epochs} epochs.\n"
+        diverged = gathered.diverged
         gathered.missing.append(
-            f"{unfinished}It stopped in epoch {broke.get('epoch', '?')} at step "
-            f"{broke.get('step', '?')}, where a loss or gradient was not finite, and would stop "
-            "there again. Change the recipe: a smaller optimizer.lr, as a rule."
-            if broke
-            else f"{unfinished}Go on with: {command('resume', path)}"
+            f"{unfinished}It stopped in epoch {diverged.epoch} at step {diverged.step}: a loss or "
+            "gradient was not finite, and resuming would stop there again. "
+            "Change the recipe, usually to a smaller optimizer.lr."
+            if diverged
+            else f"{unfinished}Resume with: {command('resume', path)}"
         )
     if gathered.test is None and gathered.model is not None and gathered.sizes.get("test"):
         gathered.missing.append(f"Not tested yet.\nTest with: {command('test', path)}")
     test, model = gathered.test, gathered.model
     if test and not (path / "shown.npz").exists():
         gathered.missing.append(
-            f"{path / 'shown.npz'}: missing, so the pictures that the test chose cannot be shown.\n"
-            f"Write it anew with: {command('test', path)}"
+            f"{path / 'shown.npz'}: missing, so the test images cannot be shown.\n"
+            f"Write it again with: {command('test', path)}"
         )
-    if test and model and test["weights"] != model.weights_hash():
+    if test and model and test.weights != model.weights_hash():
         gathered.missing.append(
-            f"The test is of other weights (epoch {test['epoch']}) than those kept now "
-            f"(epoch {gathered.best_epoch}).\nTest anew with: {command('test', path)}"
+            f"The test measured other weights (epoch {test.epoch}) than the best weights now "
+            f"(epoch {gathered.best_epoch}).\nTest again with: {command('test', path)}"
         )

@@ -26,6 +26,7 @@ from hydrofoil.compare.verdict import Comparison
 from hydrofoil.data.split import PARTS
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.explain import GradCam, feature_maps, grad_cam, occlusion
+from hydrofoil.evaluate.result import Example, TestResult
 from hydrofoil.evaluate.test import data_warnings
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.report import charts, explanations, sheet, text, words
@@ -33,22 +34,24 @@ from hydrofoil.report.comparison import covers_line, differs_line, note_lines
 from hydrofoil.report.explain import filters_figure, heat_line, hidden_line
 from hydrofoil.report.gather import Gathered, gather
 from hydrofoil.run.commands import command
+from hydrofoil.run.events import DataLoaded, ExecutorChosen, Tested, Trained
 
 EXPLAINED = 6  # pictures: each costs a pass over some two hundred covered copies
 PIXELATED = 64  # pictures up to so many pixels keep each one; larger ones are made this large
 SIDE = 160  # of larger ones
 KINDS = {
-    "drawn": "Drawn at random",
-    "highest_loss": "The highest loss",
-    "surest_wrong": "The surest wrong answers",
-    "least_sure_right": "The least sure right answers",
+    "random": "Random sample",
+    "highest_loss": "Highest loss",
+    "most_confident_mistakes": "Most confident mistakes",
+    "least_confident_correct": "Least confident correct predictions",
 }
 KINDS_SAID = {
-    "drawn": "Neither the best nor the worst: what a visitor would see.",
-    "highest_loss": "The true class was given the least probability: "
-    "odd pictures, wrong labels, blind spots.",
-    "surest_wrong": "Wrong, and sure of it: these hurt most where the model is used.",
-    "least_sure_right": "Right by a hair: the next training may lose them.",
+    "random": "A random sample of the test images.",
+    "highest_loss": "The true class was given the lowest probability: "
+    "unusual images, wrong labels, blind spots.",
+    "most_confident_mistakes": "Misclassified with high confidence: "
+    "the most harmful mistakes in use.",
+    "least_confident_correct": "Barely correct: likely to change when retrained.",
 }
 
 
@@ -151,7 +154,7 @@ def _run_values(run: Gathered) -> dict[str, Any]:
         "run": run,
         "test": test,
         "about": run.recipe.about if run.recipe else "",
-        "best_valid": run.kept["valid"] if run.kept else None,
+        "best_valid": run.best.valid if run.best else None,
         "chosen": bool(run.recipe and (run.recipe.train.select or "").startswith("valid")),
         "findings": words.findings(test) if test else [],
         "warnings": _warnings(run),
@@ -159,7 +162,7 @@ def _run_values(run: Gathered) -> dict[str, Any]:
         "curves": curve_charts([run], [""]),
         "curve_words": words.of_curves(run.epochs, run.recipe.train.epochs) if run.recipe else [],
         "classes_chart": _classes_chart(test) if test else "",
-        "shades": _shades(test["confusion"]) if test else [],
+        "shades": _shades(test.confusion) if test else [],
         "reliability_chart": _reliability_chart(test) if test else "",
         "explanations": _explanations(run),
         "network_pictures": _network_pictures(run),
@@ -174,18 +177,18 @@ def _run_values(run: Gathered) -> dict[str, Any]:
 
 def _warnings(run: Gathered) -> list[str]:
     merged = data_warnings(run.recipe, "") if run.recipe else []
-    found = list(run.test.get("warnings", [])) if run.test else merged
+    found = list(run.test.warnings) if run.test else merged
     if run.imported:
         found.append(
-            "The weights were imported: whether they were trained on pictures of this test or "
-            "validation split is not known here. If they were, accuracy and temperature flatter."
+            "The weights were imported: they may have been trained on images of this test or "
+            "validation split. If so, both accuracy and calibration are overestimated."
         )
     if run.test is None:
         return found
-    if run.test["opened"] > 1:
+    if run.test.opened > 1:
         found.append(
-            f"The test split was opened {run.test['opened']} times by this run. "
-            "What was changed after looking at it, it no longer tests."
+            f"This run has opened its test split {run.test.opened} times. "
+            "It is no longer an unbiased test of anything changed after looking at it."
         )
     return found
 
@@ -229,9 +232,9 @@ def _figure(png: bytes, alt: str) -> Shown:
         return Shown(_inline(png), alt, *image.size)
 
 
-def _alt(one: dict[str, Any]) -> str:
-    taken = "recognised" if one["predicted"] == one["class"] else f"taken for {one['predicted']}"
-    return f"Picture {one['index']:,} of the set: {one['class']}, {taken}"
+def _alt(one: Example) -> str:
+    outcome = "correct" if one.correct else f"predicted as {one.predicted}"
+    return f"Image {one.index:,} of the dataset: {one.label}, {outcome}"
 
 
 def _pictures(run: Gathered) -> list[dict[str, Any]]:
@@ -244,13 +247,13 @@ def _pictures(run: Gathered) -> list[dict[str, Any]]:
             "heading": KINDS[kind],
             "said": KINDS_SAID[kind],
             "pictures": [
-                (number, one, _shown(run.shown[one["index"]], _alt(one)))
-                for number, one in enumerate(run.test["pictures"][kind])
-                if one["index"] in run.shown
+                (number, one, _shown(run.shown[one.index], _alt(one)))
+                for number, one in enumerate(examples)
+                if one.index in run.shown
             ],
         }
-        for kind in KINDS
-        if run.test["pictures"].get(kind)
+        for kind, examples in run.test.examples.all().items()
+        if examples
     ]
 
 
@@ -262,9 +265,10 @@ def curve_charts(runs: Sequence[Gathered], names: Sequence[str]) -> list[tuple[s
         for number, (run, name) in enumerate(zip(runs, names, strict=True)):
             parts = ("train", "valid") if len(runs) == 1 else ("valid",)
             for part in parts:
+                scores = [(epoch.number, getattr(epoch, part)) for epoch in run.epochs]
                 points = [
-                    (epoch["epoch"], epoch[part][field] * scale if epoch[part] else math.nan)
-                    for epoch in run.epochs
+                    (number, getattr(one, field) * scale if one else math.nan)
+                    for number, one in scores
                 ]
                 if any(math.isfinite(value) for _, value in points):
                     kind = part if len(runs) == 1 else f"s{number % 8}"
@@ -277,14 +281,14 @@ def curve_charts(runs: Sequence[Gathered], names: Sequence[str]) -> list[tuple[s
     return found
 
 
-def _classes_chart(test: dict[str, Any]) -> Markup:
+def _classes_chart(test: TestResult) -> Markup:
     """Draw recall by class, the weakest first; of many classes, both ends."""
-    known = sorted((one for one in test["classes"] if one["count"]), key=lambda o: o["accuracy"])
+    known = sorted((one for one in test.classes if one.count), key=lambda one: one.recall or 0.0)
     chosen = known if len(known) <= 30 else known[:15] + known[-15:]
-    rows = [(one["class"], one["accuracy"], *one["interval"]) for one in chosen]
+    rows = [(one.name, one.recall or 0.0, *one.interval) for one in chosen]
     which = "" if chosen is known else ", of the fifteen weakest and the fifteen strongest"
-    title = f"Share of each class that is recognised, with its 95 % interval{which}"
-    return charts.intervals(rows, title, test["accuracy"])
+    title = f"Recall of each class, with its 95% interval{which}"
+    return charts.intervals(rows, title, test.accuracy)
 
 
 def _shades(confusion: Sequence[Sequence[int]]) -> list[list[tuple[int, float, int]]]:
@@ -298,27 +302,27 @@ def _shades(confusion: Sequence[Sequence[int]]) -> list[list[tuple[int, float, i
     ]
 
 
-def _reliability_chart(test: dict[str, Any]) -> Markup:
+def _reliability_chart(test: TestResult) -> Markup:
     columns = [
-        charts.Column(one["count"], one["confidence"], one["accuracy"], *one["interval"])
-        for one in test["calibration"]["width"]["bins"]
-        if one["count"]
+        charts.Column(one.count, one.confidence or 0.0, one.accuracy or 0.0, *one.interval)
+        for one in test.calibration.equal_width.bins
+        if one.count
     ]
-    title = "Share of right answers against their probability, in bins of equal width"
+    title = "Accuracy against confidence, in bins of equal width"
     return charts.reliability(columns, title)
 
 
 def _explanations(run: Gathered) -> dict[str, Any]:
-    """Explain the surest wrong answers: Grad-CAM and occlusion for what was answered.
+    """Explain the most confident mistakes: Grad-CAM and occlusion for the predicted class.
 
     Returns each one's "panels" and sentences, and why there is no Grad-CAM, where there is none.
     """
     model, test = run.model, run.test
     found: list[dict[str, Any]] = []
     content: dict[str, Any] = {"explained": found, "without": ""}
-    for one in test["pictures"]["surest_wrong"][:EXPLAINED] if test and model else []:
-        picture_CHW = run.shown.get(one["index"])
-        if model is None or picture_CHW is None or one["predicted"] not in model.classes:
+    for one in test.examples.most_confident_mistakes[:EXPLAINED] if test and model else ():
+        picture_CHW = run.shown.get(one.index)
+        if model is None or picture_CHW is None or one.predicted not in model.classes:
             continue
         if tuple(picture_CHW.shape) != model.shape:
             continue
@@ -331,10 +335,10 @@ def _explanations(run: Gathered) -> dict[str, Any]:
 
 
 def _explanation(
-    model: Classifier, picture_CHW: Tensor, one: dict[str, Any], cam: GradCam | None
+    model: Classifier, picture_CHW: Tensor, one: Example, cam: GradCam | None
 ) -> dict[str, Any]:
     """Return a picture, what Grad-CAM and occlusion show of it, and the same in sentences."""
-    answer = one["predicted"]
+    answer = one.predicted
     scale = max(1, round(96 / max(picture_CHW.shape[1:])))
     panels, said = [("picture", _shown(picture_CHW, _alt(one)))], list[str]()
     if cam is not None:
@@ -363,14 +367,13 @@ def _network_pictures(run: Gathered) -> list[tuple[str, Shown]]:
         found.append((caption, _figure(png, f"The filters of {layer}")))
     except HydrofoilError:
         pass  # the first weights look at no pixels: there is nothing to draw
-    drawn = run.test["pictures"]["drawn"] if run.test else []
-    for one in drawn[:1]:
-        picture_CHW = run.shown.get(one["index"])
+    for one in run.test.examples.random[:1] if run.test else ():
+        picture_CHW = run.shown.get(one.index)
         if picture_CHW is not None and tuple(picture_CHW.shape) == model.shape:
             layers = feature_maps(model, picture_CHW)
             if layers:
                 png = explanations.feature_maps(layers)
-                which = f"{one['class']}, number {one['index']:,}"
+                which = f"{one.label}, number {one.index:,}"
                 caption = f"One picture ({which}) on its way through the layers."
                 found.append((caption, _figure(png, f"Feature maps. {_alt(one)}")))
     return found
@@ -378,14 +381,15 @@ def _network_pictures(run: Gathered) -> list[tuple[str, Shown]]:
 
 def _data(run: Gathered) -> dict[str, Any]:
     """Return how many pictures of each class each part has, as far as the log and the test tell."""
-    counts = dict(run.counted("data").get("counts", {}))
-    classes: list[str] = [one["class"] for one in run.test["classes"]] if run.test else []
+    loaded = run.last(DataLoaded)
+    counts = loaded.counts if loaded else {}
+    classes = [one.name for one in run.test.classes] if run.test else []
     if not classes and run.model:
         classes = list(run.model.classes)
     whole = {part: n for part, n in counts.items() if len(n) == len(classes) and sum(n)}
     return {
         "source": run.recipe.data.source if run.recipe else "",
-        "warnings": data_warnings(run.recipe, str(run.counted("data").get("differs") or ""))
+        "warnings": data_warnings(run.recipe, loaded.differs or "" if loaded else "")
         if run.recipe
         else [],
         "sizes": {part: run.sizes.get(part, 0) for part in PARTS if run.sizes.get(part)},
@@ -396,19 +400,21 @@ def _data(run: Gathered) -> dict[str, Any]:
 
 def _time(run: Gathered) -> dict[str, Any]:
     """Return where the seconds went, as the log tells, and what took most of them."""
-    train = sum(epoch["train_seconds"] for epoch in run.epochs)
-    valid = sum(epoch["valid_seconds"] for epoch in run.epochs)
-    prepare, trained = run.seconds("executor"), run.seconds("trained")
+    train = sum(epoch.train_seconds for epoch in run.epochs)
+    valid = sum(epoch.valid_seconds for epoch in run.epochs)
+    prepare = sum(event.seconds for event in run.all(ExecutorChosen))
+    trained = sum(event.seconds for event in run.all(Trained))
+    tested, executor = run.last(Tested), run.last(ExecutorChosen)
     parts = [
-        ("reading the data", run.seconds("data")),
+        ("reading the data", sum(event.seconds for event in run.all(DataLoaded))),
         ("preparing and compiling", prepare),
         ("training steps", train),
         ("validation", valid),
-        ("testing", float(run.counted("test").get("seconds", 0))),
+        ("testing", tested.seconds if tested else 0.0),
         ("saving and the rest", max(0.0, trained - prepare - train - valid) if trained else 0.0),
     ]
     parts = [(name, seconds) for name, seconds in parts if seconds > 0]
-    pictures = sum(epoch["train"]["count"] for epoch in run.epochs)
+    pictures = sum(epoch.train.count for epoch in run.epochs)
     if not train or not pictures:
         return {"parts": []}
     total = sum(seconds for _, seconds in parts)
@@ -422,8 +428,8 @@ def _time(run: Gathered) -> dict[str, Any]:
         "share": seconds / total,
         "rate": pictures / train,
         "gigaflops": flops / 1e9,
-        "executor": run.counted("executor").get("name", ""),
-        "threads": run.counted("executor").get("threads"),
+        "executor": executor.name if executor else "",
+        "threads": executor.threads if executor else None,
     }
 
 
@@ -440,8 +446,8 @@ def _commands(run: Gathered) -> dict[str, str]:
     given = run.environment.get("command")
     found = {"given": text.shell(given) if isinstance(given, list) else "", "repeat": ""}
     if run.recipe and not run.imported:
-        executor = run.counted("executor").get("name")
-        pinned = f" train.execute={executor}" if executor else ""
+        executor = run.last(ExecutorChosen)
+        pinned = f" train.execute={executor.name}" if executor else ""
         device = run.environment.get("device")
         pinned += f" --device {text.shell([device])}" if isinstance(device, str) else ""
         found["repeat"] = f"{command('train', run.path / 'recipe.toml')}{pinned} --test"
@@ -465,14 +471,12 @@ def _side_by_side(runs: Sequence[Gathered], names: Sequence[str]) -> dict[str, A
     fields = sorted({field for recipe in recipes for field in recipe} - {"name", "about"})
     rows = [(field, [str(recipe.get(field, "–")) for recipe in recipes]) for field in fields]
     differing = [(field, values) for field, values in rows if len(set(values)) > 1]
-    classes = list(
-        dict.fromkeys(one["class"] for run in runs if run.test for one in run.test["classes"])
-    )
+    classes = list(dict.fromkeys(one.name for run in runs if run.test for one in run.test.classes))
     recalls = [
         (
             name,
             [
-                next((o for o in run.test["classes"] if o["class"] == name), None)
+                next((one for one in run.test.classes if one.name == name), None)
                 if run.test
                 else None
                 for run in runs
@@ -480,7 +484,7 @@ def _side_by_side(runs: Sequence[Gathered], names: Sequence[str]) -> dict[str, A
         )
         for name in classes
     ]
-    best = [run.kept["valid"] if run.kept else None for run in runs]
+    best = [run.best.valid if run.best else None for run in runs]
     return {
         "differing": differing,
         "recalls": recalls,

@@ -19,7 +19,6 @@ from hydrofoil.models.summary import summarize
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
 from hydrofoil.report import figures, text
 from hydrofoil.report.curves import learning_curves
-from hydrofoil.report.gather import checked_events, older_or_changed
 from hydrofoil.run.commands import command
 from hydrofoil.run.folder import Run
 
@@ -187,25 +186,21 @@ def show_run(path: Path) -> Shown:
         HydrofoilError: It is not a run folder, or a broken one.
     """
     run = Run.open(path)
-    checked_events(run)
     epochs, test, recipe = run.epochs(), run.results.test(), run.recipe
-    broken = older_or_changed(run, test) if test else ""
     lines = [text.recipe_lines(recipe), text.split_line(recipe, run.split()), ""]
     lines += [text.epoch_line(epoch, recipe) for epoch in epochs]
     left = recipe.train.epochs - len(epochs)
     if left > 0 and not run.log.imported():
         lines.append(f"{text.plural(left, 'epoch')} to go: {command('resume', path)}")
-    if broken:
-        lines += ["", broken]
-    elif test:
+    if test:
         lines += ["", text.test_lines(test)]
     elif (path / "best.safetensors").exists():
         lines += ["", f"not tested yet: {command('test', path)}"]
     content = {
         "run": str(path),
         "recipe": recipe.model_dump(mode="json"),
-        "epochs": epochs,
-        "test": test,
+        "epochs": [epoch.to_dict() for epoch in epochs],
+        "test": test.to_dict() if test else None,
     }
     png = learning_curves(epochs, f"{path.name}: learning curves") if epochs else b""
     return Shown("\n".join(lines), content, png, run.path / "figures" / "curves.png")

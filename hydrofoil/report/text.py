@@ -3,7 +3,6 @@
 Axes: N pictures, C channels, H rows, W columns.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -12,10 +11,12 @@ from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Download
 from hydrofoil.data.source import merges_published_test
 from hydrofoil.data.split import PARTS, Split
+from hydrofoil.evaluate.result import Epoch, TestResult
 from hydrofoil.evaluate.test import MERGED
 from hydrofoil.models.summary import LayerSummary
 from hydrofoil.recipe.read import documented_fields
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.run.commands import command_line
 from hydrofoil.ship.predict import Prediction
 
 NOTHING_HELD_OUT = (
@@ -83,7 +84,7 @@ def plural(count: int, noun: str) -> str:
 def shell(arguments: Sequence[object]) -> str:
     """Return a command line as it would be typed; ~ stays what it is."""
     return " ".join(
-        word if word.startswith("~/") else shlex.quote(word) for word in map(str, arguments)
+        word if word.startswith("~/") else command_line([word]) for word in map(str, arguments)
     )
 
 
@@ -207,22 +208,20 @@ def split_line(recipe: Recipe, split: Split) -> str:
     return f"{recipe.data.source}: {counts}"
 
 
-def epoch_line(epoch: dict[str, Any], recipe: Recipe) -> str:
-    """Return one epoch of the log as a line; the star marks weights that were kept.
+def epoch_line(epoch: Epoch, recipe: Recipe) -> str:
+    """Return one epoch of the log as a line; the star marks the best weights so far.
 
-    Where simply the last epoch is kept, only that one has the star.
+    Where the last epoch's weights are used in any case, only that one has the star.
     """
     epochs = recipe.train.epochs
-    kept = epoch["best"] and (recipe.train.select != "last" or epoch["epoch"] == epochs)
+    best = epoch.best and (recipe.train.select != "last" or epoch.number == epochs)
     width = len(str(epochs))
-    parts = [f"epoch {epoch['epoch']:{width}d}/{epochs}"]
-    for part in ("train", "valid"):
-        if epoch[part]:
-            parts.append(
-                f"{part} loss {epoch[part]['loss']:.4f}  {percent(epoch[part]['accuracy']):>8}"
-            )
-    parts.append(f"{epoch['train_seconds'] + epoch['valid_seconds']:.2f} s")
-    return "   ".join(parts) + ("  * kept" if kept else "")
+    parts = [f"epoch {epoch.number:{width}d}/{epochs}"]
+    for part, scores in (("train", epoch.train), ("valid", epoch.valid)):
+        if scores:
+            parts.append(f"{part} loss {scores.loss:.4f}  {percent(scores.accuracy):>8}")
+    parts.append(f"{epoch.seconds:.2f} s")
+    return "   ".join(parts) + ("  * best" if best else "")
 
 
 def download_line(download: Download) -> str:
@@ -241,49 +240,47 @@ def download_line(download: Download) -> str:
     )
 
 
-def test_lines(test: dict[str, Any]) -> str:
-    """Describe test.json: accuracy with interval and counts, loss, per class, confusion."""
+def test_lines(test: TestResult) -> str:
+    """Describe a test: accuracy with interval and counts, loss, per class, confusion."""
     lines = [
-        f"test accuracy {percent(test['accuracy'])} ({test['right']:,} of {test['count']:,}), "
-        f"{interval(test['interval'])}",
-        f"test loss {test['loss']:.4f}; weights of epoch {test['epoch']}",
+        f"test accuracy {percent(test.accuracy)} ({test.correct:,} of {test.count:,}), "
+        f"{interval(test.interval)}",
+        f"test loss {test.loss:.4f}; weights of epoch {test.epoch}",
     ]
-    if test.get("top_5"):
-        among = f"{percent(test['top_5']['accuracy'])}, {interval(test['top_5']['interval'])}"
-        lines.append(f"among the five most probable: {among}")
-    if test["expected_accuracy"] is not None:
-        lines.append(f"the recipe expects {percent(test['expected_accuracy'])}")
-    if test["opened"] > 1:
+    if test.top_5:
+        among = f"{percent(test.top_5.accuracy)}, {interval(test.top_5.interval)}"
+        lines.append(f"top-5 accuracy {among}")
+    if test.expected_accuracy is not None:
+        lines.append(f"the recipe expects {percent(test.expected_accuracy)}")
+    if test.opened > 1:
         lines.append(
-            f"note: the test split was opened {test['opened']} times by this run. "
-            "What was changed after\n"
-            "      looking at it, it no longer tests."
+            f"note: this run has opened its test split {test.opened} times. "
+            "It is no longer an unbiased test\n"
+            "      of anything changed after looking at it."
         )
-    lines += [f"warning: {warning}" for warning in test["warnings"]]
+    lines += [f"warning: {warning}" for warning in test.warnings]
     rows: list[Sequence[object]] = [
-        ["class", "accuracy", "right", "count", "95 % interval", "precision", "f1"]
+        ["class", "recall", "correct", "count", "95% interval", "precision", "f1"]
     ]
     rows += [
         [
-            one["class"],
-            percent(one["accuracy"]),
-            one["right"],
-            one["count"],
-            f"{100 * one['interval'][0]:.1f}–{100 * one['interval'][1]:.1f}"
-            if one["count"]
-            else "–",
-            percent(one["precision"]),
-            percent(one["f1"]),
+            one.name,
+            percent(one.recall),
+            one.correct,
+            one.count,
+            f"{100 * one.interval[0]:.1f}–{100 * one.interval[1]:.1f}" if one.count else "–",
+            percent(one.precision),
+            percent(one.f1),
         ]
-        for one in test["classes"]
+        for one in test.classes
     ]
     lines += ["", table(rows)]
-    if len(test["classes"]) <= 12:
-        names = [one["class"] for one in test["classes"]]
+    if len(test.classes) <= 12:
+        names = [one.name for one in test.classes]
         confusion: list[Sequence[object]] = [
             ["truth ↓  predicted →", *(name[:6] for name in names)]
         ]
-        confusion += [[name, *row] for name, row in zip(names, test["confusion"], strict=True)]
+        confusion += [[name, *row] for name, row in zip(names, test.confusion, strict=True)]
         lines += ["", table(confusion)]
     return "\n".join(lines)
 

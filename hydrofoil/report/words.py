@@ -4,42 +4,42 @@ Of classes and groups a difference is told only where it is larger than chance m
 of many lie far apart though all are equal, so the more there are, the more it takes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from math import sqrt
 from statistics import NormalDist, mean, median
-from typing import Any
 
-from hydrofoil.evaluate.metrics import Z_95, wilson
+from hydrofoil.evaluate.metrics import Z_95, ClassScores, wilson
+from hydrofoil.evaluate.result import ConfusedPair, Epoch, GroupScores, TestResult
 from hydrofoil.report.text import interval, isolated, percent
 
-Share = Mapping[str, Any]  # of test.json: a class or a group, with accuracy and interval
 FEW = 5  # epochs: of fewer, noise and trend cannot be told apart
 
 
-def findings(test: Mapping[str, Any]) -> list[str]:
-    """Return what test.json shows beyond its accuracy, the plainest first."""
-    found = [*_no_better_than_one_class(test), *_groups(test["groups"])]
-    found += [*_classes(test["classes"]), *_confused(test["confused"])]
-    return [*found, *_unanswered(test["classes"]), *_calibration(test)]
+def findings(test: TestResult) -> list[str]:
+    """Return what a test shows beyond its accuracy, the plainest first."""
+    found = [*_no_better_than_one_class(test), *_groups(test.groups)]
+    found += [*_classes(test.classes), *_confused(test.confused)]
+    return [*found, *_never_predicted(test.classes), *_calibration(test)]
 
 
-def _no_better_than_one_class(test: Mapping[str, Any]) -> list[str]:
+def _no_better_than_one_class(test: TestResult) -> list[str]:
     """Say that the accuracy is not above what always predicting the largest class would reach."""
-    counts = {one["class"]: one["count"] for one in test["classes"]}
-    largest = max(counts, key=counts.__getitem__)
-    share = counts[largest] / max(1, test["count"])
-    if len(counts) < 2 or not test["count"] or test["interval"][0] > share:
+    if len(test.classes) < 2:
         return []
-    above = "not significantly above" if test["accuracy"] > share else "not above"
+    largest = max(test.classes, key=lambda one: one.count)
+    share = largest.count / test.count
+    if test.interval[0] > share:
+        return []
+    above = "not significantly above" if test.accuracy > share else "not above"
     return [
-        f"The accuracy, {percent(test['accuracy'])}, is {above} the share of the largest class: "
-        f"always predicting {isolated(largest)} would be correct for {percent(share)} of the test "
-        "images."
+        f"The accuracy, {percent(test.accuracy)}, is {above} the share of the largest class: "
+        f"always predicting {isolated(largest.name)} would be correct for {percent(share)} of the "
+        "test images."
     ]
 
 
-def _bounds(shares: Sequence[Share]) -> list[tuple[float, float]]:
+def _bounds(shares: Sequence[ClassScores | GroupScores]) -> list[tuple[float, float]]:
     """Return intervals of which, of equal shares, any two lie apart in 5 of 100 tests at most.
 
     Bonferroni's correction for all pairs; two intervals of about one width lie apart where the
@@ -47,10 +47,10 @@ def _bounds(shares: Sequence[Share]) -> list[tuple[float, float]]:
     """
     ordered_pairs = len(shares) * (len(shares) - 1)
     z = max(Z_95, NormalDist().inv_cdf(1 - 0.05 / ordered_pairs) / sqrt(2))
-    return [wilson(one["right"], one["count"], z) for one in shares]
+    return [wilson(one.correct, one.count, z) for one in shares]
 
 
-def _extremes(shares: Sequence[Share]) -> tuple[int, int, bool, bool] | None:
+def _extremes(shares: Sequence[ClassScores | GroupScores]) -> tuple[int, int, bool, bool] | None:
     """Return who is surely weak and who surely strong, and if each is so against all others.
 
     None where no two are shown to differ.
@@ -68,108 +68,104 @@ def _extremes(shares: Sequence[Share]) -> tuple[int, int, bool, bool] | None:
     return weak, strong, weakest, strongest
 
 
-def _groups(groups: Sequence[Share]) -> list[str]:
-    known = [one for one in groups if one["count"]]
+def _groups(groups: Sequence[GroupScores]) -> list[str]:
+    known = [one for one in groups if one.count]
     found = _extremes(known)
     if found is None:
         return []
     weak, strong = known[found[0]], known[found[1]]
     return [
-        f"{weak['group'].capitalize()} are weaker than {strong['group']}: "
-        f"{percent(weak['accuracy'])} of {weak['count']:,} are recognised, "
-        f"against {percent(strong['accuracy'])} of {strong['count']:,}."
+        f"{weak.name.capitalize()} are harder than {strong.name}: "
+        f"accuracy {percent(weak.recall)} on {weak.count:,} images, "
+        f"against {percent(strong.recall)} on {strong.count:,}."
     ]
 
 
-def _classes(classes: Sequence[Share]) -> list[str]:
-    known = [one for one in classes if one["count"]]
+def _classes(classes: Sequence[ClassScores]) -> list[str]:
+    known = [one for one in classes if one.count]
     if len(known) < 2:
         return []
     found = _extremes(known)
     if found is None:
         return [
-            "That one class is recognised better than another is not shown: chance makes such "
-            f"differences among {len(known)} equal classes too."
+            "No class is significantly more accurate than another: differences this large occur "
+            f"by chance among {len(known)} equal classes."
         ]
     weak, strong, (weakest, strongest) = known[found[0]], known[found[1]], found[2:]
     return [
-        f"{isolated(weak['class'])} is "
+        f"{isolated(weak.name)} is "
         f"{'the weakest class' if weakest else 'among the weakest classes'}: "
-        f"{percent(weak['accuracy'])} ({interval(weak['interval'])}); "
+        f"{percent(weak.recall)} ({interval(weak.interval)}); "
         f"{'the strongest is' if strongest else 'among the strongest is'} "
-        f"{isolated(strong['class'])}: "
-        f"{percent(strong['accuracy'])} ({interval(strong['interval'])})."
+        f"{isolated(strong.name)}: "
+        f"{percent(strong.recall)} ({interval(strong.interval)})."
     ]
 
 
-def _confused(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _confused(pairs: Sequence[ConfusedPair]) -> list[str]:
     if not pairs:
         return []
     worst = pairs[0]
-    first, second = map(isolated, worst["classes"])
-    alone = len(pairs) == 1 or pairs[1]["count"] < worst["count"]
+    first, second = map(isolated, worst.classes)
+    alone = len(pairs) == 1 or pairs[1].count < worst.count
     return [
-        f"{first} and {second} are taken for each other {'most' if alone else 'as much as any'}: "
-        f"{worst['count']:,} of their {worst['of']:,} pictures "
-        f"({first} as {second}: {worst['first_as_second']:,}; "
-        f"{second} as {first}: {worst['second_as_first']:,})."
+        f"{first} and {second} are {'' if alone else 'among the classes '}confused most often: "
+        f"{worst.count:,} of their {worst.total:,} images "
+        f"({first} as {second}: {worst.first_as_second:,}; "
+        f"{second} as {first}: {worst.second_as_first:,})."
     ]
 
 
-def _unanswered(classes: Sequence[Share]) -> list[str]:
-    never = [isolated(one["class"]) for one in classes if one["count"] and not one["answered"]]
+def _never_predicted(classes: Sequence[ClassScores]) -> list[str]:
+    never = [isolated(one.name) for one in classes if one.count and not one.predicted]
     named = ", ".join(never[:8]) + (f" and {len(never) - 8} more" if len(never) > 8 else "")
-    return [f"Never answered, though there are pictures of it: {named}."] if never else []
+    return [f"Never predicted, although the test set contains it: {named}."] if never else []
 
 
-def _calibration(test: Mapping[str, Any]) -> list[str]:
-    calibration, accuracy = test["calibration"], test["accuracy"]
-    sure, error = calibration["confidence"], calibration["mass"]["error"]
-    low, high = test["interval"]
-    if low <= sure <= high:
-        how = "On the whole it is as sure as it is right"
+def _calibration(test: TestResult) -> list[str]:
+    calibration, accuracy = test.calibration, test.accuracy
+    confidence, error = calibration.confidence, calibration.equal_mass.error
+    low, high = test.interval
+    if low <= confidence <= high:
+        how = "Confidence matches accuracy on average"
     else:
-        how = (
-            "It is surer than it is right"
-            if sure > accuracy
-            else "It is more often right than sure"
-        )
-    words = f"{how}: mean probability {percent(sure)}, accuracy {percent(accuracy)}"
-    fitted = calibration["temperature"]
-    after = 100 * fitted["mass_error"] if fitted else 0.0
+        how = f"The model is {'over' if confidence > accuracy else 'under'}confident"
+    words = f"{how}: mean probability {percent(confidence)}, accuracy {percent(accuracy)}"
+    fitted = calibration.temperature
+    after = 100 * fitted.equal_mass_error if fitted else 0.0
     if fitted and round(after, 1) < round(100 * error, 1):
         return [
-            f"{words}; a temperature of {fitted['value']:.2f}, fitted on the validation split, "
+            f"{words}; a temperature of {fitted.value:.2f}, fitted on the validation split, "
             f"brings the calibration error from {100 * error:.1f} to {after:.1f} points."
         ]
     return [f"{words}; the calibration error is {100 * error:.1f} points."]
 
 
-def of_curves(epochs: Sequence[Mapping[str, Any]], last: int) -> list[str]:
+def of_curves(epochs: Sequence[Epoch], last: int) -> list[str]:
     """Return what the learning curves show of over- and underfitting.
 
     Args:
-        epochs: As log.jsonl has them.
+        epochs: Of the log.
         last: How many epochs the recipe wants.
     """
     if len(epochs) < 2:
-        return ["One epoch makes no curve: whether more would help is not known."] if epochs else []
-    train = [epoch["train"]["loss"] for epoch in epochs]
-    found = [*_fallen_apart(epochs, train)]
-    if any(epoch["valid"] is None for epoch in epochs):
-        return [*found, "Nothing was held out for validation, so overfitting would not be seen."]
+        return ["One epoch is too few to show a trend."] if epochs else []
+    train = [epoch.train.loss for epoch in epochs]
+    found = [*_diverged(epochs, train)]
+    if any(epoch.valid is None for epoch in epochs):
+        return [*found, "There is no validation split, so overfitting cannot be detected."]
     if not found:
         found.append(_validation(epochs, train))
-    if epochs[-1]["epoch"] < last:
-        found.append(f"The training is not finished: {epochs[-1]['epoch']} of {last} epochs.")
+    if epochs[-1].number < last:
+        found.append(f"Training is not finished: {epochs[-1].number} of {last} epochs.")
     return found
 
 
-def _validation(epochs: Sequence[Mapping[str, Any]], train: Sequence[float]) -> str:
+def _validation(epochs: Sequence[Epoch], train: Sequence[float]) -> str:
     """Say whether validation rises again, still falls, or neither beyond its noise."""
-    valid = [epoch["valid"]["loss"] for epoch in epochs]
+    valid = [epoch.valid.loss for epoch in epochs if epoch.valid]
     low = min(range(len(valid)), key=valid.__getitem__)
-    at, end = epochs[low]["epoch"], epochs[-1]["epoch"]
+    at, end = epochs[low].number, epochs[-1].number
     if falls := _falls(valid, end):
         return f"Still learning at the end: {falls}; more epochs would probably help."
     if len(valid) < FEW:
@@ -239,12 +235,12 @@ def _jitter(values: Sequence[float]) -> float:
     return median(seconds) / (0.6745 * sqrt(6))
 
 
-def _fallen_apart(epochs: Sequence[Mapping[str, Any]], train: Sequence[float]) -> list[str]:
+def _diverged(epochs: Sequence[Epoch], train: Sequence[float]) -> list[str]:
     low = min(range(len(train)), key=train.__getitem__)
     if train[-1] < max(1.1 * train[low], train[low] + 0.1):  # near nought, losses double by chance
         return []
     return [
-        f"Training falls apart after epoch {epochs[low]['epoch']}: its own loss rises from "
+        f"Training diverges after epoch {epochs[low].number}: the training loss rises from "
         f"{train[low]:.4f} to {train[-1]:.4f}. The steps are probably too large: "
         "try a smaller optimizer.lr."
     ]

@@ -11,14 +11,15 @@ from hydrofoil.errors import HydrofoilError
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.commands import command
+from hydrofoil.run.files import Files
 from hydrofoil.run.log import Log
-from hydrofoil.run.manifest import Files, Manifest
+from hydrofoil.run.manifest import Manifest
 from hydrofoil.run.weights import (
     BEST,
     CHECKPOINTS,
-    MALFORMED,
+    LAST,
+    PREVIOUS,
     Weights,
-    metadata_of,
     read_tensors,
     safetensors_bytes,
 )
@@ -41,13 +42,23 @@ class Checkpoints:
         self.files, self.recipe, self.path = files, recipe, files.path
         self.log, self.weights = log, weights
 
+    def place(self) -> tuple[int, int]:
+        """Return how many epochs, and steps of the next, the last checkpoint has completed.
+
+        The manifest knows: no weights are read.
+        """
+        for name in CHECKPOINTS:
+            if entry := self.files.entry(name):
+                return entry.epoch or 0, entry.step or 0
+        return 0, 0
+
     def epoch(self) -> int:
-        """Return how many epochs a resumed run would not have to repeat."""
-        return int(self._last_numbers().get("epoch", 0))
+        """Return how many completed epochs a resumed run would not have to repeat."""
+        return self.place()[0]
 
     def step(self) -> int:
-        """Return how many steps of the epoch after these it would not have to repeat."""
-        return int(self._last_numbers().get("step", 0))
+        """Return how many steps of the next epoch it would not have to repeat."""
+        return self.place()[1]
 
     def save(
         self,
@@ -55,7 +66,7 @@ class Checkpoints:
         tensors: Mapping[str, torch.Tensor],
         numbers: Mapping[str, Any],
     ) -> None:
-        """Keep a checkpoint and the best weights that it tells of.
+        """Write a checkpoint and its best weights.
 
         The best weights come first: best.safetensors is never behind the checkpoint. But a first
         checkpoint comes before them: where there are best weights and no checkpoint, it was lost.
@@ -66,27 +77,30 @@ class Checkpoints:
             numbers: What `State.numbers` returned then.
         """
         files: dict[str, bytes] = {}
-        best, epoch = _part(tensors, "best/"), int(numbers["best_epoch"])
-        if best and epoch != self.weights.epoch():
-            files[BEST] = self.weights.to_bytes(model, best, epoch)
+        best, best_epoch = _part(tensors, "best/"), int(numbers["best_epoch"])
+        if best and best_epoch != self.weights.epoch():
+            files[BEST] = self.weights.to_bytes(model, best, best_epoch)
         # The numbers travel in the tensors' file, so that the two cannot come from two moments.
         metadata = {"numbers": json.dumps(numbers), "recipe": self.recipe.hash()}
-        files["last.safetensors"] = safetensors_bytes(tensors, metadata)
+        files[LAST] = safetensors_bytes(tensors, metadata)
         if not any((self.path / name).exists() for name in CHECKPOINTS):
             files = dict(reversed(files.items()))
-        self.files.write_all(files, aside={"last.safetensors": "previous.safetensors"})
+        place = int(numbers["epoch"]), int(numbers["step"])
+        self.files.write_all(
+            files, aside={LAST: PREVIOUS}, places={LAST: place, BEST: (best_epoch, None)}
+        )
 
     def load(self, model: Classifier, state: "State", *, only_read: bool = False) -> list[str]:
-        """Put the last whole checkpoint back into a fresh model and state, if there is one.
+        """Put the last intact checkpoint into a fresh model and state, if there is one.
 
-        Also lets best.safetensors be what it was then, and the log end there, unless it shall
-        only read.
+        Also restores best.safetensors to what it was then, and drops what the log has after it,
+        unless `only_read`.
 
         Returns:
-            What a person should know: which file was broken, and what was used instead.
+            Notes for the user: which file was damaged, and what was used instead.
 
         Raises:
-            HydrofoilError: Checkpoints are missing, or all are broken or another recipe's.
+            HydrofoilError: Checkpoints are missing, or all are damaged or another recipe's.
         """
         notes: list[str] = []
         broken: list[HydrofoilError] = []
@@ -103,39 +117,32 @@ class Checkpoints:
             if not only_read:
                 self._put_best_back(model, state)
                 self.log.forget_after(state.epoch, state.step)
-            return [*notes, *([f"going on from {name}"] if notes else [])]
+            return [*notes, *([f"resuming from {name}"] if notes else [])]
         if broken:
             raise broken[0]
         if (self.path / BEST).exists():  # so there was a checkpoint: see `save`
             raise HydrofoilError(
-                f"{self.path / 'last.safetensors'}: missing, so there is nothing to go on from.\n"
-                f"Train anew with: {command('train', self.path / 'recipe.toml')}"
+                f"{self.path / LAST}: missing, so there is nothing to resume from.\n"
+                f"Train again with: {command('train', self.path / 'recipe.toml')}"
             )
         if not only_read:
             self.log.forget_after(0)  # what was logged before a first save that did not end
-        return [*notes, *(["beginning anew, as no epoch was whole"] if notes else [])]
+        return [*notes, *(["no complete checkpoint: restarting from epoch 1"] if notes else [])]
 
     def _is_lost(self, name: str) -> bool:
         """Tell whether a missing file was there, and no process died while it was replaced."""
-        known = Manifest.read(self.path)
-        return known is not None and len(known.files.get(name, ())) == 1
+        return len(Manifest.read(self.path).files.get(name, ())) == 1
 
     def _restore(self, name: str, model: Classifier, state: "State") -> None:
         tensors, metadata = read_tensors(self.files, self.recipe, name)
-        try:
-            numbers = _numbers(metadata)
-        except MALFORMED as error:
-            raise HydrofoilError(
-                f"{self.path / name}: not a checkpoint that hydrofoil wrote: {error!r}."
-            ) from error
-        state.restore(model, tensors, numbers)
+        state.restore(model, tensors, json.loads(metadata["numbers"]))
 
     def _put_best_back(self, model: Classifier, state: "State") -> None:
-        """Write the best weights of the checkpoint, unless they lie there.
+        """Write the checkpoint's best weights to best.safetensors, unless they are there.
 
-        A run that was killed in a save, or went on with other bits, may have left another epoch's.
+        A run that was killed in a save, or resumed differently, may have left another epoch's.
         """
-        if not state.best:  # checkpoints of older versions had none
+        if not state.best:  # no epoch is finished
             return
         with contextlib.suppress(HydrofoilError):
             tensors, _ = read_tensors(self.files, self.recipe, BEST)
@@ -144,35 +151,8 @@ class Checkpoints:
             )
             if same and self.weights.epoch() == state.best_epoch:
                 return
-        self.files.write(BEST, self.weights.to_bytes(model, state.best, state.best_epoch))
-
-    def _last_numbers(self) -> dict[str, Any]:
-        """Return the numbers of the last checkpoint; nothing if there is none that is whole."""
-        for name in CHECKPOINTS:
-            with contextlib.suppress(HydrofoilError, *MALFORMED):
-                return _numbers(metadata_of(self.files.read(name)))
-        return {}
-
-
-def _numbers(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Return the numbers of a checkpoint, as `State.numbers` gave them.
-
-    Raises:
-        ValueError: One is not of its kind; or one of `MALFORMED`.
-    """
-    numbers = dict(json.loads(metadata["numbers"]))
-    step, best = numbers.get("step", 0), numbers["best_value"]
-    told, told_count = numbers.get("told", (0.0, 0))
-    loss, right, count = numbers.get("sums", (0.0, 0, 0))
-    for one in (numbers["epoch"], step, numbers["best_epoch"], told_count, right, count):
-        if type(one) is not int or not 0 <= one < 1 << 53:
-            raise ValueError(f"{one!r} where a count was expected")
-    for one in (numbers.get("seconds", 0.0), best or 0.0, told, loss):
-        if type(one) not in (int, float) or not abs(one) < 1e300:
-            raise ValueError(f"{one!r} where a finite number was expected")
-    if bool(step) != bool(count) or told_count > count:
-        raise ValueError(f"{step} steps of {count} pictures, of which {told_count} are told")
-    return numbers
+        content = self.weights.to_bytes(model, state.best, state.best_epoch)
+        self.files.write(BEST, content, epoch=state.best_epoch)
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -20,8 +20,9 @@ Axes: N pictures, C channels, H rows, W columns, K classes.
 """
 
 import contextlib
+import re
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,16 @@ from typing import Any
 from hydrofoil.data.split import Split
 from hydrofoil.display import notebook_html
 from hydrofoil.errors import HydrofoilError, reason
+from hydrofoil.evaluate.result import Epoch
 from hydrofoil.files import discard, is_staged
-from hydrofoil.recipe.read import read_recipe
+from hydrofoil.recipe.read import parse_recipe
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.checkpoints import Checkpoints
 from hydrofoil.run.commands import command
+from hydrofoil.run.files import Files, json_bytes
 from hydrofoil.run.lock import locked
 from hydrofoil.run.log import Log
-from hydrofoil.run.manifest import NAME, Files, json_bytes
+from hydrofoil.run.manifest import NAME
 from hydrofoil.run.results import Results
 from hydrofoil.run.weights import Weights
 
@@ -75,6 +78,8 @@ class Run:
         Raises:
             HydrofoilError: Something is there already, or the folder cannot be written.
         """
+        if path is not None:
+            _check_portable(path)
         run = cls(_claim_folder(path, recipe.name), recipe)
         files = {
             "environment.json": json_bytes(environment),
@@ -108,19 +113,22 @@ class Run:
             raise HydrofoilError(
                 f"{path}: not a run folder: it holds no recipe.toml.{_runs_beside(path)}"
             )
-        Files(path).read("recipe.toml")
-        return cls(path, read_recipe(str(path / "recipe.toml")))
+        text = Files(path).read("recipe.toml").decode()
+        return cls(path, parse_recipe(text, str(path / "recipe.toml")))
 
     @contextlib.contextmanager
-    def writing(self) -> Generator[None]:
+    def writing(self, say: Callable[[str], None] = lambda line: None) -> Generator[None]:
         """Hold the run's lock, so that one process writes it at a time.
 
-        The system frees it with the process.
+        The system releases it with the process.
+
+        Args:
+            say: Takes a line that says what was given up, where there are no file locks.
 
         Raises:
             HydrofoilError: Another process holds it, or the folder cannot be written.
         """
-        with locked(self.path):
+        with locked(self.path, say):
             for hidden in self.path.rglob(".*-*"):
                 if is_staged(hidden):  # of a writer that was killed
                     discard(hidden)
@@ -134,29 +142,30 @@ class Run:
 
     def split(self) -> Split:
         """Return the run's split."""
-        self.files.read("split.npz")
-        return Split.read(self.path / "split.npz")
+        return Split.from_bytes(self.files.read("split.npz"))
 
     def environment(self) -> dict[str, Any]:
         """Return what the run was started on; nothing if that was lost: no verb depends on it."""
         known = (self.path / "environment.json").exists()
         return self.files.read_json("environment.json") if known else {}
 
-    def epochs(self) -> list[dict[str, Any]]:
-        """Return the log's epochs, up to the last whose weights are kept.
-
-        Raises:
-            HydrofoilError: One lacks what every epoch has.
-        """
-        epochs = [event for event in self.log.events() if event.get("event") == "epoch"]
-        fields = {"epoch", "train", "valid", "best", "train_seconds", "valid_seconds"}
-        for epoch in epochs:
-            if not fields <= epoch.keys() or not isinstance(epoch["train"], dict):
-                raise HydrofoilError(
-                    f"{self.path / 'log.jsonl'}: an epoch in it is broken: {epoch}"
-                )
+    def epochs(self) -> list[Epoch]:
+        """Return the log's epochs, up to the last one whose weights are saved."""
+        epochs = self.log.all(Epoch)
         last = max(self.checkpoints.epoch(), self.weights.epoch())
-        return [epoch for epoch in epochs if epoch["epoch"] <= last or not last]
+        return [epoch for epoch in epochs if epoch.number <= last or not last]
+
+
+def _check_portable(path: Path) -> None:
+    """Refuse a folder that Windows could not open, on every system: runs are copied."""
+    for part in path.parts:
+        reserved = re.fullmatch(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", part, re.IGNORECASE)
+        if reserved or (part.endswith((".", " ")) and part.strip(".")):
+            why = "a reserved name" if reserved else "a name that ends in a dot or space"
+            raise HydrofoilError(
+                f"{path}: '{part}' is {why} on Windows: expected a name that every system allows.\n"
+                "Choose another --run."
+            )
 
 
 def _claim_folder(path: Path | None, name: str) -> Path:

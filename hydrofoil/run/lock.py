@@ -1,42 +1,73 @@
 """The lock of a run folder: one process writes it at a time."""
 
 import contextlib
-import fcntl
+import errno
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from inspect import signature
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from hydrofoil.errors import HydrofoilError, reason
 from hydrofoil.files import not_written
 
+# What NFS without a lock daemon, Lustre without -o flock and systems without fcntl answer.
+NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP
+# Older versions of filelock have no such option, and no fallback that it would turn off: a lock
+# file that a killed process leaves behind would keep the run locked.
+OPTIONS: dict[str, Any] = (
+    {"fallback_to_soft": False} if "fallback_to_soft" in str(signature(FileLock)) else {}
+)
+
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Generator[None]:
-    """Hold a folder's lock; a dead process holds none."""
+def locked(folder: Path, say: Callable[[str], None] = lambda line: None) -> Generator[None]:
+    """Hold a folder's lock; the system releases it with the process.
+
+    Where the system or the disk has no locks, the folder is used without one.
+
+    Args:
+        folder: Of the run.
+        say: Takes the line that says that there is no lock.
+
+    Raises:
+        HydrofoilError: Another process holds it, or the folder cannot be written.
+    """
     path = folder / ".lock"
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        path.touch()
     except OSError as error:
         raise not_written(folder, error) from error
+    lock = FileLock(path, timeout=0, **OPTIONS)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise HydrofoilError(
-                f"{folder}: another process is writing this run"
-                f"{_holder(handle)}.\nWait for it to end, or stop it."
-            ) from error
-        except OSError as error:
-            raise HydrofoilError(f"{folder}: cannot be locked: {reason(error)}.") from error
-        with contextlib.suppress(OSError):  # for the sentence above alone
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
+        lock.acquire()
+    except Timeout as error:
+        raise HydrofoilError(
+            f"{folder}: another process is writing this run{_holder(path)}.\n"
+            "Wait for it to end, or stop it."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        why = reason(error) if isinstance(error, OSError) else "not supported"
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise HydrofoilError(f"{folder}: cannot be locked: {why}.") from error
+        say(
+            f"note: {folder} cannot be locked ({why}): "
+            "make sure that no other process writes this run."
+        )
+    with contextlib.suppress(OSError):  # for the error above alone; Windows locks the content too
+        path.write_text(str(os.getpid()))
+    try:
         yield
     finally:
-        os.close(handle)
+        if lock.is_locked:
+            lock.release()
 
 
-def _holder(lock: int) -> str:
-    """Return who says to hold a lock."""
-    number = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
-    return f", number {number}" if number.isdigit() else ""
+def _holder(path: Path) -> str:
+    """Return which process says that it holds a lock."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        number = path.read_text().strip()
+        return f" (pid {number})" if number.isdigit() else ""
+    return ""

@@ -1,16 +1,22 @@
-"""log.jsonl: one object an epoch, and one an event.
+"""log.jsonl: one event a line, each epoch among them.
 
 Appending costs no wait for the disk: the next file that is written waits for the log too.
 """
 
-import json
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import TypeVar
+
+from pydantic import ValidationError
 
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.files import not_written, write_all
-from hydrofoil.run.manifest import Files, Manifest
+from hydrofoil.evaluate.result import Epoch, complaint
+from hydrofoil.files import BINARY, not_written, write_all
+from hydrofoil.run.events import EVENT, Event, ExecutorChosen, Imported, RunningLoss, Tested
+from hydrofoil.run.files import Files
+from hydrofoil.run.manifest import LOG, Manifest
+
+T = TypeVar("T", bound=Event)
 
 
 class Log:
@@ -21,91 +27,101 @@ class Log:
     """
 
     def __init__(self, files: Files) -> None:
-        self.files, self.path = files, files.path / "log.jsonl"
+        self.files, self.path = files, files.path / LOG
 
-    def append(self, *events: Mapping[str, Any]) -> None:
-        """Append objects to log.jsonl, in the place of a line that was left unfinished.
+    def append(self, *events: Event) -> None:
+        """Append events, in the place of a last line that was left unfinished.
 
         The disk is waited for with the next file of the run, whose manifest then knows them.
         """
         if not events:
             return
-        path = self.path
-        content = self.files.read("log.jsonl") if path.exists() else b""
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | BINARY, 0o666)
             try:
-                whole = content.rfind(b"\n") + 1
+                complete = _end_of_lines(handle)
                 try:
-                    os.ftruncate(handle, whole)
-                    os.lseek(handle, whole, os.SEEK_SET)
+                    os.ftruncate(handle, complete)
+                    os.lseek(handle, complete, os.SEEK_SET)
                     write_all(handle, _lines(events))
                 except OSError:
-                    os.ftruncate(handle, whole)  # all of the lines, or none
+                    os.ftruncate(handle, complete)  # all of the lines, or none
                     raise
             finally:
                 os.close(handle)
         except OSError as error:
-            raise not_written(path, error) from error
+            raise not_written(self.path, error) from error
 
-    def events(self) -> list[dict[str, Any]]:
-        """Return the log; a last line that a dying process left unfinished is passed over."""
-        path, known = self.path, Manifest.read(self.files.path)
-        if not path.exists() and not (known and known.files.get("log.jsonl")):
+    def events(self) -> list[Event]:
+        """Return the events; a last line that a dying process left unfinished is passed over.
+
+        Raises:
+            HydrofoilError: The file is missing or changed, or a line is not an event.
+        """
+        if not self.path.exists() and not Manifest.read(self.files.path).files.get(LOG):
             return []
-        lines = self.files.read("log.jsonl").decode("utf-8", errors="replace").splitlines()
-        events: list[dict[str, Any]] = []
-        for number, line in enumerate(lines, start=1):
+        lines = self.files.read(LOG).split(b"\n")
+        events: list[Event] = []
+        # What follows the last newline is unfinished.
+        for number, line in enumerate(lines[:-1], start=1):
             try:
-                events.append(_event(json.loads(line)))
-            except (TypeError, ValueError, RecursionError) as error:
-                if number < len(lines):
-                    raise HydrofoilError(f"{path}: line {number} is broken: {error}.") from error
+                events.append(EVENT.validate_json(line))
+            except ValidationError as error:
+                raise HydrofoilError(
+                    f"{self.path}: line {number} is not an event: {complaint(error)}."
+                ) from error
         return events
 
+    def all(self, kind: type[T]) -> list[T]:
+        """Return the events of one kind."""
+        return [event for event in self.events() if isinstance(event, kind)]
+
     def times_tested(self) -> int:
-        """Return how often this run opened the test split; the log counts, test.json repeats it."""
-        return sum(event.get("event") == "test" for event in self.events())
+        """Return how often this run opened its test split; test.json repeats the number."""
+        return len(self.all(Tested))
 
     def executor(self) -> str | None:
-        """Return what ran the steps last, as the log has it; None: nothing yet."""
-        names = [event.get("name") for event in self.events() if event.get("event") == "executor"]
-        return names[-1] if names and isinstance(names[-1], str) else None
+        """Return the executor that last ran steps; None: no steps yet."""
+        chosen = self.all(ExecutorChosen)
+        return chosen[-1].name if chosen else None
 
     def imported(self) -> bool:
-        """Tell whether the weights came from elsewhere."""
-        return any(event.get("event") == "imported" for event in self.events())
+        """Tell whether the weights were imported."""
+        return bool(self.all(Imported))
 
     def forget_after(self, epoch: int, step: int = 0) -> None:
-        """Drop from the log what came after some steps of the epoch that follows: it comes again.
+        """Drop from the log what came after some steps of the next epoch: it will be repeated.
 
         Args:
-            epoch: Whole epochs to keep.
-            step: Steps of the next one whose running losses are kept.
+            epoch: Completed epochs to keep.
+            step: Steps of the next epoch whose running losses to keep.
         """
 
-        def stays(event: Mapping[str, Any]) -> bool:
-            number = event.get("epoch", 0) if event.get("event") in ("epoch", "loss") else 0
-            return number <= epoch or (number == epoch + 1 and event.get("step", step + 1) <= step)
+        def stays(event: Event) -> bool:
+            if isinstance(event, Epoch):
+                return event.number <= epoch
+            if isinstance(event, RunningLoss):
+                return (event.epoch, event.step) <= (epoch + 1, step) or event.epoch <= epoch
+            return True
 
         events = self.events()
         kept = [event for event in events if stays(event)]
         if len(kept) < len(events):
-            self.files.write("log.jsonl", _lines(kept))
+            self.files.write(LOG, _lines(kept))
 
 
-def _lines(events: Iterable[Mapping[str, Any]]) -> bytes:
-    return "".join(json.dumps(event) + "\n" for event in events).encode()
+def _lines(events: Iterable[Event]) -> bytes:
+    return "".join(f"{event.to_json()}\n" for event in events).encode()
 
 
-def _event(found: Any) -> dict[str, Any]:
-    """Return a line of the log.
-
-    Raises:
-        TypeError, ValueError: It is no object, or its place in the training is no count.
-    """
-    event = dict(found)
-    for name in ("epoch", "step"):
-        if type(event.get(name, 0)) is not int:
-            raise TypeError(f"{name} = {event[name]!r}")
-    return event
+def _end_of_lines(handle: int) -> int:
+    """Return where the last complete line of an open file ends, reading from its end."""
+    end = os.lseek(handle, 0, os.SEEK_END)
+    while end:
+        first = max(0, end - 4096)
+        os.lseek(handle, first, os.SEEK_SET)
+        newline = os.read(handle, end - first).rfind(b"\n")
+        if newline >= 0:
+            return first + newline + 1
+        end = first
+    return 0

@@ -3,19 +3,17 @@
 Axes: N pictures, C channels, H rows, W columns, K classes.
 """
 
-import zipfile
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import torch
+from pydantic import ValidationError
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.errors import HydrofoilError
+from hydrofoil.evaluate.result import TestResult, complaint
 from hydrofoil.evaluate.score import Answers
 from hydrofoil.files import npz, read_npz
 from hydrofoil.run.commands import command
-from hydrofoil.run.manifest import Files, read_checked
+from hydrofoil.run.files import Files
+from hydrofoil.run.manifest import cure
 
 ANSWER_FIELDS = ("index_N", "labels_N", "logits_NK")
 
@@ -30,12 +28,28 @@ class Results:
     def __init__(self, files: Files) -> None:
         self.files, self.path = files, files.path
 
-    def test(self) -> dict[str, Any] | None:
-        """Return what `test` found, or None if it has not been run."""
-        return self.files.read_json("test.json") if (self.path / "test.json").exists() else None
+    def test(self) -> TestResult | None:
+        """Return what `test` measured, or None if it has not been run.
+
+        Raises:
+            HydrofoilError: test.json was changed since.
+        """
+        path = self.path / "test.json"
+        if not path.exists():
+            return None
+        try:
+            return TestResult.model_validate_json(self.files.read("test.json"))
+        except ValidationError as error:
+            raise HydrofoilError(
+                f"{path}: not a test result: {complaint(error)}.{cure(path)}"
+            ) from error
+
+    def save_test(self, result: TestResult) -> None:
+        """Write test.json."""
+        self.files.write_json("test.json", result.to_dict())
 
     def save_answers(self, **parts: Answers | None) -> None:
-        """Write answers.npz: what the kept weights answered to each part of the split."""
+        """Write answers.npz: the best weights' answers to each part of the split."""
         arrays = {
             f"{part}_{field}": getattr(answers, field).numpy()
             for part, answers in parts.items()
@@ -45,29 +59,23 @@ class Results:
         self.files.write("answers.npz", npz(arrays))
 
     def answers(self) -> dict[str, Answers]:
-        """Return what `test` kept: "test", and "valid" where there is a validation split.
+        """Return the saved answers: "test", and "valid" where there is a validation split.
 
         Raises:
-            HydrofoilError: The file is broken, or it was not written: the run is not tested, or was
-                by an older hydrofoil.
+            HydrofoilError: The file has changed or is missing: the run is not tested.
         """
         path = self.path / "answers.npz"
         if not path.exists():
             raise HydrofoilError(
-                f"{path}: missing: the answers to each picture are not known.\n"
-                f"Write them with: {command('test', self.path)}"
+                f"{path}: missing, so the predictions of each image are unknown.\n"
+                f"Write it with: {command('test', self.path)}"
             )
-        arrays = _read_npz(path)
-        parts = {name.partition("_")[0] for name in arrays}
-        try:
-            return {
-                part: Answers(
-                    *(torch.from_numpy(arrays[f"{part}_{field}"]) for field in ANSWER_FIELDS)
-                )
-                for part in sorted(parts)
-            }
-        except (KeyError, TypeError) as error:
-            raise HydrofoilError(f"{path}: broken: not what hydrofoil wrote.") from error
+        arrays = read_npz(self.files.read(path.name))
+        parts = sorted({name.partition("_")[0] for name in arrays})
+        return {
+            part: Answers(*(torch.from_numpy(arrays[f"{part}_{field}"]) for field in ANSWER_FIELDS))
+            for part in parts
+        }
 
     def save_shown(self, pictures: Pictures, index_N: torch.Tensor) -> None:
         """Write shown.npz: the indexed pictures."""
@@ -77,28 +85,14 @@ class Results:
         )
 
     def shown(self) -> dict[int, torch.Tensor]:
-        """Return the pictures that were kept to be shown, uint8 picture_CHW by its number.
+        """Return the saved example pictures, uint8 picture_CHW by its number.
 
         Raises:
-            HydrofoilError: The file is broken.
+            HydrofoilError: The file has changed since it was written.
         """
         path = self.path / "shown.npz"
         if not path.exists():
             return {}
-        arrays = _read_npz(path)
-        try:
-            pictures_NCHW = torch.from_numpy(arrays["pictures_NCHW"])
-            shape = pictures_NCHW.shape[1:]
-            if pictures_NCHW.dtype != torch.uint8 or len(shape) != 3 or 0 in shape:
-                raise TypeError("pictures are uint8 N×C×H×W")
-            return dict(zip(arrays["index_N"].tolist(), pictures_NCHW, strict=True))
-        except (KeyError, TypeError, ValueError) as error:
-            raise HydrofoilError(f"{path}: broken: not what hydrofoil wrote.") from error
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    content = read_checked(path.parent, path.name)
-    try:
-        return read_npz(content)
-    except (TypeError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise HydrofoilError(f"{path}: broken: not what hydrofoil wrote.") from error
+        arrays = read_npz(self.files.read(path.name))
+        pictures_NCHW = torch.from_numpy(arrays["pictures_NCHW"])
+        return dict(zip(arrays["index_N"].tolist(), pictures_NCHW, strict=True))

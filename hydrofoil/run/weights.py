@@ -1,11 +1,9 @@
 """best.safetensors: the weights that `select` chose, with what using them takes as metadata."""
 
-import contextlib
 import json
 from collections.abc import Mapping
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -14,13 +12,13 @@ from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.commands import command
-from hydrofoil.run.manifest import Files, cure
+from hydrofoil.run.files import Files
+from hydrofoil.run.manifest import cure
 from hydrofoil.run.reference import attach_reference
 
 BEST = "best.safetensors"
-CHECKPOINTS = ("last.safetensors", "previous.safetensors")
-# What reading something else than was written may raise.
-MALFORMED = (KeyError, ValueError, TypeError, AttributeError, RecursionError)
+LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
+CHECKPOINTS = LAST, PREVIOUS
 
 
 class Weights:
@@ -36,7 +34,8 @@ class Weights:
 
     def save(self, model: Classifier, epoch: int) -> None:
         """Write the network's parameters, and nothing else, as best.safetensors."""
-        self.files.write(BEST, self.to_bytes(model, model.network.state_dict(), epoch))
+        content = self.to_bytes(model, model.network.state_dict(), epoch)
+        self.files.write(BEST, content, epoch=epoch)
 
     def to_bytes(self, model: Classifier, weights: Mapping[str, torch.Tensor], epoch: int) -> bytes:
         """Return weights of an epoch as a file, with what using them takes as metadata."""
@@ -57,58 +56,51 @@ class Weights:
         """Return the model with the run's best weights, and their epoch.
 
         Raises:
-            HydrofoilError: There are none yet, or they are broken or another model's.
+            HydrofoilError: There are none yet, or the file is missing or has changed.
         """
         path, folder = self.path, self.files.path
         if not path.exists() and any((folder / name).exists() for name in CHECKPOINTS):
-            raise HydrofoilError(f"{path}: missing, so there are no weights.{cure(path)}")
+            raise HydrofoilError(f"{path}: missing.{cure(path)}")
         if not path.exists():
             raise HydrofoilError(
                 f"{folder}: no epoch is finished yet, so there are no weights.\n"
-                f"Go on with: {command('resume', folder)}"
+                f"Resume with: {command('resume', folder)}"
             )
         tensors, metadata = read_tensors(self.files, self.recipe, BEST)
-        try:
-            shape, classes = json.loads(metadata["shape"]), json.loads(metadata["classes"])
-            epoch = int(metadata["epoch"])
-            channels, height, width = shape
-        except (KeyError, ValueError, TypeError) as error:
-            raise HydrofoilError(
-                f"{path}: not weights that hydrofoil wrote: {error!r} in its metadata."
-            ) from error
-        model = build(self.recipe, (channels, height, width), classes)
+        channels, height, width = json.loads(metadata["shape"])
+        model = build(self.recipe, (channels, height, width), json.loads(metadata["classes"]))
         model.load_weights(tensors, str(path))
         attach_reference(self.files, model)
-        return model.to(device), epoch
+        return model.to(device), int(metadata["epoch"])
 
     def epoch(self) -> int:
-        """Return the epoch of best.safetensors; 0 if there is none that is whole."""
-        with contextlib.suppress(HydrofoilError, *MALFORMED):
-            return int(metadata_of(self.files.read(BEST))["epoch"])
-        return 0
+        """Return the epoch of the best weights, as the manifest has it; 0 if there are none."""
+        entry = self.files.entry(BEST)
+        return entry.epoch or 0 if entry else 0
 
 
 def read_tensors(
     files: Files, recipe: Recipe, name: str
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Return the tensors and metadata of a file that this recipe's training wrote."""
-    path, content = files.path / name, files.read(name)
-    try:
-        tensors, metadata = load_tensors(content), metadata_of(content)
-    except (SafetensorError, *MALFORMED) as error:
-        raise HydrofoilError(f"{path}: not a safetensors file, or cut short: {error}.") from error
-    if metadata.get("recipe", recipe.hash()) != recipe.hash():
+    """Return the tensors and metadata of a file that this recipe's training wrote.
+
+    Raises:
+        HydrofoilError: It is missing, has changed, or belongs to another recipe.
+    """
+    content = files.read(name)
+    metadata = _metadata_of(content)
+    if metadata.get("recipe") != recipe.hash():
         raise HydrofoilError(
-            f"{path}: trained by another recipe than the recipe.toml beside it.\n"
-            "Put the old one back, or train the new one in a run of its own."
+            f"{files.path / name}: trained by another recipe than the recipe.toml beside it.\n"
+            "Put the old recipe back, or train the new one in its own run."
         )
-    return tensors, metadata
+    return load_tensors(content), metadata
 
 
 def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
     """Return a safetensors file, the same bytes for the same content.
 
-    The library writes the metadata in another order each time, so the head is written anew: eight
+    The library writes the metadata in a different order each time, so the head is rewritten: eight
     bytes for its length, then JSON, padded with spaces so that the tensors stay aligned.
     """
     content = save_tensors(_plain(tensors), metadata)
@@ -124,7 +116,7 @@ def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def metadata_of(content: bytes) -> dict[str, str]:
+def _metadata_of(content: bytes) -> dict[str, str]:
     """Return the metadata of a safetensors file's content: see its format's description."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return dict(header.get("__metadata__", {}))

@@ -13,6 +13,7 @@ from hydrofoil.data.split import PARTS, Split, draw_split
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.recipe.read import override, read_recipe
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.run.events import DataLoaded
 from hydrofoil.run.folder import Run
 from hydrofoil.run.reference import keep_statistics
 from hydrofoil.timing import CPU, Stopwatch
@@ -83,9 +84,8 @@ def log_data(run: Run, pictures: Pictures, split: Split, seconds: float) -> None
 
     Also saves the statistics of the training images.
     """
-    counts = {part: pictures.counts(getattr(split, part)) for part in PARTS}
-    differs = pictures.differs
-    run.log.append({"event": "data", "seconds": seconds, "counts": counts, "differs": differs})
+    counts = {part: tuple(pictures.counts(getattr(split, part))) for part in PARTS}
+    run.log.append(DataLoaded(seconds=seconds, counts=counts, differs=pictures.differs))
     keep_statistics(run, pictures, split)
 
 

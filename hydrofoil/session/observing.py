@@ -2,7 +2,8 @@
 
 import signal
 import time
-from collections.abc import Generator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
@@ -16,6 +17,7 @@ from hydrofoil.observe.observer import Ended, Observer, Start
 from hydrofoil.observe.recorder import Recorder
 from hydrofoil.observe.signals import Stopped, Stopping
 from hydrofoil.observe.track import Tracking
+from hydrofoil.run.events import Trained
 from hydrofoil.run.folder import Run
 from hydrofoil.train.loop import Epoch, Progress
 
@@ -82,8 +84,7 @@ class Observers:
         )
         if self.end.error is not None:
             raise self.end.error
-        event = {"event": "trained", "epochs": start.state.epoch, "seconds": self.end.seconds}
-        self.run.log.append(event)
+        self.run.log.append(Trained(epochs=start.state.epoch, seconds=self.end.seconds))
 
     def steps(self, progress: Progress) -> None:
         """Pass on where the training is."""
@@ -123,3 +124,9 @@ def all_observers(observers: Sequence[Observer], track: Sequence[str]) -> list[O
 def default_watcher(watcher: Watcher | None) -> Watcher | None:
     """Return what follows a download: in a notebook a bar, unless something else is given."""
     return NotebookDownload() if watcher is None and in_notebook() else watcher
+
+
+def say_for(watcher: Watcher | None) -> Callable[[str], None]:
+    """Return what takes a line for the user: the watcher's `say`, or else a Python warning."""
+    followed = default_watcher(watcher)
+    return followed.say if followed else lambda line: warnings.warn(line, stacklevel=3)

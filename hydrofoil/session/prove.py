@@ -17,7 +17,7 @@ from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.layers import dropouts
 from hydrofoil.run.folder import Run
 from hydrofoil.session.data import find_run, own_threads
-from hydrofoil.session.observing import default_watcher
+from hydrofoil.session.observing import default_watcher, say_for
 from hydrofoil.session.resume import Restored, restore
 from hydrofoil.train.executors import prepare, threads_of
 from hydrofoil.train.feed import count_steps, make_feed
@@ -78,7 +78,7 @@ def prove(
     Raises:
         HydrofoilError: An epoch is a single step, or the run cannot be resumed.
     """
-    with find_run(run).writing():
+    with find_run(run).writing(say_for(watcher)):
         found = restore(
             run, (), device, data_root, pictures, default_watcher(watcher), only_read=True
         )

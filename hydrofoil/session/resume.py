@@ -16,13 +16,14 @@ from hydrofoil.models.classifier import Classifier
 from hydrofoil.native import Unsupported
 from hydrofoil.native.build import compiler
 from hydrofoil.observe.observer import Observer, Start
-from hydrofoil.recipe.read import read_recipe
+from hydrofoil.recipe.read import parse_recipe
 from hydrofoil.run.commands import command
 from hydrofoil.run.environment import differences, environment
+from hydrofoil.run.events import ExecutorChosen, Extended
 from hydrofoil.run.folder import Run
 from hydrofoil.run.reference import keep_reference
 from hydrofoil.session.data import find_run, log_data, own_threads, read_pictures
-from hydrofoil.session.observing import Observers, all_observers, default_watcher
+from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
 from hydrofoil.train.executors import prepare
 from hydrofoil.train.loop import fit
 from hydrofoil.train.state import State
@@ -64,7 +65,7 @@ def resume(
     """
     asked = [*overrides, *([] if epochs is None else [f"train.epochs={epochs}"])]
     watching = all_observers(observers, track)
-    with find_run(run).writing():
+    with find_run(run).writing(say_for(watcher)):
         found = restore(
             run, asked, device, data_root, pictures, default_watcher(watcher), only_read=False
         )
@@ -157,7 +158,8 @@ def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
     Raises:
         HydrofoilError: Another field, or fewer epochs than are done.
     """
-    recipe, before = read_recipe(str(run.path / "recipe.toml"), overrides), run.recipe
+    text, before = run.files.read("recipe.toml").decode(), run.recipe
+    recipe = parse_recipe(text, str(run.path / "recipe.toml"), overrides)
     same = recipe.model_copy(update={"train": before.train})
     epochs, old = recipe.train.epochs, before.train.epochs
     if same != before or recipe.train.model_copy(update={"epochs": old}) != before.train:
@@ -193,16 +195,14 @@ def keep_extended(run: Run) -> None:
     """
     old, epochs = Run.open(run.path).recipe.train.epochs, run.recipe.train.epochs
     if epochs != old:
-        run.log.append({"event": "extended", "epochs": [old, epochs]})
+        run.log.append(Extended(epochs=(old, epochs)))
         run.files.write("recipe.toml", run.recipe.toml().encode())
 
 
 def changes(run: Run, device: torch.device) -> list[str]:
     """Say what is not as it was when the run began, so that its end may have other bits."""
     before, now = run.environment(), environment(device, [])
-    native = [
-        e["compiler"] for e in run.log.events() if e.get("event") == "executor" and "compiler" in e
-    ]
+    native = [event.compiler for event in run.log.all(ExecutorChosen) if event.compiler]
     if native:
         before["compiler"] = native[-1]
         try:

@@ -2,21 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
 from hydrofoil.device import pick_device, use_threads
+from hydrofoil.evaluate.result import TestResult
 from hydrofoil.evaluate.score import answer
-from hydrofoil.evaluate.test import shown_pictures, test_report
+from hydrofoil.evaluate.test import example_indices, test_result
 from hydrofoil.observe.observer import Observer
 from hydrofoil.report.results import result_figures
+from hydrofoil.run.events import Tested
 from hydrofoil.run.folder import Run
 from hydrofoil.run.reference import keep_reference
 from hydrofoil.session.data import check_testable, find_run, own_threads, read_pictures
-from hydrofoil.session.observing import Observers, all_observers, default_watcher
+from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
 from hydrofoil.timing import Stopwatch
 
 
@@ -30,7 +31,7 @@ def test(
     observers: Sequence[Observer] = (),
     track: Sequence[str] = (),
     watcher: Watcher | None = None,
-) -> dict[str, Any]:
+) -> TestResult:
     """Evaluate a run's best weights on its test split; prints nothing.
 
     Writes test.json, the answer to every image, and the figures. Each call opens the test split
@@ -51,12 +52,12 @@ def test(
     """
     found, place = find_run(run), pick_device(device)
     watching = all_observers(observers, track)
-    with found.writing(), Observers(found, watching):
+    with found.writing(say_for(watcher)), Observers(found, watching):
         pictures, _ = read_pictures(found.recipe, data_root, pictures, default_watcher(watcher))
         return open_test_split(found, pictures, place)
 
 
-def open_test_split(run: Run, pictures: Pictures, device: torch.device) -> dict[str, Any]:
+def open_test_split(run: Run, pictures: Pictures, device: torch.device) -> TestResult:
     """Evaluate a run whose lock is held: open the test split, and write everything found."""
     use_threads(run.recipe.train.threads)
     split = run.split()
@@ -69,14 +70,13 @@ def open_test_split(run: Run, pictures: Pictures, device: torch.device) -> dict[
     valid = answer(model, pictures, split.valid).cpu() if len(split.valid) else None
     opened = run.log.times_tested() + 1
     differs = pictures.differs or ""
-    result = test_report(
+    result = test_result(
         answers, valid, model, run.recipe, epoch=epoch, opened=opened, differs=differs
     )
-    accuracy = result["accuracy"]
-    run.log.append({"event": "test", "opened": opened, "accuracy": accuracy, "seconds": seconds})
+    run.log.append(Tested(opened=opened, accuracy=result.accuracy, seconds=seconds))
     run.results.save_answers(test=answers, valid=valid)
-    run.results.save_shown(pictures, shown_pictures(result))
-    run.files.write_json("test.json", result)
+    run.results.save_shown(pictures, example_indices(result))
+    run.results.save_test(result)
     for name, png in result_figures(pictures, result).items():
         run.files.write(f"figures/{name}.png", png)
     keep_reference(run, device, pictures, split)

@@ -24,7 +24,7 @@ from hydrofoil.session.data import (
     own_threads,
     read_pictures,
 )
-from hydrofoil.session.observing import Observers, all_observers, default_watcher
+from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
 from hydrofoil.session.test import open_test_split
 from hydrofoil.train.executors import prepare
 from hydrofoil.train.loop import fit
@@ -83,7 +83,7 @@ def train(
     resolved = prepared.recipe  # executor and threads are resolved: the run repeats itself
     use_threads(resolved.train.threads)
     created = Run.create(Path(run) if run else None, resolved, split, environment(place, command))
-    with created.writing(), Observers(created, watching) as watched:
+    with created.writing(say_for(watcher)), Observers(created, watching) as watched:
         log_data(created, pictures, split, seconds)
         with watched.training(Start(created, classifier, split, state, prepared)):
             for epoch in fit(

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
-from typing import Any
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
 from hydrofoil.device import exact, reported_failure
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Scores, Sums
+from hydrofoil.evaluate.result import Epoch
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.layers import dropouts
 from hydrofoil.recipe.schema import Recipe, Train
@@ -19,42 +19,6 @@ from hydrofoil.train.executors import Executor, prepare, threads_of
 from hydrofoil.train.feed import count_steps, make_feed
 from hydrofoil.train.guard import Guard
 from hydrofoil.train.state import State
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """The result of one pass over the training split.
-
-    Args:
-        number: Counted from 1.
-        train: Means over the epoch's steps, each at the weights of its moment, dropout on.
-        valid: Means over the validation split at the epoch's end; None: nothing was held out.
-        best: These weights are the best so far by the recipe's `select`.
-        train_seconds: The steps alone; by CUDA events on a GPU.
-        valid_seconds: The validation pass.
-        learning_rate: The rate of the epoch's last step.
-    """
-
-    number: int
-    train: Scores
-    valid: Scores | None
-    best: bool
-    train_seconds: float
-    valid_seconds: float
-    learning_rate: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the numbers as they stand in log.jsonl."""
-        return {
-            "event": "epoch",
-            "epoch": self.number,
-            "train": self.train.as_dict(),
-            "valid": self.valid.as_dict() if self.valid else None,
-            "best": self.best,
-            "train_seconds": self.train_seconds,
-            "valid_seconds": self.valid_seconds,
-            "learning_rate": self.learning_rate,
-        }
 
 
 @dataclass(frozen=True)
@@ -133,7 +97,15 @@ def fit(
             best = state.finish(model, spec.select, valid)
             guard.begin_epoch()
             seconds, rate = clock.seconds(), feed.rate(steps - 1)
-        yield Epoch(number, train, valid, best, train_seconds, seconds, rate)
+        yield Epoch(
+            number=number,
+            train=train,
+            valid=valid,
+            best=best,
+            train_seconds=train_seconds,
+            valid_seconds=seconds,
+            learning_rate=rate,
+        )
 
 
 def _next_stop(done: int, steps_per_call: int, spec: Train) -> int:

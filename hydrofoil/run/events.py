@@ -1,0 +1,132 @@
+"""The events of log.jsonl: one JSON object a line, told apart by "event"."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from hydrofoil.evaluate.result import Count, Epoch, Record, Seconds
+
+Number = Annotated[int, Field(ge=1)]  # of an epoch or a step, counted from 1
+
+
+class DataLoaded(Record):
+    """The dataset was read."""
+
+    event: Literal["data"] = "data"
+    seconds: Seconds
+    """Reading, and downloading where necessary."""
+    counts: dict[str, tuple[Count, ...]]
+    """Images of each class, for each part of the split."""
+    differs: str | None = None
+    """How the dataset differs from the published one; empty if it does not, null if unknown."""
+
+
+class ExecutorChosen(Record):
+    """Training is about to run its steps."""
+
+    event: Literal["executor"] = "executor"
+    name: str
+    """The executor."""
+    threads: Count | None
+    """Its CPU threads; null where it decides itself."""
+    seconds: Seconds
+    """Preparing and compiling."""
+    compiler: str | None = None
+    """The compiler's version, for native code."""
+
+
+class RunningLoss(Record):
+    """The mean training loss since the last such event of the epoch."""
+
+    event: Literal["loss"] = "loss"
+    epoch: Number
+    step: Number
+    """Of this epoch."""
+    loss: float
+
+
+class Trained(Record):
+    """Training ended as planned."""
+
+    event: Literal["trained"] = "trained"
+    epochs: Count
+    """Epochs completed, earlier sessions included."""
+    seconds: Seconds
+    """This session's training."""
+
+
+class Interrupted(Record):
+    """A signal ended training; the run can be resumed."""
+
+    event: Literal["stopped"] = "stopped"
+    signal: str
+    """Such as SIGINT."""
+    epoch: Count
+    """Epochs completed."""
+    step: Count
+    """Steps completed of the next epoch."""
+
+
+class NotFinite(Record):
+    """A loss or gradient was not finite, which ended training."""
+
+    event: Literal["not finite"] = "not finite"
+    epoch: Number
+    step: Number
+    """The step, which was undone."""
+    pictures: tuple[Count, ...]
+    """Numbers of the images in its batch."""
+
+
+class Extended(Record):
+    """The run trains for another number of epochs from here on."""
+
+    event: Literal["extended"] = "extended"
+    epochs: tuple[Number, Number]
+    """The number before and after."""
+
+
+class Imported(Record):
+    """The weights were imported; the run has no training of its own."""
+
+    event: Literal["imported"] = "imported"
+    weights: str
+    """Their hash."""
+
+
+class Tested(Record):
+    """The test split was opened."""
+
+    event: Literal["test"] = "test"
+    opened: Number
+    """How often, this time included."""
+    accuracy: float
+    seconds: Seconds
+    """The pass over the test split."""
+
+
+class Tracked(Record):
+    """A tracker created a run of its own for this run."""
+
+    event: Literal["tracked"] = "tracked"
+    tracker: str
+    """Such as mlflow."""
+    id: str
+    """The tracker's name for the run."""
+
+
+Event = Annotated[
+    DataLoaded
+    | ExecutorChosen
+    | Epoch
+    | RunningLoss
+    | Trained
+    | Interrupted
+    | NotFinite
+    | Extended
+    | Imported
+    | Tested
+    | Tracked,
+    Field(discriminator="event"),
+]
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)
