@@ -1,10 +1,14 @@
-"""What this machine gives: the device that a name means, threads, the user's cache folder."""
+"""What this machine offers: devices, CPU threads, the user's cache folder."""
 
 import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Generator
+from functools import cache
+from math import ceil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,45 +18,181 @@ from hydrofoil.errors import HydrofoilError
 def pick_device(name: str = "auto") -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
 
-    `auto` is CUDA if there, else CPU.
+    `auto` is the first CUDA device if this build of torch can run kernels on it, else the CPU.
 
     Raises:
-        HydrofoilError: The name is none of these, or this machine lacks the device.
+        HydrofoilError: The name is unknown, or this machine has no such device, or torch cannot use
+            it.
 
     >>> pick_device("cpu")
     device(type='cpu')
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        usable = torch.cuda.is_available() and not cuda_problem()
+        return torch.device("cuda" if usable else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda", "mps"):
         raise HydrofoilError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps.")
-    there = {
-        "cpu": device.index in (None, 0),
+    only = device.index in (None, 0)  # there is one CPU, and one MPS device
+    available = {
+        "cpu": only,
         "cuda": (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
+        "mps": only and torch.backends.mps.is_available(),
     }
-    if not there[device.type]:
+    if not available[device.type]:
         raise HydrofoilError(
-            f"--device {name}: this machine has no such device "
-            f"that torch {torch.__version__} can use.\n"
-            "Use --device auto to take what there is."
+            f"--device {name}: torch {torch.__version__} finds no such device here.\n"
+            "Use --device auto to choose among the available devices."
         )
+    if device.type == "cuda" and (problem := cuda_problem(device.index or 0)):
+        raise HydrofoilError(f"--device {name}: {problem}.\nUse --device cpu instead.")
     return device
 
 
-MOST_THREADS = 1024  # that a run may ask for: OpenMP dies of a number that it cannot start
+def on_cuda(device: torch.device) -> bool:
+    """Tell whether a device is a CUDA GPU; tests emulate one by replacing this function."""
+    return device.type == "cuda"
+
+
+@cache
+def cuda_problem(index: int = 0) -> str:
+    """Return why torch cannot use a CUDA device that it sees; "" if one small kernel runs on it.
+
+    torch's builds leave out older cards (those for CUDA 13 begin with sm_75), and a card may be
+    in use by another process in exclusive mode: torch reports both with the first kernel.
+    """
+    try:
+        major, minor = torch.cuda.get_device_capability(index)
+        built = torch.cuda.get_arch_list()
+        if not _serves(built, major, minor):
+            return (
+                f"{torch.cuda.get_device_name(index)} (sm_{major}{minor}) is not supported by "
+                f"torch {torch.__version__}, which was built for {', '.join(built)}"
+            )
+        torch.ones(8, device=f"cuda:{index}").sum().item()
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
+        return f"CUDA device {index} does not work: {first_line(error)}"
+    return ""
+
+
+def _serves(built: list[str], major: int, minor: int) -> bool:
+    """Tell whether one of the architectures that torch was built for runs on a capability.
+
+    Machine code (sm_80) runs on its own major version from its minor version on; intermediate code
+    (compute_80) on everything later.
+    """
+    for name in built:
+        kind, _, digits = name.partition("_")
+        number = "".join(filter(str.isdigit, digits))
+        if not number:
+            continue
+        own = int(number[:-1]), int(number[-1])
+        if own == (major, minor) or (digits.isdigit() and own <= (major, minor)):
+            if kind == "compute" or own[0] == major:
+                return True
+    return not built  # a build that does not say, such as ROCm's
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, at most 160 characters, or its type's name."""
+    return [*str(error).strip().splitlines(), type(error).__name__][0][:160]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that memory ran out, on the CPU or on a GPU.
+
+    torch has a type for it, but a full card may also fail in cuBLAS, cuDNN or the driver, and the
+    CPU's allocator raises a plain RuntimeError.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    known = (
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: out of memory",
+        "DefaultCPUAllocator",
+    )
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in known)
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Tell whether an error means that a GPU or its driver failed: no later call will succeed."""
+    if is_out_of_memory(error) or not isinstance(error, RuntimeError):
+        return False
+    begins = ("CUDA error", "cuDNN error", "CUDA driver error")
+    return isinstance(error, torch.AcceleratorError) or str(error).startswith(begins)
+
+
+class DeviceError(HydrofoilError):
+    """A GPU failed while it trained; the run can be resumed on another device.
+
+    Args:
+        message: For the user.
+        run: The run, where there is one.
+    """
+
+    def __init__(self, message: str, run: Any = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+@contextlib.contextmanager
+def reported_failure(device: torch.device) -> Generator[None]:
+    """Raise a device's failure as a `DeviceError`.
+
+    Raises:
+        DeviceError: A call inside failed because the device did.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_device_failure(error):
+            raise
+        raise DeviceError(f"{device}: the device failed: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def exact(device: torch.device, threads: int) -> Generator[None]:
+    """Compute in float32, in the same order each time as far as libraries allow, on some threads.
+
+    torch's own settings are restored afterwards. On a GPU, cuDNN is held to deterministic
+    algorithms and to float32 (its default is TF32, with 10 bits of mantissa), and does not choose
+    algorithms by time.
+
+    Args:
+        device: Where the work is done.
+        threads: CPU threads for torch: sums are divided among them, so bits depend on the number.
+    """
+    before = torch.get_num_threads()
+    cudnn = torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False)
+    if before != threads:
+        torch.set_num_threads(threads)
+    try:
+        with cudnn if device.type == "cuda" else contextlib.nullcontext():
+            yield
+    finally:
+        if before != threads:
+            torch.set_num_threads(before)
+
+
+MOST_THREADS = 1024  # OpenMP dies of a number that it cannot start
+
+
+def use_threads(count: int) -> None:
+    """Let torch use some CPU threads in this process from now on; 0: as many as it uses anyway."""
+    if count:
+        torch.set_num_threads(count)
 
 
 def resumed_device(name: str, before: object) -> torch.device:
-    """Return the device to go on with: the one that is named, else the one that a run began on.
+    """Return the device to resume on: the given one, else the one that the run began on.
 
     Args:
-        name: As `pick_device` takes it; "auto" where nothing was asked for.
-        before: What the run's environment says; where this machine lacks that, `auto` decides.
+        name: As `pick_device` takes it; "auto" if the user named none.
+        before: The device in the run's environment; if this machine lacks it, `auto` decides.
     """
     if name == "auto" and isinstance(before, str):
         with contextlib.suppress(HydrofoilError):
@@ -60,14 +200,8 @@ def resumed_device(name: str, before: object) -> torch.device:
     return pick_device(name)
 
 
-def restore_threads(count: object) -> None:
-    """Use as many CPU threads as a run began with: sums are cut by thread, so bits depend on it."""
-    if type(count) is int and 0 < count <= MOST_THREADS:
-        torch.set_num_threads(count)
-
-
 def describe_device(device: torch.device) -> str:
-    """Say what the device is: the GPU's name, or the number of CPU threads."""
+    """Return the GPU's name, or the number of CPU threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -75,7 +209,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def user_cache() -> Path:
-    """Return hydrofoil's folder in the user's cache: sets, built code, measured costs."""
+    """Return hydrofoil's folder in the user's cache: datasets and built code."""
     if sys.platform == "darwin":
         return Path("~/Library/Caches/hydrofoil").expanduser()
     try:
@@ -86,26 +220,72 @@ def user_cache() -> Path:
 
 
 def available_threads() -> int:
-    """Return how many CPU threads this process may use: OMP_NUM_THREADS, or the cores it has."""
+    """Return how many CPU threads this process may use.
+
+    OMP_NUM_THREADS if it is set; else the cores that the process may run on, or fewer if a
+    container's CPU quota is smaller.
+    """
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if given.isdigit() and int(given) > 0:
         return int(given)
+    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # Linux: what taskset and containers leave
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, MOST_THREADS, ceil(cpu_quota() or cores)))
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return how many cores' worth of time this process's control groups allow; None: no limit.
+
+    Reads version 2 (`cpu.max`) and version 1 (`cpu.cfs_quota_us`) of this group and of those above
+    it: the smallest counts. More threads than that only wait for each other.
+
+    Args:
+        root: Where `proc` and `sys` are.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
+    except (OSError, ValueError):
+        return None
+    limits: list[float] = []
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", "", ""][:3]
+        base = root / "sys/fs/cgroup"
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        bases = [base / controllers, base / "cpu"] if controllers else [base, base / "unified"]
+        for mounted in bases:
+            group = mounted / path.lstrip("/")
+            limits += filter(None, (_quota(one) for one in (group, *group.parents)
+                                    if one == mounted or mounted in one.parents))  # fmt: skip
+    return min(limits, default=None)
+
+
+def _quota(group: Path) -> float | None:
+    """Return the cores' worth of time that one control group allows."""
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            words = " ".join((group / name).read_text("utf-8") for name in names).split()
+            quota, period = int(words[0]), int(words[1])  # "max" is no number: no limit
+        except (OSError, ValueError, IndexError):
+            continue
+        if quota > 0 and period > 0:
+            return quota / period
+    return None
 
 
 ONE_THREAD_BELOW = 10_000_000  # multiply-adds of a step's forward pass; measured in docs/log.md
 
 
-def pick_threads(multiply_adds: int) -> None:
-    """Let torch use one CPU thread where a step is too small to share, else leave its choice.
+def thread_rule(multiply_adds: int | None) -> int:
+    """Return the number of CPU threads for torch: one if a step is too small to share, else all.
 
     A rule and not a measurement, so that the same recipe gives the same bits twice on the same
-    machine. OMP_NUM_THREADS, where a person has set it, stands.
+    machine. OMP_NUM_THREADS, if the user has set it, takes precedence.
 
     Args:
-        multiply_adds: Of one step, forward.
+        multiply_adds: Of one step, forward; None: unknown.
     """
-    if "OMP_NUM_THREADS" not in os.environ and multiply_adds < ONE_THREAD_BELOW:
-        torch.set_num_threads(1)
+    threads, chosen = available_threads(), "OMP_NUM_THREADS" in os.environ
+    small = multiply_adds is not None and multiply_adds < ONE_THREAD_BELOW
+    return 1 if small and not chosen else threads

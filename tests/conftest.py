@@ -20,9 +20,10 @@ REAL_RECIPES = ["cifar10-lenet", "cifar10-cnn3", "mnist-mlp", "cifar10-lenet-lin
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny networks gain nothing from threads, and the suite already runs on all cores."""
     torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what the thread rule asks first
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from hydrofoil.evaluate.score import score
 from hydrofoil.models.layers import Dropout
 from hydrofoil.native import Native, Unsupported, build, program
 from hydrofoil.native.operations import linear
+from tests.feeds import take_steps
 
 CPU = torch.device("cpu")
 Shape = tuple[int, ...]
@@ -222,9 +223,9 @@ def run_sanitized(mode: str, flags: tuple[str, ...]) -> None:
                 model, OPTIMIZERS[optimizer](model.network.parameters()),
                 made_pictures(shape, count), batch_size=batch, threads=threads, flags=flags,
             )  # fmt: skip
-            native.train_steps(torch.arange(count), 1, 1, Sums(CPU))
+            take_steps(native, torch.arange(count), 1, 1, Sums(CPU))
             native.logits(torch.arange(count).repeat(2)[1:])
-            native.train_steps(torch.arange(count).flip(0), 2, 1, Sums(CPU))
+            take_steps(native, torch.arange(count).flip(0), 2, 1, Sums(CPU))
     print(f"{len(SANITIZED)} cases ran")
 
 

@@ -1,11 +1,12 @@
-"""Who runs the steps: what is asked for, what pays, what takes over, and that all agree.
+"""Which executor runs the steps: the rule, the fallbacks, and that all agree.
 
 Axes: N pictures.
 """
 
 import json
+import shutil
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,11 @@ from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.run.events import ExecutorChosen, RunningLoss
 from hydrofoil.train import executors
-from hydrofoil.train.compiled import Compiled
-from hydrofoil.train.costs import Costs
-from hydrofoil.train.graph import Graph
+from hydrofoil.train.executors.compiled import Compiled
+from hydrofoil.train.executors.eager import Eager
 from hydrofoil.train.optimizers import build_optimizer
-from hydrofoil.train.step import Eager
 from tests.conftest import REAL_RECIPES
+from tests.feeds import take_steps
 
 
 def parts(name: str, *overrides: str) -> Any:
@@ -56,90 +56,89 @@ def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "own"
 
 
-# ── the choice ───────────────────────────────────────────────────────────────────────────────────
+# ── the rule ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.usefixtures("own_caches")
-def test_auto_takes_native_where_the_steps_pay_for_it_and_eager_where_they_do_not() -> None:
-    model, _, _, recipe, state = parts("mnist-cnn")
-    costs = Costs(model, state.optimizer, 64)
-    costs.note("eager", 0.010)
-    costs.note("native", 0.001)
-    few = executors.choose(model, state.optimizer, "auto", recipe.train.batch_size, 300)
-    many = executors.choose(model, state.optimizer, "auto", recipe.train.batch_size, 400)
-    assert (few.names[0], many.names[0]) == ("eager", "native")  # 9 ms × 333 is what building costs
-    assert many.line == (
-        "executor: native, 400 steps of 10 ms by eager, 1 by native: "
-        "3.6 s to save for 3 s of preparing"
-    )
+@pytest.mark.parametrize("epochs", [1, 100_000])
+@pytest.mark.parametrize("name", [*REAL_RECIPES, "digits"])
+def test_auto_is_native_on_a_cpu_with_a_compiler_however_long_a_run_is(
+    name: str, epochs: int
+) -> None:
+    model, _, _, recipe, state = parts(name, f"train.epochs={epochs}")
+    names, refused = executors.choose(model, state.optimizer, "auto", recipe.train.batch_size)
+    assert (names, refused) == (["native", "eager"], {})
 
 
-@pytest.mark.usefixtures("own_caches")
-def test_native_that_is_built_already_pays_sooner() -> None:
-    model, pictures, split, recipe, state = parts("mnist-cnn", "train.execute=native")
-    prepare(model, pictures, split, recipe, state)
-    costs = Costs(model, state.optimizer, 64)
-    costs.note("eager", 0.010)
-    costs.note("native", 0.001)
-    assert executors.choose(model, state.optimizer, "auto", 64, 300).names[0] == "native"
-    assert executors.choose(model, state.optimizer, "auto", 64, 20).names[0] == "eager"
-
-
-@pytest.mark.usefixtures("own_caches")
-def test_building_is_taken_to_last_as_it_last_did_here() -> None:
-    model, _, _, recipe, state = parts("mnist-cnn")
-    costs = Costs(model, state.optimizer, 64)
-    costs.note("eager", 0.010)
-    costs.note("native", 0.001)
-    Costs.of_machine().note("building native", 60.0)
-    assert (
-        executors.choose(model, state.optimizer, "auto", recipe.train.batch_size, 6_000).names[0]
-        == "eager"
-    )
-    assert (
-        executors.choose(model, state.optimizer, "auto", recipe.train.batch_size, 7_000).names[0]
-        == "native"
-    )
-    prepare(*parts("digits", "train.execute=native"))
-    assert 0 < (Costs.of_machine().get("building native") or 0) < 60
-
-
-@pytest.mark.usefixtures("own_caches")
-def test_a_bound_decides_only_what_it_can() -> None:
-    # mnist-mlp's native steps take longer than the 0.3 ms that any eager step of it takes at least.
-    model, _, _, recipe, state = parts("mnist-mlp", "train.epochs=50000")
-    bounded = executors.choose(model, state.optimizer, "auto", recipe.train.batch_size, 120_000)
-    assert bounded.names[0] == "native"
-    assert "0.3 ms at least by eager" in bounded.line
-    assert Costs(model, state.optimizer, 20).get("eager") is None
-    Costs(model, state.optimizer, 20).note("native", 0.0004)
-    measured = executors.choose(model, state.optimizer, "auto", recipe.train.batch_size, 120_000)
-    eager = Costs(model, state.optimizer, 20).get("eager")
-    assert eager
-    assert measured.names[0] == ("native" if 120_000 * (eager - 0.0004) > 3 else "eager")
-
-
-@pytest.mark.usefixtures("own_caches")
-def test_what_was_never_measured_is_measured_without_a_trace() -> None:
-    model, _, _, recipe, state = parts("cifar10-cnn3")
-    before = model.weights_hash()
-    choice = executors.choose(model, state.optimizer, "auto", recipe.train.batch_size, 10)
-    assert choice.names[0] == "eager"
-    assert Costs(model, state.optimizer, 20).get("eager")
-    assert model.weights_hash() == before
-    assert not state.optimizer.state
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"eager": "x"}', '{"eager": -1}', "{}"])
-def test_a_note_that_is_broken_is_a_note_that_is_not_there(own_caches: Path, content: str) -> None:
+def test_auto_is_a_graph_on_a_gpu_and_eager_where_neither_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model, _, _, _, state = parts("digits")
-    costs = Costs(model, state.optimizer, 32)
-    costs.note("eager", 0.5)
-    assert Costs(model, state.optimizer, 32).get("eager") == 0.5
-    costs.path.write_text(content)
-    assert Costs(model, state.optimizer, 32).get("eager") is None
-    assert Costs(model, state.optimizer, 33).get("eager") is None
+    for kind, expected in (("cuda", ["graph", "eager"]), ("mps", ["eager"])):
+        monkeypatch.setattr(Classifier, "device", torch.device(kind))
+        monkeypatch.setattr(executors, "graph_problem", lambda *_: "")
+        names, _ = executors.choose(model, state.optimizer, "auto", 32)
+        assert names == expected
+
+
+def run_of(name: str, *overrides: str) -> tuple[dict[str, torch.Tensor], str, list[Any]]:
+    assert run_command("train", "digits", "train.epochs=2", *overrides, "--run", name) == 0
+    run = Run.open(name)
+    losses = [(epoch.train, epoch.valid) for epoch in run.epochs()]
+    return load_file(f"{name}/best.safetensors"), run.recipe.train.execute, losses
+
+
+@pytest.mark.usefixtures("own_caches")
+def test_the_same_command_twice_is_the_same_model_whatever_ran_in_between(
+    own_caches: Path,
+) -> None:
+    first = run_of("first")
+    assert first[1] == "native"
+    assert run_command("train", "digits", "model.name=cnn", "train.epochs=1", "--run", "other") == 0
+    assert (
+        run_command("train", "digits", "train.execute=eager", "train.epochs=1", "--run", "e") == 0
+    )
+    torch.set_num_threads(2)  # another library's wish
+    second = run_of("second")
+    shutil.rmtree(own_caches)
+    third = run_of("third")
+    again = run_command("train", "first/recipe.toml", "--run", "fourth")
+    assert again == 0
+    for run in (second, third, (load_file("fourth/best.safetensors"), *first[1:])):
+        assert all(torch.equal(run[0][name], tensor) for name, tensor in first[0].items())
+        assert run[1:] == first[1:]
+    recipes = [Path(name, "recipe.toml").read_text() for name in ("first", "second", "fourth")]
+    assert recipes[0] == recipes[1] == recipes[2]
+
+
+def test_executor_threads_and_precision_are_resolved_into_the_runs_recipe() -> None:
+    assert run_command("train", "digits", "train.epochs=1", "--run", "r") == 0
+    train = Run.open("r").recipe.train
+    assert (train.execute, train.threads, train.precision) == ("native", 1, "float32")
+    assert run_command("train", "digits", "train.epochs=1", "train.threads=2", "--run", "s") == 0
+    assert Run.open("s").recipe.train.threads == 2
+    assert (
+        Run.open("s").recipe.hash() == Run.open("r").recipe.hash() == read_recipe("digits").hash()
+    )
+
+
+def test_fit_uses_the_recipes_threads_and_gives_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("hydrofoil.device.available_threads", lambda: 2)
+    used: dict[str, int] = {}
+    for name, execute in (("mnist-cnn", "eager"), ("digits", "eager"), ("digits", "native")):
+        model, pictures, split, recipe, _ = parts(
+            name, "train.epochs=2", f"train.execute={execute}"
+        )
+        torch.set_num_threads(3)
+        few = replace(split, train=split.train[:64])
+
+        def watch(_: Any, at: str = f"{name} {execute}") -> None:
+            used[at] = torch.get_num_threads()
+
+        for _ in fit(model, pictures, few, recipe, watch=watch):
+            assert torch.get_num_threads() == 3
+        assert torch.get_num_threads() == 3
+    assert used == {"mnist-cnn eager": 2, "digits eager": 1, "digits native": 1}
 
 
 def test_a_cache_that_cannot_be_written_costs_no_run(
@@ -149,7 +148,7 @@ def test_a_cache_that_cannot_be_written_costs_no_run(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     model, pictures, split, recipe, state = parts("digits", "train.execute=native")
     prepared = prepare(model, pictures, split, recipe, state)
-    assert prepared.executor.name == "native"
+    assert prepared.executor.name == prepared.recipe.train.execute == "native"
     assert "the code is compiled in every run" in prepared.line
 
 
@@ -161,7 +160,9 @@ def test_without_cuda_native_takes_over_from_graph() -> None:
     model, pictures, split, recipe, state = parts("digits", "train.execute=graph")
     prepared = prepare(model, pictures, split, recipe, state)
     assert prepared.executor.name == state.executor == "native"
-    assert prepared.line == "executor: native, takes over; graph: needs a CUDA device"
+    assert prepared.line == (
+        "executor: native, 1 thread; graph is not available: needs a CUDA device"
+    )
 
 
 def test_a_layer_without_native_code_leaves_the_steps_to_eager() -> None:
@@ -171,8 +172,9 @@ def test_a_layer_without_native_code_leaves_the_steps_to_eager() -> None:
     state = State.fresh(model, recipe)
     prepared = prepare(model, pictures, split, recipe, state)
     assert prepared.line.count("\n") == 0
-    assert prepared.line.startswith("executor: eager, ")
-    assert prepared.line.endswith("native: 1: no native code for PReLU")
+    assert prepared.line == (
+        "executor: eager, 1 thread; native is not available: 1: no native code for PReLU"
+    )
     (epoch,) = fit(model, pictures, split, recipe, state=state, executor=prepared.executor)
     assert epoch.train.count == len(split.train)
 
@@ -185,58 +187,20 @@ def test_no_compiler_leaves_the_steps_to_eager(monkeypatch: pytest.MonkeyPatch) 
         line = prepare(model, pictures, split, recipe, state).line
     finally:
         executors.compiler.cache_clear()
-    assert line == "executor: eager, takes over; native: no C compiler (cc, gcc or clang)"
+    assert line == (
+        "executor: eager, 1 thread; native is not available: no C compiler (cc, gcc or clang)"
+    )
 
 
-def test_an_executor_that_is_none_is_named() -> None:
+def test_an_unknown_executor_is_refused() -> None:
     model, pictures, split, recipe, state = parts("digits")
-    with pytest.raises(HydrofoilError, match="'fast': expected auto, graph, native"):
+    with pytest.raises(
+        HydrofoilError, match=r"train\.execute = 'fast': expected auto, graph, native"
+    ):
         prepare(model, pictures, split, recipe, state, execute="fast")
 
 
 # ── they agree ───────────────────────────────────────────────────────────────────────────────────
-
-
-class Recorded(Graph):
-    """A graph whose replay is the captured function itself: all but CUDA's own part."""
-
-    stride = 4
-
-    def _capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        work()  # as warming up does, it may leave no trace
-        return work
-
-
-@pytest.mark.parametrize("name", [*REAL_RECIPES, "digits"])
-def test_what_a_graph_captures_is_eagers_step_to_the_last_bit(name: str) -> None:
-    hashes: list[str] = []
-    totals: list[Any] = []
-    for kind in (Eager, Recorded):
-        model, pictures, split, recipe, state = parts(name)
-        batch = recipe.train.batch_size
-        executor = kind(model.train(), state.optimizer, pictures, batch_size=batch, seed=3)
-        sums = Sums(model.device)
-        for epoch in (1, 2):
-            order_N = epoch_order(split.train, 0, epoch)[: 9 * batch - 1]  # a smaller last batch
-            executor.train_steps(order_N, epoch, 1, sums)
-        hashes.append(model.weights_hash())
-        totals.append(sums.read())
-    assert hashes[0] == hashes[1]
-    assert totals[0].correct == totals[1].correct
-    assert totals[0].count == totals[1].count == 2 * (9 * batch - 1)
-    assert totals[0].loss == pytest.approx(totals[1].loss, rel=1e-12)
-
-
-def test_another_learning_rate_is_captured_anew() -> None:
-    model, pictures, split, recipe, state = parts("digits")
-    graph = Recorded(model, state.optimizer, pictures, batch_size=recipe.train.batch_size)
-    captured = [graph._replay]
-    for rate in (0.02, 0.02, 0.01):
-        state.optimizer.param_groups[0]["lr"] = rate
-        graph.train_steps(split.train[:64], 1, 1, Sums(model.device))
-        captured.append(graph._replay)
-    assert captured[0] == captured[1] == captured[2]
-    assert graph._rates[0]["lr"] == 0.01
 
 
 @pytest.mark.parametrize("execute", ["auto", "eager", "native"])
@@ -255,9 +219,9 @@ def test_compiled_steps_are_eagers_but_for_rounding(name: str) -> None:
     for kind in (Eager, Compiled):
         model, pictures, split, recipe, state = parts(name)
         batch = recipe.train.batch_size
-        executor = kind(model.train(), state.optimizer, pictures, batch_size=batch, seed=3)
+        executor = kind(model.train(), state.optimizer, pictures, batch_size=batch)
         sums = Sums(model.device)
-        executor.train_steps(epoch_order(split.train, 0, 1)[: 11 * batch - 1], 1, 1, sums)
+        take_steps(executor, epoch_order(split.train, 0, 1)[: 11 * batch - 1], 1, 1, sums)
         scores.append(sums.read())
     assert scores[0].loss == pytest.approx(scores[1].loss, rel=1e-5)
     assert scores[0].count == scores[1].count
@@ -303,7 +267,7 @@ def test_a_run_says_and_keeps_who_ran_its_steps(capsys: pytest.CaptureFixture[st
     assert (
         run_command("train", "digits", "train.epochs=2", "train.execute=native", "--run", "r") == 0
     )
-    assert "executor: native, as asked for\n" in capsys.readouterr().out
+    assert "executor: native, 1 thread\n" in capsys.readouterr().out
     (event,) = Run.open("r").log.all(ExecutorChosen)
     assert event.name == "native"
     assert (event.threads or 0) >= 1
@@ -358,9 +322,9 @@ def test_ctrl_c_between_native_calls_keeps_the_whole_epochs(
 ) -> None:
     steps = executors.Native.train_steps
 
-    def interrupted(self: Any, index_N: torch.Tensor, epoch: int, step: int, sums: Any) -> None:
-        steps(self, index_N, epoch, step, sums)
-        if epoch == 3:
+    def interrupted(self: Any, feed: Any, first: int, stop: int, sums: Any) -> None:
+        steps(self, feed, first, stop, sums)
+        if feed.epoch == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -378,9 +342,7 @@ def test_show_tells_who_would_run_a_recipe_and_prints_its_code(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run_command("show", "cifar10-lenet", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["executor"].startswith(
-        "executor: native, 25,000 steps"
-    )
+    assert json.loads(capsys.readouterr().out)["executor"] == "executor: native"
     assert run_command("show", "cifar10-lenet", "--code") == 0
     code = capsys.readouterr().out
     assert "conv2: Conv 6×14×14 -> 16×5×5, 5×5, ReLU, max-pooling" in code
@@ -403,19 +365,17 @@ def test_a_native_run_does_not_load_torchs_compiler() -> None:
         given = ["train", "digits", f"train.execute={execute}", "--test", "--run", run]
         command = [sys.executable, "-c", code, *given]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        # On a busy machine `auto` may take eager steps, which load that compiler by themselves.
-        if "executor: native" in done.stdout or execute == "native":
-            assert done.stdout.splitlines()[-2:] == ["0", "False False False"]
+        assert done.stdout.splitlines()[-2:] == ["0", "False False False"]
 
 
 def test_a_set_may_have_fewer_pictures_than_a_batch() -> None:
     _, pictures, _, recipe, _ = parts("digits", "train.epochs=2")
     few = Pictures(pictures.pictures_NCHW[:20], pictures.labels_N[:20], pictures.classes, "few")
     split = draw_split(few, valid=0.2, test=0.2)
-    for kind in (Eager, executors.Native, Recorded):
+    for kind in (Eager, executors.Native):
         model = build(recipe, few.shape, few.classes).train()
         optimizer = build_optimizer(recipe.optimizer, model.network)
         executor = kind(model, optimizer, few, batch_size=32)
         sums = Sums(model.device)
-        executor.train_steps(split.train, 1, 1, sums)
+        take_steps(executor, split.train, 1, 1, sums)
         assert sums.read().count == len(split.train)

@@ -20,13 +20,15 @@ from hydrofoil import (
     score,
 )
 from hydrofoil.cli.main import main
-from hydrofoil.data.batches import epoch_order
+from hydrofoil.device import exact
 from hydrofoil.evaluate.metrics import Sums
+from hydrofoil.models.layers import dropouts
 from hydrofoil.randomness import uniform_bits
 from hydrofoil.report.explain import explain
 from hydrofoil.timing import Stopwatch
-from hydrofoil.train.graph import Graph
-from hydrofoil.train.step import Eager
+from hydrofoil.train.executors.eager import Eager
+from hydrofoil.train.executors.graph import Graph
+from hydrofoil.train.feed import make_feed
 from tests.conftest import REAL_RECIPES
 
 pytestmark = [
@@ -73,43 +75,77 @@ def test_the_command_line_trains_tests_and_predicts_on_the_gpu() -> None:
     assert Run.open("r").environment()["device_name"] == torch.cuda.get_device_name()
 
 
+def side(kind: Any, name: str, *overrides: str) -> Any:
+    """Return an executor of a recipe on the GPU, a feed's maker, and what it trains."""
+    recipe = read_recipe(name, ["train.epochs=2", *overrides])
+    pictures = load(recipe.data.source)
+    split = draw_split(pictures, **recipe.split_options())
+    model = build(recipe, pictures.shape, pictures.classes).to(CUDA).train()
+    state, batch = State.fresh(model, recipe), recipe.train.batch_size
+    executor = kind(
+        model, state.optimizer, pictures.to(CUDA), batch_size=batch, label_smoothing=0.1
+    )
+    layers = len(dropouts(model.network))
+
+    def feed(epoch: int) -> Any:
+        return make_feed(recipe, split.train[: 9 * batch - 1], epoch, layers).to(CUDA)
+
+    return executor, feed, model, state
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch's word on a prototype
 @pytest.mark.parametrize("kind", [Eager, Graph])
 @pytest.mark.parametrize("name", ["cifar10-cnn3", "mnist-cnn"])  # dropout; Adam
 def test_a_step_never_waits_for_the_device(name: str, kind: Any) -> None:
-    recipe = read_recipe(name, ["train.epochs=1"])
-    pictures = load(recipe.data.source).to(CUDA)
-    model = build(recipe, pictures.shape, pictures.classes).to(CUDA).train()
-    optimizer, sums = State.fresh(model, recipe).optimizer, Sums(CUDA)
-    executor = kind(model, optimizer, pictures, batch_size=20)
-    index_N = torch.arange(20, device=CUDA)
-    for step in (1, 2, 3):  # the first prepares what later ones reuse
-        torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
+    executor, feed, *_ = side(kind, name)
+    sums, epoch = Sums(CUDA), feed(1)
+    for step in range(3):  # the first prepares what later ones reuse
+        torch.cuda.set_sync_debug_mode("error" if step else "default")
         try:
-            executor.train_steps(index_N, 1, step, sums)
+            executor.train_steps(epoch, step, step + 1, sums)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    assert sums.read().count == 60
+    assert sums.read().count == 3 * epoch.batch_size
 
 
+def tensors_of(model: Any, state: State) -> dict[str, torch.Tensor]:
+    tensors = state.tensors(model)
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("overrides", [(), ("schedule.name=cosine",)], ids=["constant", "cosine"])
 @pytest.mark.parametrize("name", [*REAL_RECIPES, "digits"])
-def test_graphs_take_eagers_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    recipe = read_recipe(name)
-    pictures = load(recipe.data.source).to(CUDA)
-    split = draw_split(pictures, **recipe.split_options())
-    batch = recipe.train.batch_size
-    losses: list[float] = []
+def test_graphs_take_eagers_steps(name: str, overrides: tuple[str, ...]) -> None:
+    found: list[dict[str, torch.Tensor]] = []
     for kind in (Eager, Graph):
-        model = build(recipe, pictures.shape, pictures.classes).to(CUDA).train()
-        optimizer = State.fresh(model, recipe).optimizer
-        executor = kind(model, optimizer, pictures, batch_size=batch, label_smoothing=0.1)
-        sums = Sums(CUDA)
-        for epoch in (1, 2):
-            order_N = epoch_order(split.train, 0, epoch)[: 9 * batch - 1].to(CUDA)
-            executor.train_steps(order_N, epoch, 1, sums)
-        losses.append(sums.read().loss)
-        assert sums.count == 2 * (9 * batch - 1)
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+        with exact(CUDA, 1):
+            executor, feed, model, state = side(kind, name, *overrides)
+            sums = Sums(CUDA)
+            for epoch in (1, 2):
+                table = feed(epoch)
+                executor.train_steps(table, 0, table.steps, sums)
+        found.append(tensors_of(model, state))
+        assert sums.count == 2 * len(table.order_N)
+    assert found[0].keys() == found[1].keys()
+    for tensor_name, expected in found[0].items():
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(
+            found[1][tensor_name], expected, rtol=0, atol=1e-5 * scale + 1e-12,
+            msg=lambda m, n=tensor_name: f"{n}: {m}",
+        )  # fmt: skip
+
+
+def test_a_run_by_graph_is_resumed_and_proved() -> None:
+    for arguments, expected in (
+        (["train", "digits", "train.epochs=2", "--device", "cuda", "--run", "r"], 0),
+        (["resume", "r", "--prove"], 0),
+        (["resume", "r", "train.epochs=3"], 0),
+        (["resume", "r", "train.epochs=4", "--device", "cpu"], 0),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        assert left.value.code == expected, arguments
+    assert Run.open("r").recipe.train.execute == "graph"
 
 
 def test_seconds_are_the_devices_own() -> None:

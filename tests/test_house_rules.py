@@ -39,11 +39,13 @@ PUBLIC = """
 """.split()
 # What runs in every step, where the device may not be waited for; "" stands for a whole module.
 IN_THE_STEP = {
-    "train.step": {"train_steps", "key_dropout"},
-    "train.graph": {"train_steps", "_replay_steps", "_one_step", "key_dropout"},
+    "train.step": {"train_steps", "_call_model"},
+    "train.executors.graph": {"train_steps", "_one_step", "load", "batch", "rate", "draws"},
+    "train.executors.compiled": {"train_steps", "_call_compiled"},
+    "train.schedules": {"set_rate"},
     "train.loop": {"fit"},
     "data.batches": {""},
-    "models.layers": {"forward", "key_dropout"},
+    "models.layers": {"forward", "set_draws"},
     "models.classifier": {"forward", "normalise"},
     "randomness": {"uniform_bits"},
     "evaluate.metrics": {"add"},

@@ -10,7 +10,7 @@ from torchvision import transforms
 
 from hydrofoil import Classifier, HydrofoilError, Recipe, build, read_recipe, summarize
 from hydrofoil.models import MODELS
-from hydrofoil.models.layers import Dropout, key_dropout
+from hydrofoil.models.layers import Dropout, dropouts, set_draws
 from hydrofoil.models.summary import total_multiply_adds
 from hydrofoil.randomness import key, uniform_bits
 from tests.conftest import REAL_RECIPES
@@ -42,6 +42,8 @@ def test_every_model_forwards_and_every_weight_gets_a_gradient(
 ) -> None:
     classifier = build(recipe_with(model), shape, CLASSES[:7])
     pictures = torch.randint(256, (5, *shape), dtype=torch.uint8)
+    layers = dropouts(classifier.network)
+    set_draws(layers, torch.zeros(len(layers), 2, dtype=torch.int32))
     logits = classifier(pictures)
     assert logits.shape == (5, 7)
     logits.square().sum().backward()
@@ -155,7 +157,7 @@ def test_arithmetic_with_a_rest_is_shown_rounded_down() -> None:
 
 @pytest.mark.parametrize("name", REAL_RECIPES)
 def test_the_summary_agrees_with_what_runs(name: str) -> None:
-    model = built(name)
+    model = built(name).eval()
     activation = torch.zeros(1, *model.shape)
     lines = summarize(model.network, model.shape)
     for layer, line in zip(model.network, lines, strict=True):
@@ -206,10 +208,13 @@ def test_masks_are_uniform_and_independent_of_their_neighbours() -> None:
         assert abs(float(torch.corrcoef(torch.stack([bits, other]))[0, 1])) < 0.01
 
 
-def test_the_dropout_key_depends_on_seed_epoch_step_and_layer() -> None:
-    network = built("cifar10-cnn3").network
-    draws = set()
-    for at in ((0, 1, 1), (0, 1, 2), (0, 2, 1), (1, 1, 1)):
-        key_dropout(network, *at)
-        draws |= {layer.draw for layer in network if isinstance(layer, Dropout)}
-    assert len(draws) == 12
+def test_dropout_without_a_draw_is_an_error() -> None:
+    model = built("cifar10-cnn3").train()
+    pictures_NCHW = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    layers = dropouts(model.network)
+    set_draws(layers, torch.zeros(len(layers), 2, dtype=torch.int32))
+    model(pictures_NCHW)
+    set_draws(layers, None)
+    with pytest.raises(HydrofoilError, match="dropout: in training mode without a draw"):
+        model(pictures_NCHW)
+    model.eval()(pictures_NCHW)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from hydrofoil import Classifier
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.native import Native, Unsupported
-from hydrofoil.train.step import Eager
+from hydrofoil.train.executors.eager import Eager
+from tests.feeds import take_steps
 from tests.native_cases import (
     CPU,
     check_evaluation,
@@ -41,7 +42,7 @@ def test_a_single_number_has_no_variance() -> None:
     native = Native(model, sgd(model, 0.1), pictures, batch_size=2)
     for refuses in (native, Eager(model, sgd(model, 0.1), pictures, batch_size=2)):
         with pytest.raises(ValueError, match="more than 1 value per channel"):
-            refuses.train_steps(index_N, 1, 1, Sums(CPU))
+            take_steps(refuses, index_N, 1, 1, Sums(CPU))
     assert len(native.logits(index_N)) == 5
 
 
@@ -127,12 +128,12 @@ def test_a_trial_that_diverges_leaves_nothing_behind() -> None:
     optimizer.param_groups[0]["lr"] = 0.1
     eager = Eager(theirs, sgd(theirs, 0.1), pictures, batch_size=4)
     for run in (native, eager):
-        run.train_steps(torch.arange(8), 1, 1, Sums(CPU))
+        take_steps(run, torch.arange(8), 1, 1, Sums(CPU))
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b)
     optimizer.param_groups[0]["weight_decay"] = 0.1
     with pytest.raises(ValueError, match="terms have changed"):
-        native.train_steps(torch.arange(8), 1, 1, Sums(CPU))
+        take_steps(native, torch.arange(8), 1, 1, Sums(CPU))
 
 
 def test_a_system_that_gives_no_more_threads_is_asked_for_none(
@@ -173,7 +174,7 @@ def test_what_would_be_read_beyond_the_set_is_refused() -> None:
     assert model
     native = Native(model, sgd(model, 0.1), made_pictures((1, 4, 4), 6), batch_size=4)
     for index_N in (torch.tensor([0, 6]), torch.tensor([-1]), torch.tensor([], dtype=torch.int64)):
-        for refuses in (lambda i: native.train_steps(i, 1, 1, Sums(CPU)), native.logits):
+        for refuses in (lambda i: take_steps(native, i, 1, 1, Sums(CPU)), native.logits):
             with pytest.raises(ValueError, match="outside the 6 images"):
                 refuses(index_N)
     for pictures in (made_pictures((1, 4, 5), 6), made_pictures((1, 4, 4), 6, classes=5)):
@@ -193,5 +194,5 @@ def test_layers_may_have_any_name() -> None:
         network.add_module(name, layer)
     model, pictures = Classifier(network, (1, 8, 8), list("abcd")), made_pictures((1, 8, 8), 6)
     native = Native(model, sgd(model, 0.1), pictures, batch_size=4)
-    native.train_steps(torch.arange(6), 1, 1, Sums(CPU))
+    take_steps(native, torch.arange(6), 1, 1, Sums(CPU))
     check_evaluation(native, 6)

@@ -247,6 +247,7 @@ def test_a_run_goes_on_where_it_began_and_not_on_what_auto_would_take(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("hydrofoil.device.cuda_problem", lambda *_: "")
     assert resumed_device("auto", "cpu") == CPU
     assert resumed_device("auto", "cuda:1") == torch.device("cuda")  # it is not there any more
     assert resumed_device("cuda", "cpu") == torch.device("cuda")
@@ -265,9 +266,7 @@ def test_what_differs_from_when_the_run_began_is_named() -> None:
 
 
 def test_the_thread_count_is_the_one_that_the_run_began_with() -> None:
-    assert command("train", *QUICK, "train.epochs=1", "--run", "r")[0] == 0
-    run = Run.open("r")
-    run.files.write_json("environment.json", {**run.environment(), "threads": 2})
+    assert command("train", *QUICK, "train.epochs=1", "train.threads=2", "--run", "r")[0] == 0
     before, threads = torch.get_num_threads(), list[int]()
 
     class Threads(Observer):

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 )
 from PIL import Image
 
-from hydrofoil.train.step import Eager
+from hydrofoil.train.executors.eager import Eager
 from tests.black_box import TINY, Told, cli, end_of, tensors_of
 
 SELECTS = ("valid.loss", "valid.accuracy", "last")

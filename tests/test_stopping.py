@@ -16,7 +16,7 @@ from hydrofoil.observe.signals import Stopped, Stopping
 from hydrofoil.run.checkpoints import Checkpoints
 from hydrofoil.run.events import Interrupted
 from hydrofoil.train import guard
-from hydrofoil.train.step import Eager
+from hydrofoil.train.executors.eager import Eager
 from tests.resume_steps import command, fingerprint, resumed
 
 LONG = ("digits", "train.epochs=3", "train.execute=eager", "train.log_every=7")
@@ -37,10 +37,10 @@ def test_a_signal_lets_the_step_end_and_saves_it(
     assert command("train", *LONG, "--run", "straight")[0] == 0
     steps = Eager.train_steps
 
-    def signalled(self: Any, index_N: Any, epoch: int, step: int, sums: Any) -> None:
-        if (epoch, step) == (2, 9):
+    def signalled(self: Any, feed: Any, first: int, stop: int, sums: Any) -> None:
+        if (feed.epoch, stop) == (2, 9):
             os.kill(os.getpid(), getattr(signal, name))
-        steps(self, index_N, epoch, step, sums)
+        steps(self, feed, first, stop, sums)
 
     with monkeypatch.context() as patch:
         patch.setattr(Eager, "train_steps", signalled)
@@ -84,11 +84,11 @@ def test_the_second_signal_ends_the_process_at_once_and_the_run_can_be_resumed()
         "import os, signal, sys, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "from hydrofoil.cli.main import main\n"
-        "from hydrofoil.train.step import Eager\n"
+        "from hydrofoil.train.executors.eager import Eager\n"
         "steps = Eager.train_steps\n"
-        "def endless(self, index_N, epoch, step, sums):\n"
-        "    steps(self, index_N, epoch, step, sums)\n"
-        "    while (epoch, step) == (2, 9):\n"
+        "def endless(self, feed, first, stop, sums):\n"
+        "    steps(self, feed, first, stop, sums)\n"
+        "    while (feed.epoch, stop) == (2, 9):\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "        time.sleep(0.01)\n"
         "Eager.train_steps = endless\n"

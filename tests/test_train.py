@@ -169,7 +169,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_why() -> None:
 
 def test_a_split_without_training_pictures_is_refused() -> None:
     model, pictures, split, recipe = prepared()
-    with pytest.raises(HydrofoilError, match="no pictures to train on"):
+    with pytest.raises(HydrofoilError, match="no training images"):
         list(fit(model, pictures, replace(split, train=split.train[:0]), recipe))
 
 

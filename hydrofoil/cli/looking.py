@@ -110,8 +110,8 @@ def _expected(name: str, overrides: Sequence[str], device: str) -> tuple[str, st
     from hydrofoil.recipe.read import read_recipe
     from hydrofoil.train.executors import expected
 
-    choice, code = expected(read_recipe(name, overrides), pick_device(device))
-    return choice.line, code.rstrip() or f"/* no native code */ {choice.line}"
+    line, code = expected(read_recipe(name, overrides), pick_device(device))
+    return line, code.rstrip() or f"/* no native code */ {line}"
 
 
 @app.command()

@@ -74,13 +74,14 @@ def _hint(usage_error: Any) -> str:
 
 
 def _say_unexpected(error: Exception) -> int:
-    """Tell a lack of memory, which can be mended, from a bug of ours; return the exit status."""
-    # torch's own OutOfMemoryError is a RuntimeError.
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and "memory" in str(error)
-    ):
-        said = str(error).splitlines()[0][:150] if str(error) else ""
-        print_error(f"out of memory: {said}\nTry a smaller train.batch_size or model.")
+    """Tell a lack of memory or a lost GPU from a bug of ours; return the exit status."""
+    from hydrofoil.device import first_line, is_device_failure, is_out_of_memory
+
+    if is_out_of_memory(error):
+        print_error(f"out of memory: {first_line(error)}\nTry a smaller train.batch_size or model.")
+        return 2
+    if is_device_failure(error):
+        print_error(f"the GPU failed: {first_line(error)}\nTry again with --device cpu.")
         return 2
     import traceback
 

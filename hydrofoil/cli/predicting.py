@@ -62,7 +62,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Classify images: files of any common format and size, whole folders, standard input."""
-    from hydrofoil.device import pick_device, pick_threads
+    from hydrofoil.device import pick_device, thread_rule, use_threads
     from hydrofoil.models.summary import total_multiply_adds
     from hydrofoil.run.folder import Run
     from hydrofoil.ship.inputs import find_images
@@ -73,7 +73,7 @@ def predict(
     if show_input is not None and show_input.suffix.lower() != ".png":
         raise HydrofoilError(f"--show-input {show_input}: expected a name that ends in .png.")
     model, _ = Run.open(run_folder).weights.load(pick_device(device))
-    pick_threads(total_multiply_adds(model.network, model.shape))
+    use_threads(thread_rule(total_multiply_adds(model.network, model.shape)))
     found = find_images(images)
     first = list(islice(found, DETAILED + 1))
     sources = map(_source, chain(first, found))

@@ -238,6 +238,14 @@ def stoppable(data_root: str, then: str = "") -> Generator[None]:
             raise
         print_error(f"\n{_stopped_lines(stopped.run, data_root)}{then}")
         raise typer.Exit(128 + stopped.number) from None
+    except HydrofoilError as error:
+        from hydrofoil.device import DeviceError
+        from hydrofoil.run.commands import command
+
+        if not isinstance(error, DeviceError) or error.run is None:
+            raise
+        resume = command("resume", error.run.path, data_root)
+        raise HydrofoilError(f"{error}.\nResume on the CPU with: {resume} --device cpu") from error
 
 
 def _stopped_lines(run: "Run", data_root: str) -> str:

@@ -52,7 +52,7 @@ class Job:
         if not (self.path / "recipe.toml").is_file():
             return "missing"
         run = Run.open(self.path)
-        theirs, ours = ((fields(one), one.train.seed) for one in (run.recipe, self.recipe))
+        theirs, ours = ((_trained(one), one.train.seed) for one in (run.recipe, self.recipe))
         if theirs != ours:
             raise HydrofoilError(
                 f"{self.path}: holds a run of another recipe than {self.name}.\n"
@@ -74,10 +74,47 @@ def fields(recipe: Recipe) -> dict[str, Any]:
             "about": True,
             "expect": True,
             "data": {"root"},
-            "train": {"seed", *FREE} - {"epochs"},
+            "train": {"seed", "threads", *FREE} - {"epochs"},
         },
     )
     return {f"{top}.{field}": value for top in plain for field, value in plain[top].items()}
+
+
+def _trained(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields except the executor, which is resolved only once a run exists."""
+    return {name: value for name, value in fields(recipe).items() if name != "train.execute"}
+
+
+def _executors(job: Job) -> set[str]:
+    """Return which executors took a run's steps, as far as there is a run."""
+    if not (job.path / "recipe.toml").is_file():
+        return set()
+    run = Run.open(job.path)
+    names = {run.recipe.train.execute, run.log.executor() or "auto"}
+    return names - {"auto"}
+
+
+def check_executors(jobs_a: Sequence[Job], jobs_b: Sequence[Job]) -> None:
+    """Refuse to compare runs of different executors: they round differently.
+
+    Only two recipes may differ in it, if the command gives train.execute for one of them.
+
+    Raises:
+        HydrofoilError: It names two runs and their executors.
+    """
+    recipes = [jobs[0].recipe.train.execute for jobs in (jobs_a, jobs_b)]
+    requested = all(jobs[0].name for jobs in (jobs_a, jobs_b)) and recipes[0] != recipes[1]
+    for jobs in (jobs_a, jobs_b) if requested else ((*jobs_a, *jobs_b),):
+        seen: dict[str, Path] = {}
+        for job in jobs:
+            seen |= {name: job.path for name in _executors(job) - seen.keys()}
+        if len(seen) > 1:
+            (one, first), (other, second) = list(seen.items())[:2]
+            raise HydrofoilError(
+                f"{first} was trained by {one} and {second} by {other}: expected one executor in "
+                "all runs, since executors round differently.\n"
+                f"Train the runs of one executor again, with train.execute={one} on both sides."
+            )
 
 
 def side_name(recipe: Recipe) -> str:
@@ -122,6 +159,7 @@ def plan(
         at = [run.recipe.train.seed for run in others]
         sides.append(_given(what, runs) if runs else _jobs(what, own, at, seeds or SEEDS, folder))
     check_comparable(*sides)
+    check_executors(*sides)
     return sides[0], sides[1]
 
 
@@ -153,7 +191,7 @@ def _given(what: str, runs: Sequence[Run]) -> list[Job]:
     """Return the runs that are there, if they are one recipe's, with a seed each."""
     first, jobs = runs[0], [Job(run.path, run.recipe) for run in runs]
     for run, previous in zip(runs[1:], runs, strict=False):
-        if fields(run.recipe) != fields(first.recipe):
+        if _trained(run.recipe) != _trained(first.recipe):
             raise HydrofoilError(
                 f"{what}: runs of different recipes: {first.path} and {run.path} differ in "
                 f"{', '.join(differing(first.recipe, run.recipe))}.\n"

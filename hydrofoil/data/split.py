@@ -94,7 +94,8 @@ def draw_split(
     rest = torch.arange(len(pictures) - published)
     test_N = torch.arange(len(rest), len(pictures))
     shuffled = rest[torch.randperm(len(rest), generator=generator(seed, "split"))]
-    by_class = shuffled[torch.argsort(pictures.labels_N[shuffled], stable=True)]
+    labels_N = pictures.labels_N.cpu()  # indices are made on the CPU, wherever the pictures are
+    by_class = shuffled[torch.argsort(labels_N[shuffled], stable=True)]
     valid_N, by_class = _every_nth(by_class, round(valid * len(rest)))
     if not published:
         test_N, by_class = _every_nth(by_class, round(test * len(rest)))

@@ -50,6 +50,8 @@ class Epoch(Record):
     """The steps alone; by CUDA events on a GPU."""
     valid_seconds: Seconds
     """The validation pass."""
+    learning_rate: Annotated[float, Field(ge=0)]
+    """Of the epoch's last step."""
 
     @property
     def seconds(self) -> float:

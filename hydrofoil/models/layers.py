@@ -1,6 +1,9 @@
-"""The layers that are our own, and small questions that are asked of any layer."""
+"""The layers that are our own, and small questions that are asked of any layer.
 
-from collections.abc import Callable, Generator
+Axes: L dropout layers, 2 halves of a key.
+"""
+
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -8,25 +11,33 @@ import torch
 from torch import Tensor, nn
 
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.randomness import halves, key, uniform_bits
+from hydrofoil.randomness import uniform_bits
 
 Shape = tuple[int, ...]
 
 
 class Dropout(nn.Dropout):
-    """torch's dropout, but what it drops is a function of (seed, epoch, step, layer).
+    """torch's dropout, but its mask is a function of the key that each step draws.
 
     While training, each activation is set to zero with probability p and the others are divided by
-    1 - p (Srivastava et al. 2014). `key_dropout` names the draw before each step; a layer that was
-    never given a key draws from torch's global generator, as nn.Dropout does.
+    1 - p (Srivastava et al. 2014).
+
+    Raises:
+        HydrofoilError: The layer is in training mode and no draw was set: see `set_draws`.
     """
 
     draw: int | Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the input, thinned out while training."""
-        if not self.training or self.p == 0 or self.draw is None:
-            return super().forward(input)
+        if not self.training or self.p == 0:
+            return input
+        if self.draw is None:
+            raise HydrofoilError(
+                "dropout: in training mode without a draw: expected the key of this step's mask.\n"
+                "Call model.eval() to predict; to train, use hydrofoil.fit, or set_draws before "
+                "each forward pass."
+            )
         bits = uniform_bits(self.draw, input.numel(), input.device).view(input.shape)
         kept = bits >= round(self.p * (1 << 24))
         return input * kept * (1 / (1 - self.p))
@@ -49,26 +60,11 @@ def dropouts(network: nn.Module) -> list[Dropout]:
     return [layer for layer in network.modules() if isinstance(layer, Dropout)]
 
 
-def dropout_key(seed: int, epoch: int, step: int, number: int) -> int:
-    """Return the key of one dropout layer's draw in a step; layers count from 0."""
-    return key(seed, "dropout", epoch, step, number)
-
-
-def key_dropout(network: nn.Module, seed: int, epoch: int, step: int) -> None:
-    """Give every dropout layer of a network the key of this step's draw."""
-    for number, layer in enumerate(dropouts(network)):
-        layer.draw = dropout_key(seed, epoch, step, number)
-
-
-def dropout_table(network: nn.Module, seed: int, epoch: int, first: int, steps: int) -> Tensor:
-    """Return the `halves` of the keys of some steps: int32, step × layer × 2, on the CPU."""
-    count = len(dropouts(network))
-    keys = [
-        halves(dropout_key(seed, epoch, step, number))
-        for step in range(first, first + steps)
-        for number in range(count)
-    ]
-    return torch.tensor(keys, dtype=torch.int32).view(steps, count, 2)
+def set_draws(layers: Sequence[Dropout], draws_L2: Tensor | None) -> None:
+    """Give each dropout layer the key of its next mask, as `halves`; None takes the keys away."""
+    draws = [None] * len(layers) if draws_L2 is None else draws_L2.unbind()
+    for layer, draw in zip(layers, draws, strict=True):
+        layer.draw = draw
 
 
 def windows(layer: nn.Module) -> list[tuple[int, int, int]]:

@@ -3,13 +3,14 @@
 Weights and optimizer state are copied into the code's layout when a run of steps begins and back
 when it ends, so that checkpoints, and another executor afterwards, find them where torch has them.
 
-Axes: N images, C channels, H rows, W columns, K classes, F weights as the code lays them out.
+Axes: N images, C channels, H rows, W columns, K classes, S steps, F weights as the code lays them
+out.
 """
 
 import ctypes
 from collections.abc import Iterator
 from time import perf_counter
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -18,11 +19,13 @@ from hydrofoil.data.pictures import Pictures
 from hydrofoil.device import available_threads
 from hydrofoil.evaluate.metrics import Metrics, Sums, measure
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.models.layers import dropout_table
 from hydrofoil.native.build import build
 from hydrofoil.native.job import SLOTS, Job
 from hydrofoil.native.optimizer import make_rule, numbers
 from hydrofoil.native.program import Program, check_trainable, make_program
+
+if TYPE_CHECKING:
+    from hydrofoil.train.feed import Feed
 
 CALL_SECONDS = 0.2  # between returns to Python, for Ctrl-C and progress
 TRIAL_SECONDS = 0.01  # of steps, to compare numbers of threads
@@ -40,7 +43,6 @@ class Native:
             is updated in place.
         pictures: The set, on the CPU.
         batch_size: Images per step.
-        seed: Of dropout's masks.
         label_smoothing: As in torch's cross-entropy.
         threads: CPU threads per step; default: the number that a short trial finds fastest. The
             results do not depend on it, bit for bit.
@@ -67,7 +69,6 @@ class Native:
         pictures: Pictures,
         *,
         batch_size: int,
-        seed: int = 0,
         label_smoothing: float = 0.0,
         threads: int | None = None,
         flags: tuple[str, ...] = (),
@@ -83,7 +84,7 @@ class Native:
         self.model, self.optimizer, self.pictures = model, optimizer, pictures
         self.plan, self.rule = program.plan, program.rule
         self._layers = dict(model.network.named_children())
-        self.seed, self.label_smoothing = seed, label_smoothing
+        self.label_smoothing = label_smoothing
         began = perf_counter()
         built = build(program.source, flags)
         library, self.note = built.handle, built.note
@@ -108,30 +109,32 @@ class Native:
             self.step_seconds = self._trial(self.threads, 1)
 
     @property
-    def stride(self) -> int:
+    def steps_per_call(self) -> int:
         """Steps per call, so that Python regains control a few times a second."""
         return max(1, int(CALL_SECONDS / max(self.step_seconds, 1e-7)))
 
-    def train_steps(self, index_N: Tensor, epoch: int, step: int, sums: Sums) -> None:
-        """Train on the indexed images, in order, one batch per step, and add to the sums.
+    def train_steps(self, feed: "Feed", first: int, stop: int, sums: Sums) -> None:
+        """Train on some batches of an epoch, in order, and add to the sums.
 
         Args:
-            index_N: A part of an epoch's order: full batches, except for the epoch's last.
-            epoch: Counted from 1.
-            step: The number of the first batch in its epoch, counted from 1.
+            feed: The epoch's tables, for batches of the size that the code was built for, or one
+                batch of fewer images.
+            first: The first step to take, counted from 0.
+            stop: The step to stop before.
             sums: Loss and correct answers are added, in float64.
 
         Raises:
             ValueError: An index is outside the set, batch normalization has a single number to take
                 the mean of, or the optimizer has other terms than the code was built for.
         """
-        index_N = self._checked(index_N)
+        index_N, steps = self._checked(feed.span(first, stop)), stop - first
         self._check_unchanged(len(index_N) % self.plan.batch or self.plan.batch)
-        done_before, steps = self._load(), -(-len(index_N) // self.plan.batch)
+        done_before, keys = self._load(), feed.draws_SL2[first:stop].contiguous()
         began = perf_counter()
-        keys = dropout_table(self.model.network, self.seed, epoch, step, steps)
         # The sum goes on image by image: no bit depends on where calls begin and end.
-        job = self._call(index_N, keys, done_before, loss=sums.loss.item())
+        job = self._call(
+            index_N, keys, feed.rates_S[first:stop], done_before, loss=sums.loss.item()
+        )
         self.step_seconds = (perf_counter() - began) / steps
         self._store(done_before + steps, steps)
         sums.loss.fill_(job.loss)
@@ -147,9 +150,9 @@ class Native:
         index_N = self._checked(index_N)
         self._load()
         logits_NK = torch.empty(len(index_N), self.plan.logits.channels)
-        part = self.stride * self.plan.batch  # a forward pass takes less than a step
+        part = self.steps_per_call * self.plan.batch  # a forward pass takes less than a step
         for part_N, out_NK in zip(index_N.split(part), logits_NK.split(part), strict=True):
-            self._call(part_N, torch.zeros(0), 0, logits=out_NK.data_ptr())
+            self._call(part_N, torch.zeros(0), torch.zeros(0), 0, logits=out_NK.data_ptr())
         return logits_NK
 
     def _checked(self, index_N: Tensor) -> Tensor:
@@ -171,6 +174,7 @@ class Native:
         self,
         index_N: Tensor,
         keys: Tensor,
+        rates_S: Tensor,
         step: int,
         *,
         threads: int | None = None,
@@ -182,6 +186,7 @@ class Native:
         Args:
             index_N: The images, as `_checked` returns them.
             keys: Of dropout's masks.
+            rates_S: The learning rate of each step.
             step: Steps that the optimizer has done before.
             threads: Default: the executor's.
             loss: The sum to add to.
@@ -190,7 +195,9 @@ class Native:
         Raises:
             OSError: The system does not start so many threads.
         """
-        rates = torch.tensor(numbers(self.optimizer), dtype=torch.float64)
+        # A row of the optimizer's numbers for each step: the first is the learning rate.
+        rates = torch.tensor(numbers(self.optimizer), dtype=torch.float64).repeat(len(rates_S), 1)
+        rates[:, 0] = rates_S
         job = Job(
             memory=self._memory.data_ptr(),
             threads=threads or self.threads,
@@ -241,7 +248,7 @@ class Native:
         index_N = torch.arange(steps * self.plan.batch) % len(self.pictures)
         keys = torch.zeros(steps, max(self.plan.draws, 1), 2, dtype=torch.int32)
         began = perf_counter()
-        self._call(index_N, keys, 0, threads=threads)
+        self._call(index_N, keys, torch.zeros(steps), 0, threads=threads)
         return (perf_counter() - began) / steps
 
     # Between torch's tensors and the code's layout.

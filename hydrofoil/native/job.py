@@ -44,7 +44,7 @@ FIELDS = (
     Field("int64_t", ("count",), "how many; the last batch may be smaller"),
     Field("const uint32_t *", ("keys",), "for each step and dropout layer: low and high half"),
     Field("const float *", ("table",), "for each channel: the normalised value of each byte"),
-    Field("const double *", ("numbers",), "the optimiser's: see rates()"),
+    Field("const double *", ("numbers",), "five of the optimizer's for each step: see rates()"),
     Field("double", ("smoothing",), "of the labels"),
     Field("int64_t", ("step",), "steps that the optimiser has done before these"),
     Field("float *", ("w",), "all weights"),

@@ -244,7 +244,7 @@ class _Step:
         self._backward()
         self._update()
         keys = f"const uint32_t *keys = job->keys + s * {2 * plan.draws};"
-        rates = "const Rates r = rates(job->numbers, job->step + s + 1);"
+        rates = "const Rates r = rates(job->numbers + 5 * s, job->step + s + 1);"
         return self._function("step", [rates, *([keys] if plan.draws else [])])
 
     def evaluation(self) -> str:

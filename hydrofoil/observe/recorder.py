@@ -78,7 +78,10 @@ class Recorder(Observer):
             self._save()
         else:
             tensors = self.state.tensors(self.model)
-            copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            # On the CPU, so that they can be saved even if a GPU is lost meanwhile.
+            copies = {
+                name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()
+            }
             self.unsaved = copies, self.state.numbers()
 
     def ended(self, end: Ended) -> None:

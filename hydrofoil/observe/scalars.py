@@ -78,7 +78,7 @@ def event_values(event: Event, recipe: Recipe, steps: int) -> tuple[int, dict[st
             if scores:
                 values[f"loss/{part}"] = scores.loss
                 values[f"accuracy/{part}"] = scores.accuracy
-        values["learning_rate"] = recipe.optimizer.lr
+        values["learning_rate"] = event.learning_rate
         if event.train_seconds:
             values["pictures_per_second"] = event.train.count / event.train_seconds
         return event.number, values

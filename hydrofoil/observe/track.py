@@ -10,7 +10,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from math import ceil
 from pathlib import Path
 
 from hydrofoil.errors import HydrofoilError, nearest
@@ -20,6 +19,7 @@ from hydrofoil.observe.scalars import Scalar, Tracker, epoch_seconds, event_valu
 from hydrofoil.observe.tensorboard import TensorBoard
 from hydrofoil.report.results import figure_names
 from hydrofoil.run.folder import Run
+from hydrofoil.train.feed import count_steps
 from hydrofoil.train.loop import Progress
 
 LOOK_SECONDS = 1.0  # between two looks into the log: a look reads all of it
@@ -116,7 +116,7 @@ class Tracking(Observer):
 
     def _prepare(self, run: Run) -> None:
         """Find where the run's past began, as if it had not paused, and how long an epoch is."""
-        self.steps_an_epoch = ceil(len(run.split().train) / run.recipe.train.batch_size)
+        self.steps_an_epoch = count_steps(len(run.split().train), run.recipe.train.batch_size)
         self.at = time.time() - sum(map(epoch_seconds, run.log.events()))
 
     def _begin(self, name: str, run: Run) -> None:

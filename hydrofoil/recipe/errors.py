@@ -20,7 +20,7 @@ def explain(errors: Sequence[ErrorDetails], document: dict[str, Any], name: str)
     first, others = errors[0], len(errors) - 1
     more = f" ({others} more in {name})" if others else ""
     at = [str(part) for part in first["loc"]]
-    if at[:1] in (["model"], ["optimizer"]):
+    if at[:1] in (["model"], ["optimizer"], ["schedule"]):
         del at[1:2]  # pydantic puts the union's member here, which the person never wrote
     field, kind, given = ".".join(at), first["type"], first["input"]
     context = first.get("ctx", {})
@@ -63,6 +63,6 @@ def _known_fields(at: Sequence[str], document: dict[str, Any]) -> list[str]:
         return list(Recipe.model_fields)
     schemas = members(at[0])
     if len(schemas) > 1:
-        tag = document[at[0]]["name"]
+        tag = document[at[0]].get("name", "constant")  # only a schedule may leave it out
         schemas = [m for m in schemas if tag in tags_of(m)]
     return list(schemas[0].model_fields)

@@ -128,7 +128,7 @@ def _override(document: dict[str, Any], override: str) -> None:
                 f"{dotted}: '{section}' is a field, not a section with fields in it."
             )
     before, table[field] = table.get(field), value
-    if field == "name" and sections in (["model"], ["optimizer"]):
+    if field == "name" and sections in (["model"], ["optimizer"], ["schedule"]):
         known = [set(m.model_fields) for m in members(sections[0]) if value in tags_of(m)]
         # Of fields that two models share, a size is the one that means another thing in each.
         sizes = {"widths", "hidden"} if value != before else set()

@@ -154,7 +154,11 @@ class Train(Fields):
     label_smoothing: Fraction = 0.0
     """The share of each label that is spread over all classes in the training loss."""
     execute: Literal["auto", "eager", "compile", "graph", "native"] = "auto"
-    """What runs the steps: auto takes what saves more than its preparing costs."""
+    """What runs the steps; auto: native on a CPU, graph on a GPU, eager if they cannot run."""
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """CPU threads for torch; 0: one for small steps, else all."""
+    precision: Literal["float32"] = "float32"
+    """The number format of weights, activations and gradients."""
     log_every: Annotated[int, Field(ge=0)] = 0
     """Print and log the mean loss of every so many steps; 0: only once an epoch."""
     save_steps: Annotated[int, Field(ge=0)] = 0
@@ -287,6 +291,102 @@ AnyOptimizer = Sgd | Adam | NAdam | RmsProp | Adagrad | Muon
 Optimizer = Annotated[AnyOptimizer, Field(discriminator="name")]
 
 
+class _Schedule(Fields):
+    """A learning rate for each step, as a factor of `optimizer.lr`."""
+
+    @property
+    def needs_epochs(self) -> bool:
+        """Whether the rates of all steps depend on the number of epochs."""
+        return True
+
+
+class _WarmUp(_Schedule):
+    """A schedule that may begin with a warm-up."""
+
+    warmup_epochs: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 0.0
+    """Epochs, or a fraction of one, in which the rate rises in equal steps to optimizer.lr."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """The same in steps; give one of the two. The schedule begins after the warm-up."""
+
+    @model_validator(mode="after")
+    def _one_warm_up(self) -> Self:
+        if self.warmup_epochs and self.warmup_steps:
+            raise ValueError(
+                "schedule.warmup_epochs and schedule.warmup_steps are both set: expected one"
+            )
+        return self
+
+
+class ConstantSchedule(_WarmUp):
+    """optimizer.lr in every step."""
+
+    name: Literal["constant"] = "constant"
+
+    @property
+    def needs_epochs(self) -> bool:
+        """Whether the rates of all steps depend on the number of epochs."""
+        return False
+
+
+class StepSchedule(_WarmUp):
+    """The rate is multiplied by `factor` every few epochs, torch.optim.lr_scheduler.StepLR."""
+
+    name: Literal["step"]
+    every: Positive
+    """Epochs between two changes."""
+    factor: Above = 0.1
+    """What the rate is multiplied by at each change."""
+
+    @property
+    def needs_epochs(self) -> bool:
+        """Whether the rates of all steps depend on the number of epochs."""
+        return False
+
+
+class CosineSchedule(_WarmUp):
+    """Half a cosine from optimizer.lr to `final_lr`, step by step; CosineAnnealingLR."""
+
+    name: Literal["cosine"]
+    final_lr: Amount = 0.0
+    """The rate that the step after the last would have."""
+
+
+class LinearSchedule(_WarmUp):
+    """A straight line from optimizer.lr to `final_lr`, step by step; LinearLR."""
+
+    name: Literal["linear"]
+    final_lr: Amount = 0.0
+    """The rate that the step after the last would have."""
+
+
+class OneCycleSchedule(_Schedule):
+    """Up to optimizer.lr and down again along two half cosines; OneCycleLR (Smith & Topin 2017)."""
+
+    name: Literal["one-cycle"]
+    pct_start: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """The fraction of all steps in which the rate rises."""
+    div_factor: Annotated[float, Field(ge=1, le=1e9)] = 25.0
+    """The first rate is optimizer.lr divided by this."""
+    final_div_factor: Annotated[float, Field(ge=1, le=1e12)] = 1e4
+    """The last rate is the first divided by this."""
+
+
+def _constant_if_unnamed(value: object) -> object:
+    """Let a section that gives a warm-up alone mean the constant schedule."""
+    if isinstance(value, dict) and "name" not in value:
+        return {"name": "constant", **cast("dict[str, object]", value)}
+    return value
+
+
+Schedule = Annotated[
+    Annotated[
+        ConstantSchedule | StepSchedule | CosineSchedule | LinearSchedule | OneCycleSchedule,
+        Field(discriminator="name"),
+    ],
+    BeforeValidator(_constant_if_unnamed),
+]
+
+
 class Expect(Fields):
     """What the published original reached: what benchmarks and slow tests hold the recipe to."""
 
@@ -309,6 +409,8 @@ class Recipe(Fields):
     """How long, in which steps, and which weights are kept."""
     optimizer: Optimizer
     """What turns gradients into updates."""
+    schedule: Schedule = ConstantSchedule()
+    """How the learning rate changes from step to step."""
     expect: Expect = Expect()
     """What the published original reached."""
 
@@ -324,6 +426,16 @@ class Recipe(Fields):
                 f'train.select = "{select}": expected "last", '
                 "since data.valid = 0 holds nothing out\n"
                 "Set train.select=last, or hold pictures out with data.valid=0.2"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        warmup = getattr(self.schedule, "warmup_epochs", 0.0)
+        if warmup and warmup >= self.train.epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs = {warmup:g}: "
+                f"expected fewer than train.epochs ({self.train.epochs})"
             )
         return self
 
@@ -344,7 +456,7 @@ class Recipe(Fields):
             f"{key} = {toml_value(value)}" for key, value in plain.items() if not _is_table(value)
         ]
         sections = [
-            "\n".join([f"[{key}]", *(f"{k} = {toml_value(v)}" for k, v in value.items())])
+            "\n".join([f"[{key}]", *(f"{k} = {toml_value(v)}" for k, v in _name_first(value))])
             for key, value in plain.items()
             if _is_table(value)
         ]
@@ -353,9 +465,11 @@ class Recipe(Fields):
     def hash(self) -> str:
         """Return the SHA-256, in hexadecimal, of all that decides the weights after each epoch.
 
-        That is all but names, remarks, expectations, the data root, how many epochs there are, what
-        is told and saved when, and what runs the steps.
+        That is all but names, remarks, expectations, the data root, what is logged and saved when,
+        what runs the steps on how many threads, and the number of epochs, unless the schedule
+        depends on it.
         """
+        free = {*FREE, "execute", "threads"} - ({"epochs"} if self.schedule.needs_epochs else set())
         plain = self.model_dump(
             mode="json",
             exclude={
@@ -363,12 +477,14 @@ class Recipe(Fields):
                 "about": True,
                 "expect": True,
                 "data": {"root"},
-                "train": {*FREE, "execute"},
+                "train": free,
             },
         )
-        if not self.train.label_smoothing:  # runs from before there was any keep their hash
-            del plain["train"]["label_smoothing"]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _name_first(section: dict[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(section.items(), key=lambda field: field[0] != "name")
 
 
 def _is_table(value: object) -> bool:

@@ -158,7 +158,7 @@ def recipe_lines(recipe: Recipe) -> str:
     options = ", ".join(f"{k} {v}" for k, v in optimizer.model_dump(exclude={"name"}).items() if v)
     lines = [
         f"{recipe.name}: {recipe.about}",
-        f"{optimizer.name}: {options}; "
+        f"{optimizer.name}: {options}{_schedule_text(recipe)}; "
         f"{plural(train.epochs, 'epoch')} in batches of {train.batch_size}; "
         f"kept: {kept_by(recipe)}; seed {train.seed}",
     ]
@@ -167,6 +167,16 @@ def recipe_lines(recipe: Recipe) -> str:
     if not recipe.data.valid:
         lines.append(NOTHING_HELD_OUT)
     return "\n".join(lines)
+
+
+def _schedule_text(recipe: Recipe) -> str:
+    """Return the learning rate's schedule in words; nothing for a constant rate."""
+    schedule = recipe.schedule
+    options = schedule.model_dump(exclude={"name"}, exclude_defaults=True)
+    if schedule.name == "constant" and not options:
+        return ""
+    given = "".join(f" {name} {value}" for name, value in options.items())
+    return f", schedule {schedule.name}{given}"
 
 
 def kept_by(recipe: Recipe) -> str:

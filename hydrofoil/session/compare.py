@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from hydrofoil.compare.sides import Job, compare_jobs, kept_path, plan
+from hydrofoil.compare.sides import Job, check_executors, compare_jobs, kept_path, plan
 from hydrofoil.compare.verdict import Comparison
 from hydrofoil.data.published.download import Watcher
 from hydrofoil.errors import HydrofoilError
@@ -119,6 +119,7 @@ def compare_sides(
             done = _complete(job, device, data_root, observers, watcher, command)
         except HydrofoilError as error:
             raise HydrofoilError(f"{side}, {job.path}: {error}") from error
+        check_executors(*sides)
         if completed:
             seconds = time.perf_counter() - began
             completed(Completed(number, len(turns), side, Run.open(job.path), done, seconds))

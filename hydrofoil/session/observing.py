@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from hydrofoil.data.published.download import Watcher
+from hydrofoil.device import DeviceError
 from hydrofoil.observe.console import Console
 from hydrofoil.observe.notebook import NotebookDownload, NotebookProgress, in_notebook
 from hydrofoil.observe.observer import Ended, Observer, Start
@@ -52,7 +53,7 @@ class Observers:
         trace: TracebackType | None,
     ) -> None:
         came = error
-        if isinstance(error, Stopped):
+        if isinstance(error, Stopped | DeviceError):
             error.run = self.run
         elif isinstance(error, KeyboardInterrupt):
             error = Stopped(signal.SIGINT, self.run).with_traceback(error.__traceback__)

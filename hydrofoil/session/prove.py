@@ -1,28 +1,26 @@
-"""Shows on a few steps that resuming is exact, and changes nothing.
-
-Axes: N pictures.
-"""
+"""Shows on a few steps that resuming is exact, and changes nothing."""
 
 import tempfile
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hydrofoil.data.batches import epoch_order
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
+from hydrofoil.device import exact
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.layers import dropouts
 from hydrofoil.run.folder import Run
 from hydrofoil.session.data import find_run, own_threads
 from hydrofoil.session.observing import default_watcher, say_for
 from hydrofoil.session.resume import Restored, restore
-from hydrofoil.train.executors import prepare
+from hydrofoil.train.executors import prepare, threads_of
+from hydrofoil.train.feed import count_steps, make_feed
 from hydrofoil.train.state import State
 
 PROVE_STEPS = 8
@@ -92,21 +90,21 @@ def _proof(found: Restored, execute: str | None) -> Proof:
     run, model, state = found.run, found.model, found.state
     pictures, split = found.pictures, found.split
     done, part = state.epoch, state.step
-    recipe, size = run.recipe, run.recipe.train.batch_size
-    steps = ceil(len(split.train) / size)
+    recipe = run.recipe
+    steps = count_steps(len(split.train), recipe.train.batch_size)
     half = min(PROVE_STEPS, steps // 2)
     if not half:
         raise HydrofoilError(
             f"{run.path}: --prove saves between two steps of an epoch, and its epochs have one."
         )
     first, number = min(state.step, steps - 2 * half), state.epoch + 1
-    order_N = epoch_order(split.train, recipe.train.seed, number).to(model.device)
+    feed = make_feed(recipe, split.train, number, len(dropouts(model.network))).to(model.device)
 
     def train(model: Classifier, state: State, start: int) -> None:
         executor = prepare(model, pictures, split, recipe, state, execute=execute).executor
         model.train()
-        part_N = order_N[start * size : (start + half) * size]
-        executor.train_steps(part_N, number, start + 1, state.sums)
+        with exact(model.device, threads_of(recipe, model)):
+            executor.train_steps(feed, start, start + half, state.sums)
         state.step = start + half
 
     train(model, state, first)

@@ -9,7 +9,7 @@ import torch
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
 from hydrofoil.data.split import Split
-from hydrofoil.device import pick_device, restore_threads, resumed_device
+from hydrofoil.device import pick_device, resumed_device, use_threads
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
@@ -135,7 +135,7 @@ def restore(
     run, notes = extend(run, overrides)
     split, began = run.split(), run.environment()
     place = resumed_device(device, began.get("device"))
-    restore_threads(began.get("threads"))
+    use_threads(run.recipe.train.threads)
     pictures, seconds = read_pictures(run.recipe, data_root, pictures, watcher)
     split.check(pictures)
     model = build(run.recipe, pictures.shape, pictures.classes).to(place)
@@ -173,8 +173,12 @@ def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
         raise HydrofoilError(f"train.epochs = {epochs}: expected at least {begun}, already begun.")
     if epochs == old:
         return run, []
-    # No recipe has a learning rate that depends on the number of epochs. One that did would have
-    # to be named here: its rates until now are those of the old number.
+    if begun and recipe.schedule.needs_epochs:
+        raise HydrofoilError(
+            f"train.epochs = {epochs}: expected {old}: the {recipe.schedule.name} schedule of this "
+            "run gives every step another learning rate if the number of epochs changes.\n"
+            f"Train again with: {command('train', run.path / 'recipe.toml')} train.epochs={epochs}"
+        )
     by = f" with train.execute={run.log.executor()}" if run.log.executor() else ""
     notes = [f"{old} epochs become {epochs}, to the bits of a run that was asked for them{by}"]
     if recipe.train.select == "last" and run.checkpoints.epoch():

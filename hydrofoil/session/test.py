@@ -7,7 +7,7 @@ import torch
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
-from hydrofoil.device import pick_device
+from hydrofoil.device import pick_device, use_threads
 from hydrofoil.evaluate.result import TestResult
 from hydrofoil.evaluate.score import answer
 from hydrofoil.evaluate.test import example_indices, test_result
@@ -16,11 +16,12 @@ from hydrofoil.report.results import result_figures
 from hydrofoil.run.events import Tested
 from hydrofoil.run.folder import Run
 from hydrofoil.run.reference import keep_reference
-from hydrofoil.session.data import check_testable, find_run, read_pictures
+from hydrofoil.session.data import check_testable, find_run, own_threads, read_pictures
 from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
 from hydrofoil.timing import Stopwatch
 
 
+@own_threads()
 def test(
     run: str | Path | Run,
     *,
@@ -58,6 +59,7 @@ def test(
 
 def open_test_split(run: Run, pictures: Pictures, device: torch.device) -> TestResult:
     """Evaluate a run whose lock is held: open the test split, and write everything found."""
+    use_threads(run.recipe.train.threads)
     split = run.split()
     split.check(pictures)
     check_testable(run.recipe, split)

@@ -8,10 +8,9 @@ import torch
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
 from hydrofoil.data.split import Split
-from hydrofoil.device import pick_device, pick_threads
+from hydrofoil.device import pick_device, use_threads
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.models.summary import total_multiply_adds
 from hydrofoil.observe.observer import Observer, Start
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.environment import environment
@@ -76,10 +75,12 @@ def train(
     pictures, seconds = read_pictures(resolved, data_root, pictures, default_watcher(watcher))
     split = find_split(resolved, pictures, split, for_test=test)
     classifier, state = _untrained(resolved, pictures, place)
+    prepared = prepare(classifier, pictures, split, resolved, state)
+    resolved = prepared.recipe  # with executor and threads, so that the run repeats itself
+    use_threads(resolved.train.threads)
     created = Run.create(Path(run) if run else None, resolved, split, environment(place, command))
     with created.writing(say_for(watcher)), Observers(created, watching) as watched:
         log_data(created, pictures, split, seconds)
-        prepared = prepare(classifier, pictures, split, resolved, state)
         with watched.training(Start(created, classifier, split, state, prepared)):
             for epoch in fit(
                 classifier, pictures, split, resolved,
@@ -95,8 +96,6 @@ def train(
 def _untrained(
     recipe: Recipe, pictures: Pictures, device: torch.device
 ) -> tuple[Classifier, State]:
-    """Return the recipe's network and its state, and set the threads that suit its size."""
+    """Return the recipe's network and the state before its first epoch."""
     classifier = build(recipe, pictures.shape, pictures.classes).to(device)
-    work = total_multiply_adds(classifier.network, pictures.shape) * recipe.train.batch_size
-    pick_threads(work)
     return classifier, State.fresh(classifier, recipe)

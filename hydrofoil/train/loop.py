@@ -1,37 +1,36 @@
-"""The loop, which computes and yields and does no input or output.
-
-Axes: N pictures, C channels, H rows, W columns.
-"""
+"""The loop, which computes and yields and does no input or output."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, isfinite
+from math import isfinite
 
-from hydrofoil.data.batches import epoch_order
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
+from hydrofoil.device import exact, reported_failure
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Scores, Sums
 from hydrofoil.evaluate.result import Epoch
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.layers import dropouts
 from hydrofoil.recipe.schema import Recipe, Train
 from hydrofoil.timing import Stopwatch
-from hydrofoil.train.executors import Executor, prepare
+from hydrofoil.train.executors import Executor, prepare, threads_of
+from hydrofoil.train.feed import count_steps, make_feed
 from hydrofoil.train.guard import Guard
 from hydrofoil.train.state import State
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands inside an epoch, for whoever watches.
+    """How far training is inside an epoch, for observers.
 
     Args:
         epoch: Counted from 1.
         step: Steps done in this epoch.
         steps: Steps of an epoch.
         sums: Running sums since the epoch began; reading them waits for the device.
-        checked: All steps until here are known to be of finite numbers: they may be saved.
+        checked: All steps up to here are known to be finite: they may be saved.
     """
 
     epoch: int
@@ -53,60 +52,66 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train a model in place, and yield after each epoch; the caller owns the loop and may stop it.
 
+    While an epoch runs, torch uses the recipe's number of CPU threads and, on a GPU, deterministic
+    algorithms in float32. Both are restored before each epoch is yielded.
+
     Args:
-        model: Trained where it lies.
-        pictures: The set; copied to the model's device once.
+        model: Trained in place.
+        pictures: The dataset; copied to the model's device once.
         split: Which pictures train and validate. The test split is not touched.
-        recipe: Says how.
-        state: Where to go on from; default: the beginning.
-        executor: What runs the steps; default: what `prepare` chooses.
+        recipe: The settings.
+        state: Where to resume; default: the beginning.
+        executor: Runs the steps; default: the one that `prepare` returns.
         watch: Called between steps a few times a second at least, and at every train.log_every.
 
     Raises:
-        HydrofoilError: A number is no longer finite; the model is as it was before that step.
+        HydrofoilError: A loss or weight is no longer finite; the model is as it was before that
+            step. Or the device failed.
     """
-    spec = recipe.train
+    spec, device = recipe.train, model.device
     if not len(split.train):
-        raise HydrofoilError("the split has no pictures to train on: expected one at least.")
+        raise HydrofoilError("the split has no training images: expected at least one.")
     state = state or State.fresh(model, recipe)
     executor = executor or prepare(model, pictures, split, recipe, state).executor
     state.executor, sums = executor.name, state.sums
-    steps = ceil(len(split.train) / spec.batch_size)
+    threads, steps = threads_of(recipe, model), count_steps(len(split.train), spec.batch_size)
     guard = Guard(model, state, pictures, recipe, partial(executor.train_steps, sums=sums))
     for number in range(state.epoch + 1, spec.epochs + 1):
-        clock, spent = Stopwatch(model.device), state.seconds
-        model.train()
-        order_N = epoch_order(split.train, spec.seed, number).to(model.device)
-        while state.step < steps:
-            done, stop = state.step, min(_next_stop(state.step, executor.stride, spec), steps)
-            part_N = order_N[done * spec.batch_size : stop * spec.batch_size]
-            executor.train_steps(part_N, number, done + 1, sums)
-            state.step = stop
-            checked = guard.passes(order_N, now=stop == steps or _may_be_saved(stop, spec))
-            if checked:
-                state.seconds = spent + clock.seconds()
-            if watch:
-                watch(Progress(number, stop, steps, sums, checked))
-        train, train_seconds = sums.read(), state.seconds
-        clock = Stopwatch(model.device)
-        valid = executor.score(split.valid) if len(split.valid) else None
-        _check_finite(number, valid, recipe)
-        best = state.finish(model, spec.select, valid)
-        guard.begin_epoch()
+        with exact(device, threads), reported_failure(device):
+            clock, spent = Stopwatch(device), state.seconds
+            model.train()
+            feed = make_feed(recipe, split.train, number, len(dropouts(model.network))).to(device)
+            while state.step < steps:
+                stop = min(_next_stop(state.step, executor.steps_per_call, spec), steps)
+                executor.train_steps(feed, state.step, stop, sums)
+                state.step = stop
+                checked = guard.passes(feed, now=stop == steps or _may_be_saved(stop, spec))
+                if checked:
+                    state.seconds = spent + clock.seconds()
+                if watch:
+                    watch(Progress(number, stop, steps, sums, checked))
+            train, train_seconds = sums.read(), state.seconds
+            clock = Stopwatch(device)
+            valid = executor.score(split.valid) if len(split.valid) else None
+            _check_finite(number, valid, recipe)
+            best = state.finish(model, spec.select, valid)
+            guard.begin_epoch()
+            seconds, rate = clock.seconds(), feed.rate(steps - 1)
         yield Epoch(
             number=number,
             train=train,
             valid=valid,
             best=best,
             train_seconds=train_seconds,
-            valid_seconds=clock.seconds(),
+            valid_seconds=seconds,
+            learning_rate=rate,
         )
 
 
-def _next_stop(done: int, stride: int, spec: Train) -> int:
-    """Return the step after which to come back: where something is to be told or saved, if any."""
+def _next_stop(done: int, steps_per_call: int, spec: Train) -> int:
+    """Return the step after which to come back: the next that is logged or saved, if it is near."""
     stops = [(done // every + 1) * every for every in (spec.log_every, spec.save_steps) if every]
-    return min([done + stride, *stops])
+    return min([done + steps_per_call, *stops])
 
 
 def _may_be_saved(step: int, spec: Train) -> bool:
@@ -114,9 +119,10 @@ def _may_be_saved(step: int, spec: Train) -> bool:
 
 
 def _check_finite(number: int, valid: Scores | None, recipe: Recipe) -> None:
-    """Stop a run whose validation overflows, before its weights are kept."""
+    """Stop a run whose validation overflows, before its weights are saved."""
     if valid is not None and not isfinite(valid.loss):
         raise HydrofoilError(
             f"epoch {number}: the validation loss is {valid.loss}: expected a finite number.\n"
-            f"The steps are too large: try optimizer.lr={recipe.optimizer.lr / 10:g}."
+            "The learning rate is probably too large: "
+            f"try optimizer.lr={recipe.optimizer.lr / 10:g}."
         )

@@ -1,6 +1,6 @@
-"""The step: the only place where gradients are made.
+"""The training step: the only place where gradients are computed.
 
-Axes: N pictures, C channels, H rows, W columns, K classes.
+Axes: N pictures, C channels, H rows, W columns, K classes, L dropout layers, 2 halves of a key.
 """
 
 from collections.abc import Callable
@@ -10,69 +10,72 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hydrofoil.data.pictures import Pictures
+from hydrofoil.device import on_cuda
 from hydrofoil.evaluate.metrics import Metrics, Sums
 from hydrofoil.evaluate.score import score
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.models.layers import key_dropout
+from hydrofoil.models.layers import dropouts, set_draws
+from hydrofoil.train.feed import Rows
+from hydrofoil.train.schedules import keep_rate_on_device, set_rate
+
+Forward = Callable[[Tensor, Tensor], Tensor]  # from pictures_NCHW and draws_L2 to logits_NK
 
 
-class Eager:
-    """The executor that calls torch's operations one by one: the reference for all others.
+class Step:
+    """Takes training steps by calling torch's operations one by one.
 
     Args:
-        model: Trained where it lies.
+        model: Trained in place.
         optimizer: Of the model's parameters.
-        pictures: The set, on the model's device.
-        batch_size: Pictures per step.
-        seed: Of dropout's masks.
+        pictures: The dataset, on the model's device.
         label_smoothing: The share of a label that is spread over all classes (Szegedy et al. 2016).
+        forward: From pictures_NCHW and draws_L2 to logits_NK; default: the model itself.
     """
-
-    name = "eager"
-    stride = 1  # steps a call
 
     def __init__(
         self,
         model: Classifier,
         optimizer: torch.optim.Optimizer,
         pictures: Pictures,
-        *,
-        batch_size: int,
-        seed: int = 0,
         label_smoothing: float = 0.0,
+        forward: Forward | None = None,
     ) -> None:
         self.model, self.optimizer, self.pictures = model, optimizer, pictures
-        self.batch_size, self.seed, self.label_smoothing = batch_size, seed, label_smoothing
-        self.forward: Callable[[Tensor], Tensor] = model
+        self.label_smoothing = label_smoothing
+        self.dropouts = dropouts(model.network)
+        self.forward = forward or self._call_model
+        if on_cuda(model.device):
+            keep_rate_on_device(optimizer, model.device)
 
-    @property
-    def threads(self) -> int:
-        """CPU threads that work at a step."""
-        return torch.get_num_threads()
-
-    def train_steps(self, index_N: Tensor, epoch: int, step: int, sums: Sums) -> None:
-        """Train on the indexed pictures, in order, a batch a step; nothing waits for the device.
+    def train_steps(self, feed: Rows, first: int, stop: int, sums: Sums) -> None:
+        """Train on some batches of an epoch, in order; nothing waits for the device.
 
         Args:
-            index_N: A part of an epoch's order: whole batches, but for the epoch's last.
-            epoch: Counted from 1.
-            step: The number of the first batch in its epoch, counted from 1.
-            sums: What the losses and right answers are added to.
+            feed: The epoch's tables, on the model's device.
+            first: The first step to take, counted from 0.
+            stop: The step to stop before.
+            sums: The losses and correct predictions are added to them.
         """
-        for number, batch_N in enumerate(index_N.split(self.batch_size), start=step):
-            self.key_dropout(epoch, number)
-            labels_N = self.pictures.labels_N[batch_N]
-            self.optimizer.zero_grad()
-            logits_NK = self.forward(self.pictures.pictures_NCHW[batch_N])
-            loss = cross_entropy(logits_NK, labels_N, label_smoothing=self.label_smoothing)
-            loss.backward()
-            self.optimizer.step()
-            sums.add(loss, logits_NK, labels_N)
+        try:
+            for step in range(first, stop):
+                batch_N = feed.batch(step)
+                labels_N = self.pictures.labels_N[batch_N]
+                set_rate(self.optimizer, feed.rate(step))
+                self.optimizer.zero_grad()
+                pictures_NCHW = self.pictures.pictures_NCHW[batch_N]
+                logits_NK = self.forward(pictures_NCHW, feed.draws(step))
+                loss = cross_entropy(logits_NK, labels_N, label_smoothing=self.label_smoothing)
+                loss.backward()
+                self.optimizer.step()
+                sums.add(loss, logits_NK, labels_N)
+        finally:
+            set_draws(self.dropouts, None)  # no later forward pass reuses a mask
 
     def score(self, index_N: Tensor) -> Metrics:
         """Return loss, accuracy and confusion on the indexed pictures, in evaluation mode."""
         return score(self.model, self.pictures, index_N)
 
-    def key_dropout(self, epoch: int, step: int) -> None:
-        """Name the draw of this step's masks."""
-        key_dropout(self.model.network, self.seed, epoch, step)
+    def _call_model(self, pictures_NCHW: Tensor, draws_L2: Tensor) -> Tensor:
+        """Return logits_NK; the one place where a network's dropout gets its keys."""
+        set_draws(self.dropouts, draws_L2)
+        return self.model(pictures_NCHW)

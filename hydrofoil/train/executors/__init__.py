@@ -1,0 +1,219 @@
+"""Which executor runs the steps: a rule over recipe, device and compiler, never a measurement.
+
+Axes: N pictures.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.source import find_source
+from hydrofoil.data.split import Split
+from hydrofoil.device import cuda_problem, exact, first_line, thread_rule
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.evaluate.metrics import Metrics, Sums
+from hydrofoil.models import build
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.summary import total_multiply_adds
+from hydrofoil.native import Native, Unsupported, make_program
+from hydrofoil.native.build import compiler
+from hydrofoil.recipe.schema import Recipe
+from hydrofoil.train.executors.compiled import Compiled
+from hydrofoil.train.executors.eager import Eager
+from hydrofoil.train.executors.graph import Graph, graph_problem
+from hydrofoil.train.feed import Feed
+from hydrofoil.train.optimizers import build_optimizer
+from hydrofoil.train.state import State
+
+EXECUTORS: dict[str, Callable[..., "Executor"]] = {
+    "eager": Eager,
+    "compile": Compiled,
+    "graph": Graph,
+    "native": Native,
+}
+# In which order they are tried: by what the recipe asks for, and for "auto" by the device.
+FALLBACKS = {
+    "graph": ("graph", "native", "eager"),
+    "native": ("native", "eager"),
+    "compile": ("compile", "eager"),
+    "eager": ("eager",),
+}
+# torch.compile is not among them: on a CPU it saved nothing of these steps (docs/log.md).
+AUTO = {"cuda": ("graph", "eager"), "cpu": ("native", "eager")}
+
+
+class Executor(Protocol):
+    """Runs a model's steps; `Eager` is the reference for every bit."""
+
+    @property
+    def name(self) -> str:
+        """As in train.execute."""
+        ...
+
+    @property
+    def steps_per_call(self) -> int:
+        """How many steps to ask for in a call, so that Python is back a few times a second."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that work at a step."""
+        ...
+
+    def train_steps(self, feed: Feed, first: int, stop: int, sums: Sums) -> None:
+        """Take the steps of an epoch from `first` up to, not including, `stop`; add to the sums."""
+        ...
+
+    def score(self, index_N: Tensor) -> Metrics:
+        """Return loss, accuracy and confusion on the indexed pictures, in evaluation mode."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An executor that is ready, and what it means for the run.
+
+    Args:
+        executor: Runs the steps.
+        recipe: The recipe with executor and threads resolved, to be kept with the run.
+        refused: Executors that were tried before it, and why they cannot run here.
+        seconds: How long preparing it took: building, capturing, compiling.
+        note: What the executor gave up to run here.
+    """
+
+    executor: Executor
+    recipe: Recipe
+    refused: dict[str, str]
+    seconds: float
+    note: str = ""
+
+    @property
+    def line(self) -> str:
+        """The executor in one line."""
+        threads = self.executor.threads
+        some = (
+            f", {threads} thread{'s' if threads > 1 else ''}"
+            if self.executor.name != "graph"
+            else ""
+        )
+        note = f"; {self.note}" if self.note else ""
+        return f"executor: {self.executor.name}{some}{note}{_reasons(self.refused)}"
+
+
+def _reasons(refused: dict[str, str]) -> str:
+    return "".join(f"; {name} is not available: {why}" for name, why in refused.items())
+
+
+def prepare(
+    model: Classifier,
+    pictures: Pictures,
+    split: Split,
+    recipe: Recipe,
+    state: State,
+    *,
+    execute: str | None = None,
+) -> Prepared:
+    """Return the executor for a training, ready to run.
+
+    Args:
+        model: To be trained in place.
+        pictures: The dataset; copied to the model's device.
+        split: Its training part says how large a batch can be.
+        recipe: Gives train.execute and train.threads.
+        state: How far training is; it keeps the executor's name, so that a resumed run uses the
+            same one.
+        execute: Takes precedence over the executor in the state and in the recipe.
+
+    Raises:
+        HydrofoilError: There is no such executor.
+    """
+    began = perf_counter()
+    batch_size = min(recipe.train.batch_size, max(len(split.train), 1))
+    threads = threads_of(recipe, model)
+    asked = execute or state.executor or recipe.train.execute
+    names, refused = choose(model, state.optimizer, asked, batch_size)
+    for name in names:
+        try:
+            with exact(model.device, threads):
+                executor = EXECUTORS[name](
+                    model,
+                    state.optimizer,
+                    pictures.to(model.device),
+                    batch_size=batch_size,
+                    label_smoothing=recipe.train.label_smoothing,
+                )
+        except (Unsupported, RuntimeError, OSError) as error:
+            if name == "eager":
+                raise
+            refused[name] = first_line(error)
+            continue
+        state.executor = name
+        resolved = recipe.train.model_copy(update={"execute": name, "threads": threads})
+        return Prepared(
+            executor,
+            recipe.model_copy(update={"train": resolved}),
+            refused,
+            perf_counter() - began,
+            executor.note if isinstance(executor, Native) else "",
+        )
+    raise AssertionError("eager runs everything")
+
+
+def choose(
+    model: Classifier, optimizer: torch.optim.Optimizer, asked: str, batch_size: int
+) -> tuple[list[str], dict[str, str]]:
+    """Return which executors to try, in order, and why others cannot run here.
+
+    The answer depends on the arguments, the device and the compiler alone; nothing is built.
+
+    Raises:
+        HydrofoilError: There is no such executor.
+    """
+    if asked not in ("auto", *FALLBACKS):
+        raise HydrofoilError(f"train.execute = '{asked}': expected auto, {', '.join(FALLBACKS)}.")
+    device = model.device
+    wanted = AUTO.get(device.type, ("eager",)) if asked == "auto" else FALLBACKS[asked]
+    refused: dict[str, str] = {}
+    if device.type == "cpu" and torch.cuda.is_available() and (problem := cuda_problem()):
+        refused["cuda"] = problem
+    if "graph" in wanted and (problem := graph_problem(model, optimizer)):
+        refused["graph"] = problem
+    if "native" in wanted:
+        try:
+            make_program(model, optimizer, batch_size)
+            compiler()
+        except Unsupported as error:
+            refused["native"] = str(error)
+    return [name for name in wanted if name not in refused], refused
+
+
+def threads_of(recipe: Recipe, model: Classifier) -> int:
+    """Return torch's CPU threads for a recipe: the given number, or by `thread_rule`."""
+    if recipe.train.threads:
+        return recipe.train.threads
+    try:
+        picture = total_multiply_adds(model.network, model.shape)
+    except Exception:  # a network of the user's own, whose layers are not known
+        return thread_rule(None)
+    return thread_rule(picture * recipe.train.batch_size)
+
+
+def expected(recipe: Recipe, device: torch.device) -> tuple[str, str]:
+    """Return the line on the executor that a recipe would get, and the C that native would run.
+
+    Needs no data. The C is empty if native cannot run the recipe.
+    """
+    found = find_source(recipe.data.source)
+    model = build(recipe, found.shape, [""] * found.classes).to(device)
+    optimizer = build_optimizer(recipe.optimizer, model.network)
+    names, refused = choose(model, optimizer, recipe.train.execute, recipe.train.batch_size)
+    line = f"executor: {names[0]}{_reasons(refused)}"
+    try:
+        return line, make_program(model, optimizer, recipe.train.batch_size).source
+    except Unsupported:
+        return line, ""

@@ -1,0 +1,39 @@
+"""The reference executor: torch's operations, one call each."""
+
+import torch
+
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.train.step import Step
+
+
+class Eager(Step):
+    """`Step` as an executor; all others are compared with it.
+
+    Args:
+        model: Trained in place.
+        optimizer: Of the model's parameters.
+        pictures: The dataset, on the model's device.
+        batch_size: Pictures per step; a feed of any other size is served, too.
+        label_smoothing: The share of a label that is spread over all classes.
+    """
+
+    name = "eager"
+    steps_per_call = 1
+
+    def __init__(
+        self,
+        model: Classifier,
+        optimizer: torch.optim.Optimizer,
+        pictures: Pictures,
+        *,
+        batch_size: int,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(model, optimizer, pictures, label_smoothing)
+        self.batch_size = batch_size
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that work at a step."""
+        return torch.get_num_threads()

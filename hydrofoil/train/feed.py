@@ -1,0 +1,133 @@
+"""What the steps of one epoch read, beside weights and images: one value for every executor.
+
+Axes: N images in the order of the epoch, A numbers of an image's augmentation, S steps, L dropout
+layers, 2 halves of a key.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hydrofoil.data.batches import epoch_order
+from hydrofoil.randomness import halves, key
+from hydrofoil.recipe.schema import Recipe
+from hydrofoil.train.schedules import rates
+
+
+def count_steps(images: int, batch_size: int) -> int:
+    """Return the steps of an epoch: whole batches, and one more for the rest.
+
+    >>> count_steps(100, 32), count_steps(96, 32), count_steps(0, 32)
+    (4, 3, 0)
+    """
+    return -(-images // batch_size)
+
+
+class Rows(Protocol):
+    """What one step reads, by its number, counted from 0."""
+
+    def batch(self, step: int) -> Tensor:
+        """Return the indices of the step's images."""
+        ...
+
+    def rate(self, step: int) -> float | Tensor:
+        """Return the step's learning rate."""
+        ...
+
+    def draws(self, step: int) -> Tensor:
+        """Return draws_L2, the keys of the step's dropout masks."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """The tables of one epoch, a row for each step: a pure function of recipe, seed and epoch.
+
+    Args:
+        epoch: Counted from 1.
+        order_N: Indices of the training images, int64.
+        batch_size: Images per step; the last step may have fewer.
+        rates_S: Each step's learning rate, float64, on the CPU.
+        draws_SL2: The key of each step's and dropout layer's mask, as two int32 halves.
+        changes_NA: How each image is augmented, int16; None: images are used as they are.
+    """
+
+    epoch: int
+    order_N: Tensor
+    batch_size: int
+    rates_S: Tensor
+    draws_SL2: Tensor
+    changes_NA: Tensor | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps of the epoch."""
+        return count_steps(len(self.order_N), self.batch_size)
+
+    def batch(self, step: int) -> Tensor:
+        """Return the indices of one step's images; steps count from 0."""
+        return self.span(step, step + 1)
+
+    def span(self, first: int, stop: int) -> Tensor:
+        """Return the indices of the images of steps `first` to `stop` - 1."""
+        return self.order_N[first * self.batch_size : stop * self.batch_size]
+
+    def rate(self, step: int) -> float:
+        """Return a step's learning rate; steps count from 0."""
+        return self.rates_S[step].item()  # of a tensor on the CPU: no device is waited for
+
+    def draws(self, step: int) -> Tensor:
+        """Return draws_L2, the keys of a step's dropout masks; steps count from 0."""
+        return self.draws_SL2[step]
+
+    def to(self, device: torch.device) -> "Feed":
+        """Return the feed with order, draws and augmentation on a device; rates stay on the CPU."""
+
+        def moved(table: Tensor) -> Tensor:
+            if device.type == "cuda":  # pinned, so that the host does not wait for the copy
+                return table.pin_memory().to(device, non_blocking=True)
+            # On MPS a copy that does not block may read memory that was freed (pytorch #139550).
+            return table.to(device)
+
+        changes_NA = None if self.changes_NA is None else moved(self.changes_NA)
+        return replace(
+            self,
+            order_N=moved(self.order_N),
+            draws_SL2=moved(self.draws_SL2),
+            changes_NA=changes_NA,
+        )
+
+
+def make_feed(recipe: Recipe, index_N: Tensor, epoch: int, layers: int) -> Feed:
+    """Return the feed of one epoch.
+
+    Args:
+        recipe: Gives seed, batch size, learning rate and schedule.
+        index_N: The images of the training split.
+        epoch: Counted from 1.
+        layers: Dropout layers of the network.
+    """
+    seed, batch_size = recipe.train.seed, recipe.train.batch_size
+    steps = count_steps(len(index_N), batch_size)
+    return Feed(
+        epoch=epoch,
+        order_N=epoch_order(index_N, seed, epoch),
+        batch_size=batch_size,
+        rates_S=torch.tensor(rates(recipe, steps, epoch), dtype=torch.float64),
+        draws_SL2=dropout_draws(seed, epoch, steps, layers),
+    )
+
+
+def dropout_draws(seed: int, epoch: int, steps: int, layers: int) -> Tensor:
+    """Return the `halves` of the keys of all dropout masks of an epoch's first steps.
+
+    In keys, epochs and steps count from 1 and layers from 0. About 4 µs a key.
+    """
+    keys = [
+        halves(key(seed, "dropout", epoch, step, layer))
+        for step in range(1, steps + 1)
+        for layer in range(layers)
+    ]
+    return torch.tensor(keys, dtype=torch.int32).view(steps, layers, 2)
