@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hydrofoil.data.source import find_source
 
 from hydrofoil import HydrofoilError, build, read_recipe
+from hydrofoil.data.source import find_source
 from hydrofoil.native import source
 from hydrofoil.train.optimizers import build_optimizer
 from tests.native_cases import OPTIMIZERS, SANITIZED, classifier, share_rows
@@ -39,7 +39,7 @@ def recipe_code() -> Iterator[tuple[str, str]]:
                 continue
             found = find_source(recipe.data.source)
             model = build(recipe, found.shape, [""] * found.classes)
-            optimizer = build_optimizer(recipe.optimizer, model.network.parameters())
+            optimizer = build_optimizer(recipe.optimizer, model.network)
             code = source(model, optimizer, recipe.train.batch_size)
             yield " ".join([name, *overrides]), code
 

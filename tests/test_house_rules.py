@@ -153,6 +153,8 @@ RUNS_DATA = {
 METHODS = {"unpack_archive", "read_pickle", "to_pickle", "extractall", "load_module", "exec_module"}
 # Where these may stand, and why.
 ALLOWED = {
+    ("models.code", "exec"): "the user's own network, by --model-code in that very command",
+    ("models.code", "compile"): "the same",
     ("ship.adopt", "torch.load"): "a tutorial's state dict, by an explicit command: weights_only",
     ("__init__", "importlib.import_module"): "the public names, on first use; the name is ours",
     (

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from hydrofoil import HydrofoilError, read_recipe, shipped_recipes
 from hydrofoil.recipe import schema
-from hydrofoil.recipe.schema import LeNet
 from hydrofoil.recipe.read import recipe_text
+from hydrofoil.recipe.schema import LeNet
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -9,6 +9,7 @@ from hydrofoil.cli.options import (
     DataRoot,
     Device,
     Json,
+    ModelCode,
     NewRun,
     Overrides,
     RecipeName,
@@ -34,15 +35,17 @@ def predict(
     invert: Annotated[
         bool, typer.Option("--invert", help="Dark on bright pictures for a bright on dark set.")
     ] = False,
+    model_code: ModelCode = None,
     as_json: Json = False,
 ) -> None:
     """Say what a run's model sees in pictures of any format and size."""
     from hydrofoil.device import pick_device
+    from hydrofoil.models.code import load_network
     from hydrofoil.report import text
     from hydrofoil.run.folder import Run
     from hydrofoil.ship.predict import predict as classify
 
-    model, _ = Run.open(run_folder).weights.load(pick_device(device))
+    model, _ = Run.open(run_folder).weights.load(pick_device(device), load_network(model_code))
     predictions = [(str(path), classify(model, path, invert=invert)) for path in pictures]
     printer(as_json)("\n".join(text.prediction_lines(path, one) for path, one in predictions))
     print_json(as_json, [{"picture": path, **one.as_dict()} for path, one in predictions])

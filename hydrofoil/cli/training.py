@@ -12,6 +12,7 @@ from hydrofoil.cli.options import (
     Device,
     Execute,
     Json,
+    ModelCode,
     NewRun,
     OtherEpochs,
     Overrides,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from hydrofoil.data.pictures import Pictures
     from hydrofoil.data.split import Split
     from hydrofoil.models.classifier import Classifier
+    from hydrofoil.models.code import NetworkCode
     from hydrofoil.observe.track import Tracking
     from hydrofoil.recipe.schema import Recipe
     from hydrofoil.run.folder import Run
@@ -48,11 +50,13 @@ def train(
     data_root: DataRoot = "",
     then_test: Annotated[bool, typer.Option("--test", help="Test the kept weights too.")] = False,
     track: Track = None,
+    model_code: ModelCode = None,
     as_json: Json = False,
 ) -> None:
     """Train a recipe, and keep everything in a run folder."""
     from hydrofoil.device import pick_device, pick_threads
     from hydrofoil.models import build
+    from hydrofoil.models.code import load_network, with_network
     from hydrofoil.models.summary import total_multiply_adds
     from hydrofoil.observe.progress import Follower
     from hydrofoil.recipe.read import read_recipe
@@ -67,16 +71,19 @@ def train(
 
     say = printer(as_json)
     seeded = [*(overrides or []), *([] if seed is None else [f"train.seed={seed}"])]
-    recipe, place = read_recipe(recipe_name, seeded), pick_device(device)
+    network, place = load_network(model_code), pick_device(device)
+    recipe = with_network(read_recipe(recipe_name, seeded), network)
     clock = Stopwatch(CPU)
     pictures, split = pictures_and_split(recipe, data_root)
     data_seconds = clock.seconds()
     if then_test:
         check_testable(recipe, split)
-    model = build(recipe, pictures.shape, pictures.classes).to(place)
+    model = build(recipe, pictures.shape, pictures.classes, network).to(place)
     pick_threads(total_multiply_adds(model.network, pictures.shape) * recipe.train.batch_size)
     state = State.fresh(model, recipe)
-    run = Run.create(run_folder, recipe, split, environment(place, context.obj))
+    run = Run.create(
+        run_folder, recipe, split, environment(place, context.obj), network.text if network else ""
+    )
     say(f"{text.recipe_lines(recipe)}\n{text.split_line(recipe, split)}\nrun: {run.path}")
     with run.writing(), _tracking(run, track) as tracking:
         _log_data(run, pictures, split, data_seconds)
@@ -89,7 +96,7 @@ def train(
                 follower.keep(epoch)
         summary = follower.summary()
         if then_test:
-            summary["test"] = _test(run, place, pictures, say)
+            summary["test"] = _test(run, place, pictures, say, network)
             say(f"next: {command('report', run.path)} --open")
         else:
             say(f"next: {command('test' if len(split.test) else 'show', run.path, data_root)}")
@@ -103,6 +110,7 @@ def resume(
     execute: Execute = None,
     prove: Prove = False,
     track: Track = None,
+    model_code: ModelCode = None,
     device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
@@ -110,6 +118,7 @@ def resume(
     """Go on with a run that was stopped, from its last checkpoint."""
     from hydrofoil.device import pick_device, restore_threads, resumed_device
     from hydrofoil.models import build
+    from hydrofoil.models.code import load_network, unasked
     from hydrofoil.observe.progress import Follower
     from hydrofoil.run.commands import command
     from hydrofoil.run.folder import Run
@@ -132,14 +141,17 @@ def resume(
         pictures = load_pictures(recipe, data_root)
         seconds = clock.seconds()
         split.check(pictures)
-        model = build(recipe, pictures.shape, pictures.classes).to(place)
+        network = load_network(model_code)
+        if network is None and recipe.model.name == "custom":
+            raise unasked(recipe, run.path)
+        model = build(recipe, pictures.shape, pictures.classes, network).to(place)
         state = State.fresh(model, recipe)
         notes += [*run.checkpoints.load(model, state, only_read=prove), *changes(run, place)]
         if not state.epoch + state.step:  # it was killed before its first save
             state.executor = run.log.executor()
         _say_resumed(run, state, notes, say)
         if prove:
-            return _prove(run, model, pictures, split, state, execute, as_json)
+            return _prove(run, model, pictures, split, state, execute, as_json, network)
         keep_extended(run)
         _log_data(run, pictures, split, seconds)
         with (
@@ -163,18 +175,20 @@ def resume(
 def test(
     run_folder: RunFolder,
     track: Track = None,
+    model_code: ModelCode = None,
     device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
 ) -> None:
     """Test a run's kept weights, and draw predictions and the worst mistakes."""
     from hydrofoil.device import pick_device
+    from hydrofoil.models.code import load_network
     from hydrofoil.run.folder import Run
 
-    run, place = Run.open(run_folder), pick_device(device)
+    run, place, network = Run.open(run_folder), pick_device(device), load_network(model_code)
     with run.writing(), _tracking(run, track):
         pictures = load_pictures(run.recipe, data_root)
-        result = _test(run, place, pictures, printer(as_json))
+        result = _test(run, place, pictures, printer(as_json), network)
     print_json(as_json, result)
 
 
@@ -213,11 +227,12 @@ def _prove(
     state: "State",
     execute: str | None,
     as_json: bool,
+    network: "NetworkCode | None",
 ) -> None:
     """Print what `resume --prove` compared; leave with 1 if it is not the same."""
     from hydrofoil.session.resume import prove
 
-    proof = prove(run, model, pictures, split, state, execute)
+    proof = prove(run, model, pictures, split, state, execute, network)
     same = f"the same bits in {proof.tensors} tensors, and the same sums."
     told = f"DIFFERENT: {', '.join(proof.differing[:6])}" if proof.differing else same
     printer(as_json)(f"{proof.compared}:\n{told}")
@@ -287,7 +302,11 @@ def _stoppable(run: "Run", data_root: str) -> Generator[None]:
 
 
 def _test(
-    run: "Run", device: "torch.device", pictures: "Pictures", say: Callable[[object], None]
+    run: "Run",
+    device: "torch.device",
+    pictures: "Pictures",
+    say: Callable[[object], None],
+    network: "NetworkCode | None",
 ) -> dict[str, Any]:
     """Open the test split, count the opening, keep what was found, and draw the figures."""
     from hydrofoil.evaluate.score import answer
@@ -300,7 +319,7 @@ def _test(
     split = run.split()
     split.check(pictures)
     check_testable(run.recipe, split)
-    model, epoch = run.weights.load(device)
+    model, epoch = run.weights.load(device, network)
     clock = Stopwatch(device)
     answers = answer(model, pictures, split.test).cpu()
     seconds = clock.seconds()

@@ -70,8 +70,20 @@ class Classifier(nn.Module):
         return scaled_NCHW.sub_(self.mean_C11).div_(self.std_C11) if self._centred else scaled_NCHW
 
     def forward(self, pictures_NCHW: Tensor) -> Tensor:
-        """Return logits_NK for uint8 pictures_NCHW."""
-        return self.network(self.normalise(pictures_NCHW))
+        """Return logits_NK for uint8 pictures_NCHW.
+
+        Raises:
+            HydrofoilError: Batch norm has one image to train on.
+        """
+        try:
+            return self.network(self.normalise(pictures_NCHW))
+        except ValueError as error:
+            if "Expected more than 1 value per channel" not in str(error):
+                raise
+            raise HydrofoilError(
+                "a batch of one image: batch norm needs two or more to train on.\n"
+                "Choose another train.batch_size: the last batch of an epoch has what is left over."
+            ) from error
 
     def weights_hash(self) -> str:
         """Return the hexadecimal SHA-256 over the network's parameters, their names and shapes."""

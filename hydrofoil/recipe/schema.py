@@ -137,7 +137,17 @@ class Cnn(Convolutional):
     """Units of each hidden layer after the convolutions."""
 
 
-Model = Annotated[Mlp | LeNet | LeNetLinear | Cnn3 | Cnn, Field(discriminator="name")]
+class Custom(Fields):
+    """The user's own network, given by --model-code or in Python: a recipe runs no code."""
+
+    name: Literal["custom"]
+    code: str = ""
+    """The class or function, as in --model-code FILE.py:NAME."""
+    sha256: str = ""
+    """SHA-256 of the file's text, which the run keeps; other code is refused."""
+
+
+Model = Annotated[Mlp | LeNet | LeNetLinear | Cnn3 | Cnn | Custom, Field(discriminator="name")]
 
 
 class Train(Fields):

@@ -16,6 +16,7 @@ from torch import Tensor
 from hydrofoil.data.split import PARTS
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.code import Network
 from hydrofoil.models.summary import LayerSummary, summarize
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.report.schema import wrong_in_log, wrong_in_test
@@ -89,7 +90,7 @@ class Gathered:
         return sum(float(e.get("seconds", 0)) for e in self.events if e.get("event") == event)
 
 
-def gather(path: Path) -> Gathered:
+def gather(path: Path, network: Network | None = None) -> Gathered:
     """Return what a run folder holds; what cannot be read is named and passed over.
 
     Raises:
@@ -120,7 +121,7 @@ def gather(path: Path) -> Gathered:
     gathered.test = attempt(lambda: checked_test(run), None)
     gathered.shown = attempt(run.results.shown, {})
     gathered.model, gathered.best_epoch = attempt(
-        lambda: run.weights.load(torch.device("cpu")), (None, 0)
+        lambda: run.weights.load(torch.device("cpu"), network), (None, 0)
     )
     if gathered.model is not None:
         gathered.layers = summarize(gathered.model.network, gathered.model.shape)

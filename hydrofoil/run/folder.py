@@ -1,6 +1,7 @@
 """The run folder: what lies in it, who may write it, and how it is known to be whole.
 
     recipe.toml           resolved: every field, also the defaults
+    model.py              the code of a network that is the user's own; never run from here unasked
     environment.json      versions, device, threads, git revision, command line
     split.npz             indices of train, valid and test, and the hash of the set they index
     log.jsonl             one object an epoch, and one an event
@@ -28,6 +29,7 @@ from typing import Any
 from hydrofoil.data.split import Split
 from hydrofoil.errors import HydrofoilError, reason
 from hydrofoil.files import discard, is_staged
+from hydrofoil.models.code import KEPT_CODE
 from hydrofoil.recipe.read import read_recipe
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.checkpoints import Checkpoints
@@ -38,7 +40,7 @@ from hydrofoil.run.manifest import NAME, Files, json_bytes
 from hydrofoil.run.results import Results
 from hydrofoil.run.weights import Weights
 
-BEGINNINGS = {".lock", NAME, "environment.json", "split.npz"}  # before it is a run
+BEGINNINGS = {".lock", NAME, "environment.json", "split.npz", KEPT_CODE}  # before it is a run
 
 
 class Run:
@@ -59,9 +61,21 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: Path | None, recipe: Recipe, split: Split, environment: Mapping[str, Any]
+        cls,
+        path: Path | None,
+        recipe: Recipe,
+        split: Split,
+        environment: Mapping[str, Any],
+        code: str = "",
     ) -> "Run":
         """Make the folder of a new run; without a path, the next free runs/<recipe>-<n>.
+
+        Args:
+            path: Where.
+            recipe: What it trains.
+            split: Of its dataset.
+            environment: What `environment` returned.
+            code: The Python text of a network that is the user's own; it is kept, and never run.
 
         Raises:
             HydrofoilError: Something is there already, or the folder cannot be written.
@@ -70,6 +84,7 @@ class Run:
         files = {
             "environment.json": json_bytes(environment),
             "split.npz": split.to_bytes(),
+            **({KEPT_CODE: code.encode()} if code else {}),
             "recipe.toml": recipe.toml().encode(),  # last: it makes a folder a run
         }
         with locked(run.path):

@@ -12,7 +12,8 @@ from safetensors.torch import save as save_tensors
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.recipe.schema import Recipe
+from hydrofoil.models.code import Network, unasked
+from hydrofoil.recipe.schema import Custom, Recipe
 from hydrofoil.run.commands import command
 from hydrofoil.run.manifest import Files, cure
 
@@ -52,8 +53,12 @@ class Weights:
         }
         return safetensors_bytes(weights, metadata)
 
-    def load(self, device: torch.device) -> tuple[Classifier, int]:
+    def load(self, device: torch.device, network: Network | None = None) -> tuple[Classifier, int]:
         """Return the model with the run's best weights, and their epoch.
+
+        Args:
+            device: Where to put it.
+            network: The code of a run whose network is the user's own: it runs only when given.
 
         Raises:
             HydrofoilError: There are none yet, or they are broken or another model's.
@@ -75,7 +80,9 @@ class Weights:
             raise HydrofoilError(
                 f"{path}: not weights that hydrofoil wrote: {error!r} in its metadata."
             ) from error
-        model = build(self.recipe, (channels, height, width), classes)
+        if isinstance(self.recipe.model, Custom) and network is None:
+            raise unasked(self.recipe, folder)
+        model = build(self.recipe, (channels, height, width), classes, network)
         model.load_weights(tensors, str(path))
         return model.to(device), epoch
 
@@ -119,7 +126,17 @@ def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: dict[str, s
 
 
 def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Return the tensors as safetensors takes them: on the CPU, and no two of one memory."""
+    plain: dict[str, torch.Tensor] = {}
+    seen = set[int]()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != tensor.nbytes:
+            tensor = tensor.clone()  # weights that two layers share, or a part of others
+        seen.add(tensor.untyped_storage().data_ptr())
+        plain[name] = tensor
+    return plain
 
 
 def metadata_of(content: bytes) -> dict[str, str]:

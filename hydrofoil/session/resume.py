@@ -19,6 +19,7 @@ from hydrofoil.data.split import Split
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.code import Network
 from hydrofoil.native import Unsupported
 from hydrofoil.native.build import compiler
 from hydrofoil.recipe.read import read_recipe
@@ -115,7 +116,13 @@ class Proof:
 
 
 def prove(
-    run: Run, model: Classifier, pictures: Pictures, split: Split, state: State, execute: str | None
+    run: Run,
+    model: Classifier,
+    pictures: Pictures,
+    split: Split,
+    state: State,
+    execute: str | None,
+    network: Network | None = None,
 ) -> Proof:
     """Train a few steps straight on, and the same ones from a checkpoint read anew; compare.
 
@@ -128,6 +135,7 @@ def prove(
         split: Says what to train on.
         state: As the last checkpoint has it.
         execute: What runs the steps; default: what ran them.
+        network: The run's own, where its code is the user's.
 
     Raises:
         HydrofoilError: An epoch is a single step.
@@ -150,7 +158,7 @@ def prove(
         state.step = start + half
 
     train(model, state, first)
-    again = build(recipe, pictures.shape, pictures.classes).to(model.device)
+    again = build(recipe, pictures.shape, pictures.classes, network).to(model.device)
     fresh = State.fresh(again, recipe)
     with tempfile.TemporaryDirectory() as folder:
         beside = Run(Path(folder), recipe)
