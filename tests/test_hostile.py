@@ -21,7 +21,7 @@ from hydrofoil.data.published.blocks import Block
 from hydrofoil.data.published.cifar import read_batch
 from hydrofoil.data.published.idx import read_idx
 from hydrofoil.data.split import Split, draw_split
-from hydrofoil.ship.adopt import read_weights
+from hydrofoil.ship.import_weights import read_weights
 from tests import published
 from tests.hostile import archive, escapes, header, malicious_pickles, member, mutations
 

@@ -155,7 +155,10 @@ METHODS = {"unpack_archive", "read_pickle", "to_pickle", "extractall", "load_mod
 ALLOWED = {
     ("models.code", "exec"): "the user's own network, by --model-code in that very command",
     ("models.code", "compile"): "the same",
-    ("ship.adopt", "torch.load"): "a tutorial's state dict, by an explicit command: weights_only",
+    (
+        "ship.import_weights",
+        "torch.load",
+    ): "weights from elsewhere: weights_only",
     ("__init__", "importlib.import_module"): "the public names, on first use; the name is ours",
     (
         "observe.track",

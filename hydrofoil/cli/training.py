@@ -309,6 +309,7 @@ def _test(
     network: "NetworkCode | None",
 ) -> dict[str, Any]:
     """Open the test split, count the opening, keep what was found, and draw the figures."""
+    from hydrofoil.data.split import draw_split
     from hydrofoil.evaluate.score import answer
     from hydrofoil.evaluate.test import shown_pictures, test_report
     from hydrofoil.report import text
@@ -316,6 +317,8 @@ def _test(
     from hydrofoil.report.words import findings
     from hydrofoil.timing import Stopwatch
 
+    if not run.has_split():
+        run.save_split(draw_split(pictures, **run.recipe.split_options()))
     split = run.split()
     split.check(pictures)
     check_testable(run.recipe, split)

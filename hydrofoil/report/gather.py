@@ -20,6 +20,7 @@ from hydrofoil.models.code import Network
 from hydrofoil.models.summary import LayerSummary, summarize
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.report.schema import wrong_in_log, wrong_in_test
+from hydrofoil.report.text import weights_of
 from hydrofoil.run.commands import command
 from hydrofoil.run.folder import Run
 
@@ -116,7 +117,7 @@ def gather(path: Path, network: Network | None = None) -> Gathered:
     gathered.environment = attempt(run.environment, {})
     gathered.events = attempt(lambda: checked_events(run), [])
     gathered.epochs = attempt(run.epochs, []) if gathered.events else []
-    split = attempt(run.split, None)
+    split = attempt(run.split, None) if run.has_split() else None
     gathered.sizes = {part: len(getattr(split, part)) for part in PARTS} if split else {}
     gathered.test = attempt(lambda: checked_test(run), None)
     gathered.shown = attempt(run.results.shown, {})
@@ -177,6 +178,6 @@ def _note_what_is_missing(gathered: Gathered, recipe: Recipe) -> None:
         )
     if test and model and test["weights"] != model.weights_hash():
         gathered.missing.append(
-            f"The test is of other weights (epoch {test['epoch']}) than those kept now "
-            f"(epoch {gathered.best_epoch}).\nTest anew with: {command('test', path)}"
+            f"The test is of other weights ({weights_of(test['epoch'])}) than the best ones now "
+            f"({weights_of(gathered.best_epoch)}).\nTest anew with: {command('test', path)}"
         )

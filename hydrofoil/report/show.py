@@ -187,7 +187,9 @@ def show_run(path: Path) -> Shown:
     checked_events(run)
     epochs, test, recipe = run.epochs(), run.results.test(), run.recipe
     broken = older_or_changed(run, test) if test else ""
-    lines = [text.recipe_lines(recipe), text.split_line(recipe, run.split()), ""]
+    lines = [text.recipe_lines(recipe)]
+    lines += [text.split_line(recipe, run.split())] if run.has_split() else []
+    lines += ["imported weights", ""] if run.log.imported() else [""]
     lines += [text.epoch_line(epoch, recipe) for epoch in epochs]
     left = recipe.train.epochs - len(epochs)
     if left > 0 and not run.log.imported():

@@ -64,7 +64,7 @@ class Run:
         cls,
         path: Path | None,
         recipe: Recipe,
-        split: Split,
+        split: Split | None,
         environment: Mapping[str, Any],
         code: str = "",
     ) -> "Run":
@@ -73,7 +73,7 @@ class Run:
         Args:
             path: Where.
             recipe: What it trains.
-            split: Of its dataset.
+            split: Of its dataset; None: imported weights, whose first test makes the split.
             environment: What `environment` returned.
             code: The Python text of a network that is the user's own; it is kept, and never run.
 
@@ -83,7 +83,7 @@ class Run:
         run = cls(_claim_folder(path, recipe.name), recipe)
         files = {
             "environment.json": json_bytes(environment),
-            "split.npz": split.to_bytes(),
+            **({"split.npz": split.to_bytes()} if split else {}),
             **({KEPT_CODE: code.encode()} if code else {}),
             "recipe.toml": recipe.toml().encode(),  # last: it makes a folder a run
         }
@@ -137,6 +137,14 @@ class Run:
                     self.files.write_all({})
                 raise
             self.files.write_all({})
+
+    def has_split(self) -> bool:
+        """Tell whether the dataset was split; imported weights need none before their test."""
+        return (self.path / "split.npz").exists() or not self.log.imported()
+
+    def save_split(self, split: Split) -> None:
+        """Write the split of a run that has none."""
+        self.files.write("split.npz", split.to_bytes())
 
     def split(self) -> Split:
         """Return the run's split."""
