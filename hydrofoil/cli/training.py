@@ -54,39 +54,34 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a recipe, and keep everything in a run folder."""
-    from hydrofoil.device import pick_device, pick_threads
-    from hydrofoil.models import build
+    from hydrofoil.device import pick_device
     from hydrofoil.models.code import load_network, with_network
-    from hydrofoil.models.summary import total_multiply_adds
     from hydrofoil.observe.progress import Follower
     from hydrofoil.recipe.read import read_recipe
     from hydrofoil.report import text
     from hydrofoil.run.commands import command
     from hydrofoil.run.environment import environment
     from hydrofoil.run.folder import Run
+    from hydrofoil.session.start import untrained
     from hydrofoil.timing import CPU, Stopwatch
     from hydrofoil.train.executors import prepare
     from hydrofoil.train.loop import fit
-    from hydrofoil.train.state import State
 
-    say = printer(as_json)
+    say, place, network = printer(as_json), pick_device(device), load_network(model_code)
     seeded = [*(overrides or []), *([] if seed is None else [f"train.seed={seed}"])]
-    network, place = load_network(model_code), pick_device(device)
     recipe = with_network(read_recipe(recipe_name, seeded), network)
     clock = Stopwatch(CPU)
-    pictures, split = pictures_and_split(recipe, data_root)
-    data_seconds = clock.seconds()
+    (pictures, split), seconds = pictures_and_split(recipe, data_root), clock.seconds()
     if then_test:
         check_testable(recipe, split)
-    model = build(recipe, pictures.shape, pictures.classes, network).to(place)
-    pick_threads(total_multiply_adds(model.network, pictures.shape) * recipe.train.batch_size)
-    state = State.fresh(model, recipe)
-    run = Run.create(
-        run_folder, recipe, split, environment(place, context.obj), network.text if network else ""
-    )
+    recipe, model, state, notes = untrained(recipe, pictures, place, network)
+    code = network.text if network else ""
+    run = Run.create(run_folder, recipe, split, environment(place, context.obj), code)
     say(f"{text.recipe_lines(recipe)}\n{text.split_line(recipe, split)}\nrun: {run.path}")
+    for line in notes:
+        say(f"note: {line}")
     with run.writing(), _tracking(run, track) as tracking:
-        _log_data(run, pictures, split, data_seconds)
+        _log_data(run, pictures, split, seconds)
         with _stoppable(run, data_root), Follower(run, say, model, state) as follower:
             executor = follower.prepared(prepare(model, pictures, split, recipe, state))
             for epoch in fit(
@@ -117,16 +112,15 @@ def resume(
 ) -> None:
     """Go on with a run that was stopped, from its last checkpoint."""
     from hydrofoil.device import pick_device, restore_threads, resumed_device
-    from hydrofoil.models import build
-    from hydrofoil.models.code import load_network, unasked
+    from hydrofoil.models.code import load_network
     from hydrofoil.observe.progress import Follower
     from hydrofoil.run.commands import command
     from hydrofoil.run.folder import Run
     from hydrofoil.session.resume import changes, keep_extended
+    from hydrofoil.session.start import restored
     from hydrofoil.timing import CPU, Stopwatch
     from hydrofoil.train.executors import prepare
     from hydrofoil.train.loop import fit
-    from hydrofoil.train.state import State
 
     say, _ = printer(as_json), pick_device(device)  # a wrong one is refused before all else
     if prove and overrides:
@@ -142,13 +136,8 @@ def resume(
         seconds = clock.seconds()
         split.check(pictures)
         network = load_network(model_code)
-        if network is None and recipe.model.name == "custom":
-            raise unasked(recipe, run.path)
-        model = build(recipe, pictures.shape, pictures.classes, network).to(place)
-        state = State.fresh(model, recipe)
-        notes += [*run.checkpoints.load(model, state, only_read=prove), *changes(run, place)]
-        if not state.epoch + state.step:  # it was killed before its first save
-            state.executor = run.log.executor()
+        model, state, told = restored(run, pictures, place, network, only_read=prove)
+        notes += [*told, *changes(run, place)]
         _say_resumed(run, state, notes, say)
         if prove:
             return _prove(run, model, pictures, split, state, execute, as_json, network)

@@ -73,7 +73,7 @@ def fields(recipe: Recipe) -> dict[str, Any]:
             "about": True,
             "expect": True,
             "data": {"root"},
-            "train": {"seed", *FREE} - {"epochs"},
+            "train": {"seed", "init_sha256", *FREE} - {"epochs"},
         },
     )
     return {f"{top}.{field}": value for top in plain for field, value in plain[top].items()}

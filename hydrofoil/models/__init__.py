@@ -64,6 +64,7 @@ def build(
         torch.default_generator.manual_seed(key(recipe.train.seed, "weights"))
         made = _network(recipe, shape, len(classes), network)
     model = Classifier(made, shape, classes, recipe.data.mean, recipe.data.std)
+    model.freeze(recipe.train.freeze)
     bytes_1C1W = torch.arange(256, dtype=torch.uint8).expand(1, shape[0], 1, 256)
     largest = model.normalise(bytes_1C1W).abs().max().item()
     if not isfinite(largest):

@@ -163,6 +163,12 @@ class Train(Fields):
     """What initialisation, split, order and dropout are drawn from."""
     label_smoothing: Fraction = 0.0
     """The share of each label that is spread over all classes in the training loss."""
+    init: str = ""
+    """Start from these weights: a run folder or a file of weights; empty: drawn from the seed."""
+    init_sha256: str = ""
+    """SHA-256 of their tensors, which a run fills in; other weights are refused."""
+    freeze: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    """Layers that are not trained, such as ["conv1", "layer1.*"]; they run as in evaluation."""
     execute: Literal["auto", "eager", "compile", "graph", "native"] = "auto"
     """What runs the steps: auto takes what saves more than its preparing costs."""
     log_every: Annotated[int, Field(ge=0)] = 0
@@ -373,7 +379,7 @@ class Recipe(Fields):
                 "about": True,
                 "expect": True,
                 "data": {"root"},
-                "train": {*FREE, "execute"},
+                "train": {*FREE, "execute", "init"},  # what the weights are counts, not where
             },
         )
         if not self.train.label_smoothing:  # runs from before there was any keep their hash

@@ -132,7 +132,7 @@ def prove(
         run: Says the recipe.
         model: As the last checkpoint has it.
         pictures: The set.
-        split: Says what to train on.
+        split: What to train on.
         state: As the last checkpoint has it.
         execute: What runs the steps; default: what ran them.
         network: The run's own, where its code is the user's.
@@ -167,20 +167,28 @@ def prove(
     execute = state.executor
     for one, its in ((model, state), (again, fresh)):
         train(one, its, first + half)
-    ours, theirs = _tensors(model, state), _tensors(again, fresh)
-    differing = [
+    tensors = _tensors(model, state)
+    differing = _differing(tensors, _tensors(again, fresh)) + _differing_numbers(state, fresh)
+    return Proof(
+        f"epoch {number}, steps {first + 1} to {first + 2 * half} by {execute}: straight on, and "
+        f"saved after step {first + half}, read into a fresh model and {plural(half, 'step')} more",
+        len(tensors),
+        differing,
+    )
+
+
+def _differing(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
+    """Return the names of tensors that are not bit-identical on both sides."""
+    return [
         name
         for name in sorted(ours.keys() | theirs.keys())
         if name not in ours or name not in theirs or not torch.equal(ours[name], theirs[name])
     ]
-    numbers, others = _numbers(state), _numbers(fresh)
-    differing += [name for name in numbers if numbers[name] != others[name]]
-    return Proof(
-        f"epoch {number}, steps {first + 1} to {first + 2 * half} by {execute}: straight on, and "
-        f"saved after step {first + half}, read into a fresh model and {plural(half, 'step')} more",
-        len(ours),
-        differing,
-    )
+
+
+def _differing_numbers(state: State, other: State) -> list[str]:
+    numbers, others = _numbers(state), _numbers(other)
+    return [name for name in numbers if numbers[name] != others[name]]
 
 
 def _tensors(model: Classifier, state: State) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ def read_weights(path: Path, key: str = "") -> FoundWeights:
     safetensors = _is_safetensors(path, head)
     content = _read_safetensors(path) if safetensors else _read_torch(path)
     tensors = _unwrapped(path, content, key, notes)
-    classes = _classes(path) if safetensors else None
+    classes = classes_in(path.read_bytes()) if safetensors else None
     return FoundWeights(path, _converted(path, tensors, notes), not safetensors, notes, classes)
 
 
@@ -105,12 +105,13 @@ def _read_safetensors(path: Path) -> object:
         raise _broken(path, error) from error
 
 
-def _classes(path: Path) -> tuple[str, ...] | None:
+def classes_in(content: bytes) -> tuple[str, ...] | None:
+    """Return the class names in a safetensors file that hydrofoil wrote."""
     try:
-        names = json.loads(metadata_of(path.read_bytes())["classes"])
+        names = json.loads(metadata_of(content)["classes"])
     except (KeyError, ValueError, TypeError):
         return None
-    return tuple(map(str, names)) if isinstance(names, list) else None
+    return tuple(map(str, cast("list[object]", names))) if isinstance(names, list) else None
 
 
 def _read_torch(path: Path) -> object:

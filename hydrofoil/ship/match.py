@@ -59,7 +59,7 @@ def import_weights(
         HydrofoilError: They are no network of this family, or for other images or classes.
     """
     notes = list(found.notes)
-    stripped = _without_prefixes(found.tensors, notes)
+    stripped = without_prefixes(found.tensors, notes)
     _check_kernel(recipe, found.path, stripped)
     recipe = _with_sizes(recipe, found, stripped, notes)
     model = build(recipe, shape, classes, network)
@@ -191,7 +191,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _without_prefixes(tensors: Mapping[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
+def without_prefixes(tensors: Mapping[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
     """Take off wrappers' prefixes that all names share, such as module. and _orig_mod."""
     plain, removed = dict(tensors), ""
     while plain:
