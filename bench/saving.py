@@ -14,7 +14,6 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,61 +21,45 @@ from unittest import mock
 import torch
 
 import hydrofoil as hf
-from hydrofoil.cli.main import main
-from hydrofoil.observe.progress import Follower
+from hydrofoil.observe.observer import Ended, Observer
 from hydrofoil.run.environment import environment
 from hydrofoil.train.guard import Guard
 
 
-class Spent:
-    """The seconds of each call of a function, in its place."""
+class Watch(Observer):
+    """Keeps how the training ended, with the seconds of each save."""
 
-    def __init__(self, whole: Callable[..., Any]) -> None:
-        self.whole, self.seconds = whole, list[float]()
+    end: Ended
 
-    def timed(self) -> Callable[..., Any]:
-        """Return the function that measures itself."""
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return self.whole(*arguments, **options)
-            finally:
-                self.seconds.append(time.perf_counter() - began)
-
-        return call
+    def ended(self, end: Ended) -> None:
+        """Take the end."""
+        self.end = end
 
 
 def measure(recipe: str, overrides: list[str]) -> dict[str, Any]:
     """Train once; return seconds and counts."""
-    parts = {
-        "save": Spent(Follower._save),  # pyright: ignore[reportPrivateUsage]
-        "check": Spent(Guard.passes),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        run = str(Path(folder, "run"))
-        with (
-            mock.patch.object(Follower, "_save", parts["save"].timed()),
-            mock.patch.object(Guard, "passes", parts["check"].timed()),
-            mock.patch("hydrofoil.cli.training.print_json") as told,
-        ):
-            try:
-                main(["train", recipe, *overrides, "--run", run, "--json"])
-            except SystemExit as left:
-                if left.code:
-                    raise
-        seconds = told.call_args.args[1]["seconds"]
-    save, check = (sum(parts[name].seconds) for name in ("save", "check"))
+    watch, passes, checks = Watch(), Guard.passes, list[float]()
+
+    def timed(self: Guard, *arguments: Any, **options: Any) -> bool:
+        began = time.perf_counter()
+        try:
+            return passes(self, *arguments, **options)
+        finally:
+            checks.append(time.perf_counter() - began)
+
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(Guard, "passes", timed):
+        hf.train(recipe, overrides, run=Path(folder, "run"), observers=[watch])
+    seconds, saves = watch.end.seconds, watch.end.save_seconds
     return {
         "recipe": recipe,
         "overrides": overrides,
         "seconds": seconds,
-        "saves": len(parts["save"].seconds),
-        "save_seconds": save,
-        "last_save_seconds": parts["save"].seconds[-1],
-        "check_seconds": check,
-        "share": save / seconds,
-        "share_without_last": (save - parts["save"].seconds[-1]) / seconds,
+        "saves": len(saves),
+        "save_seconds": sum(saves),
+        "last_save_seconds": saves[-1],
+        "check_seconds": sum(checks),
+        "share": sum(saves) / seconds,
+        "share_without_last": sum(saves[:-1]) / seconds,
     }
 
 

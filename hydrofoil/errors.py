@@ -1,19 +1,19 @@
-"""The one error that a person can cause and mend, and the hint that goes with a mistyped name."""
+"""The error that users can cause and fix, and the suggestion for a mistyped name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class HydrofoilError(Exception):
-    """What a person can mend: one to three lines saying what came, what was expected, what to do.
+    """An error the user can fix, in one to three lines: what came, what was expected, what to do.
 
-    The command line prints the message on standard error and ends with exit status 2. Anything else
-    that is raised is a bug of ours and keeps its traceback.
+    The command line prints the message on standard error and exits with status 2. Any other
+    exception is a bug in hydrofoil and keeps its traceback.
     """
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Say which known name was probably meant, or list them all.
+    """Suggest the known name that was probably meant, and list all of them.
 
     >>> nearest("cifar-10", ["mnist", "cifar10"])
     "Did you mean 'cifar10'? Known: cifar10, mnist."
@@ -27,5 +27,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def reason(error: OSError) -> str:
-    """Say why the operating system refused, without number and path ("No space left on device")."""
+    """Return the operating system's reason without number and path ("No space left on device")."""
     return error.strerror or str(error)

@@ -1,9 +1,8 @@
 """Randomness as a function of (seed, purpose, counters): no hidden state to save or replay.
 
-Whoever needs random numbers asks for the key of exactly this draw, say
-``key(seed, "order", epoch)``. A resumed run asks for the same keys as one that was never
-interrupted, and two purposes never share a stream, so that adding a draw in one place cannot change
-another.
+Code that needs random numbers takes the key of exactly that draw, such as
+``key(seed, "order", epoch)``. A resumed run uses the same keys as an uninterrupted one, and no two
+purposes share a stream, so that adding a draw in one place cannot change another.
 """
 
 import hashlib
@@ -23,12 +22,12 @@ def key(seed: int, purpose: str, *counters: int) -> int:
 
 
 def generator(seed: int, purpose: str, *counters: int) -> torch.Generator:
-    """Return one draw's own CPU generator, whose numbers depend on no thread count or device."""
+    """Return a CPU generator for one draw, independent of threads and device."""
     return torch.Generator().manual_seed(key(seed, purpose, *counters))
 
 
 def halves(draw: int) -> tuple[int, int]:
-    """Return a key's low and high 32 bits as int32 has them.
+    """Return the low and high 32 bits of a key as int32 values.
 
     >>> halves(2**63 - 1)
     (-1, 2147483647)
@@ -38,18 +37,18 @@ def halves(draw: int) -> tuple[int, int]:
 
 
 def uniform_bits(draw: int | Tensor, count: int, device: torch.device) -> Tensor:
-    """Return ``count`` random integers in [0, 2**24), int32, the same ones on every device.
+    """Return ``count`` random integers in [0, 2**24), int32, identical on every device.
 
-    Counter-based: the i-th number is a hash of (key, i) alone, so a mask needs no generator state
-    and an executor in another language can draw the same one. The hash is two rounds of Chris
+    Counter-based: the i-th number is a hash of (key, i), so a mask needs no generator state, and
+    an executor in another language can compute the same one. The hash is two rounds of Chris
     Wellons's "lowbias32" (https://nullprogram.com/blog/2018/07/31/), one for each half of the key,
-    in int32 arithmetic that wraps: about 25 elementwise kernels on ``count`` integers.
+    in wrapping int32 arithmetic: about 25 elementwise kernels on ``count`` integers.
 
     Args:
         draw: The key of this draw, from `key`; or its `halves` as an int32 tensor on the device,
-            where a captured step reads another key each time it is replayed.
-        count: How many numbers.
-        device: Where they are made.
+            for a captured step that reads a new key at each replay.
+        count: The number of integers.
+        device: The device of the result.
     """
     bits = torch.arange(count, dtype=torch.int32, device=device)
     for half in draw.unbind() if isinstance(draw, Tensor) else halves(draw):

@@ -1,4 +1,4 @@
-"""Seconds, measured where the work is done."""
+"""Elapsed seconds, measured on the device that does the work."""
 
 import time
 
@@ -8,9 +8,9 @@ CPU = torch.device("cpu")
 
 
 class Stopwatch:
-    """Seconds since it was made, by CUDA events on a GPU.
+    """Seconds since its creation, by CUDA events on a GPU.
 
-    A GPU's work runs on after the call that asked for it.
+    A GPU still works after the call that queued the work has returned.
 
     >>> Stopwatch(torch.device("cpu")).seconds() >= 0
     True
@@ -26,7 +26,7 @@ class Stopwatch:
             self._began = time.perf_counter()
 
     def seconds(self) -> float:
-        """Return the seconds until now; on CUDA it awaits the device, so call it once an epoch."""
+        """Return the elapsed seconds; on CUDA this waits for the device: call it once an epoch."""
         if not self._cuda:
             return time.perf_counter() - self._began
         end = torch.cuda.Event(enable_timing=True)

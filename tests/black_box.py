@@ -119,7 +119,7 @@ def unknown_to_manifest(run: Path) -> list[str]:
 
 IMPORTED = [
     "torch", "torch._dynamo", "sklearn.datasets", "safetensors.torch", "hydrofoil.cli.main",
-    "hydrofoil.observe.progress", "hydrofoil.session.resume", "hydrofoil.models.summary",
+    "hydrofoil.session.train", "hydrofoil.session.resume", "hydrofoil.models.summary",
     "hydrofoil.report.text",
 ]  # fmt: skip
 

@@ -13,7 +13,7 @@ import pytest
 
 from hydrofoil import HydrofoilError, build, read_recipe
 from hydrofoil.data.source import find_source
-from hydrofoil.native import source
+from hydrofoil.native import make_program
 from hydrofoil.train.optimizers import build_optimizer
 from tests.native_cases import OPTIMIZERS, SANITIZED, classifier, share_rows
 
@@ -40,7 +40,7 @@ def recipe_code() -> Iterator[tuple[str, str]]:
             found = find_source(recipe.data.source)
             model = build(recipe, found.shape, [""] * found.classes)
             optimizer = build_optimizer(recipe.optimizer, model.network)
-            code = source(model, optimizer, recipe.train.batch_size)
+            code = make_program(model, optimizer, recipe.train.batch_size).source
             yield " ".join([name, *overrides]), code
 
 
@@ -78,7 +78,9 @@ def network_code() -> Iterator[tuple[str, str]]:
             continue
         with pytest.MonkeyPatch.context() as patch:
             share_rows(patch, bool(rows))
-            code = source(model, OPTIMIZERS[optimizer](model.network.parameters()), batch)
+            code = make_program(
+                model, OPTIMIZERS[optimizer](model.network.parameters()), batch
+            ).source
         name = f"{shape} {', '.join(words)}; {optimizer} {batch}{' rows' * bool(rows)}"
         yield name, code
 

@@ -1,9 +1,12 @@
 """Networks for the native executor's tests, drawn or listed, and what to run them on.
 
 A network is a list of words, such as `conv 7 3 1 1`, so that hypothesis can shrink it and a failing
-one can be read. As a program it runs `SANITIZED` under a sanitizer: see tests/test_native.py.
+one can be read. As a program it runs `SANITIZED` under a sanitizer: see test_native_sanitizers.py.
+
+Axes: N pictures, C channels, H rows, W columns, K classes.
 """
 
+import copy
 import re
 import sys
 from collections import OrderedDict
@@ -12,12 +15,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import Phase
 from torch import nn
 
 from hydrofoil import Classifier, Pictures
 from hydrofoil.evaluate.metrics import Sums
+from hydrofoil.evaluate.score import score
 from hydrofoil.models.layers import Dropout
-from hydrofoil.native import Native, executor, plan
+from hydrofoil.native import Native, Unsupported, build, program
+from hydrofoil.native.operations import linear
 
 CPU = torch.device("cpu")
 Shape = tuple[int, ...]
@@ -33,6 +39,17 @@ OPTIMIZERS = {
     "adam-decay": lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.99), weight_decay=0.1),
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
 }
+
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)  # to shrink is to compile for minutes
+many = pytest.mark.parametrize("many", [5, pytest.param(60, marks=pytest.mark.slow)])
+
+
+def need_compiler() -> None:
+    """Skip the module that calls this where there is no compiler."""
+    try:
+        build.compiler()
+    except Unsupported:
+        pytest.skip("no C compiler", allow_module_level=True)
 
 
 def layer(word: str, shape: Shape) -> nn.Module:
@@ -62,14 +79,14 @@ def classifier(shape: Shape, words: Sequence[str], classes: int = 4) -> Classifi
     """
     torch.manual_seed(3)
     layers: list[nn.Module] = []
-    activation = torch.zeros(1, *shape)
+    size: Shape = shape
     flat = [] if "flatten" in words else ["flatten"]
     for word in [*words, *flat, f"linear {classes}"]:
-        made = layer(word, tuple(activation.shape[1:]))
+        made = layer(word, size)
         try:
             with torch.no_grad():
-                activation = made.eval()(activation)
-        except RuntimeError:  # a window finds no place
+                size = tuple(made.eval()(torch.zeros(1, *size)).shape[1:])
+        except RuntimeError:
             return None
         layers.append(made)
     for norm in layers:
@@ -95,9 +112,37 @@ def made_pictures(shape: Shape, count: int, classes: int = 4, levels: int = 255)
     return Pictures(bytes_NCHW.to(torch.uint8), labels_N, tuple(map(str, range(classes))), "made")
 
 
+def in_float64(model: Classifier) -> Classifier:
+    """Return a copy that computes in float64 from the same pixels."""
+    exact = copy.deepcopy(model).double()
+    exact.normalise = lambda x: model.normalise(x).double()  # type: ignore[method-assign]
+    return exact
+
+
+def sgd(model: Classifier, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.network.parameters(), lr=lr)
+
+
+def check_evaluation(native: Native, count: int) -> None:
+    """Hold logits and scores against torch's in evaluation mode, of the weights as they are now."""
+    index_N = torch.arange(count).repeat(2)[1:].flip(0)  # not whole batches
+    model, pictures = native.model, native.pictures
+    logits_NK = native.logits(index_N)
+    exact = in_float64(model).eval()
+    with torch.no_grad():
+        wanted_NK = exact(pictures.pictures_NCHW[index_N])
+        single_NK = copy.deepcopy(model).eval()(pictures.pictures_NCHW[index_N])
+    scale = float(wanted_NK.abs().max())
+    torch.testing.assert_close(logits_NK.double(), wanted_NK, rtol=1e-5, atol=2e-6 * (1 + scale))
+    torch.testing.assert_close(logits_NK, single_NK, rtol=2e-5, atol=4e-6 * (1 + scale))
+    ours, theirs = native.score(index_N), score(model, pictures, index_N)
+    assert ours.count == theirs.count == len(index_N)
+    assert ours.loss == pytest.approx(theirs.loss, rel=1e-5, abs=4e-6 * (1 + scale))
+
+
 def share_rows(patch: pytest.MonkeyPatch, rows: bool) -> None:
     """Let threads share every linear layer by rows, or none."""
-    patch.setattr(plan, "ROWS_FROM_BYTES", 0 if rows else 1 << 40)
+    patch.setattr(linear, "ROWS_FROM_BYTES", 0 if rows else 1 << 40)
 
 
 # ruff: noqa: E501 - a case is easiest to read in a line
@@ -164,11 +209,11 @@ def run_sanitized(mode: str, flags: tuple[str, ...]) -> None:
         flags: The compiler's.
     """
     torch.set_num_threads(1)
-    program = executor.program
+    write = program.write
     with pytest.MonkeyPatch.context() as patch:
         if mode != "plain":
             spoil = broken if mode == "broken" else str
-            patch.setattr(executor, "program", lambda *a: guarded(spoil(program(*a))))
+            patch.setattr(program, "write", lambda *a: guarded(spoil(write(*a))))
         for shape, words, optimizer, batch, count, threads, rows in SANITIZED:
             share_rows(patch, rows)
             model = classifier(shape, words)

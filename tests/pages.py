@@ -113,7 +113,7 @@ def test_run(run: Run, pictures: Pictures) -> None:
     model, epoch = run.weights.load(pick_device("cpu"))
     answers = answer(model, pictures, split.test)
     valid = answer(model, pictures, split.valid) if len(split.valid) else None
-    result = test_report(answers, valid, model, run.recipe, epoch=epoch, opened=1)
+    result = test_report(answers, valid, model, run.recipe, epoch=epoch, opened=1, differs="")
     run.log.append({"event": "test", "opened": 1, "accuracy": result["accuracy"], "seconds": 0.5})
     run.results.save_answers(test=answers, valid=valid)
     run.results.save_shown(pictures, shown_pictures(result))

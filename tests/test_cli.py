@@ -231,7 +231,7 @@ def test_predict_answers_for_several_pictures(cli: Cli, run_path: Path) -> None:
     Image.new("L", (8, 8)).save("b.bmp")
     status, output, _ = cli("predict", run_path, "a.png", "b.bmp")
     assert status == 0
-    assert "colour → grey; cut from 60×40 to 40×40 around the middle; resized" in output
+    assert "color → gray; cropped from 60×40 to the central 40×40; resized" in output
     answers = json.loads(cli("predict", run_path, "a.png", "b.bmp", "--json")[1])
     assert [answer["picture"] for answer in answers] == ["a.png", "b.bmp"]
     assert sum(answers[0]["probabilities"].values()) == pytest.approx(1)
@@ -285,7 +285,7 @@ def wrong_inputs() -> dict[str, tuple[tuple[str, ...], list[str]]]:
             ["busy/mine.txt", "a run folder was expected"],
         ),
         "no weights": (("import", "digits", "none.pt"), ["none.pt", "No such file"]),
-        "class of no set": (("show", "mnist-cnn", "--class", "3"), ["'mnist-cnn' is none"]),
+        "class of no set": (("show", "mnist-cnn", "--class", "3"), ["'mnist-cnn' is not one"]),
         "class and pixels": (("show", "mnist", "--class", "3", "--pixels", "1"), ["one of them"]),
         "field of a set": (("show", "cifar10", "data.valid=1"), ["'cifar10' is none"]),
         "out of memory": (
@@ -352,7 +352,7 @@ def test_a_picture_that_is_none_is_named(cli: Cli, run_path: Path) -> None:
     Path("p.png").write_text("hello")
     status, output, errors = cli("predict", run_path, "p.png")
     assert (status, output) == (2, "")
-    assert "p.png: not a picture" in errors
+    assert "p.png: not an image" in errors
 
 
 def test_other_pictures_than_the_runs_are_refused(cli: Cli, tmp_path: Path) -> None:
@@ -406,7 +406,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(cli: Cli, tmp_path: P
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "Go on with: hydrofoil resume stopped" in errors
+    assert "Resume with: hydrofoil resume stopped" in errors
     assert "Traceback" not in errors
     done = Run.open("stopped").checkpoints.epoch()
     assert 2 <= done < 60

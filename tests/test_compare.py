@@ -36,7 +36,7 @@ from hydrofoil.compare.statistics import (
     shown_points,
 )
 from hydrofoil.compare.verdict import compare
-from hydrofoil.observe.progress import Follower
+from hydrofoil.observe.recorder import Recorder
 from hydrofoil.report.comparison import comparison_lines
 from tests.axes import names_held
 
@@ -447,10 +447,10 @@ def test_two_recipes_are_trained_tested_and_compared(cli: Cli, runs: Path) -> No
     status, output, errors = cli(*SMALL, LESS, "--seeds", "3")
     assert status == 0, errors
     assert "6 of 6: B, seed 2" in output
-    assert output.count(", there\n") == 6
+    assert output.count(", ready\n") == 6
     (kept,) = runs.glob("compare-digits-*-digits-*.json")
     page = kept.with_suffix(".html")
-    assert output.rstrip().endswith(f"kept: {kept}, and as a page: {page}")
+    assert output.rstrip().endswith(f"saved: {kept}, and as a page: {page}")
     assert "Is B better than A?" in page.read_text("utf-8")
     content = json.loads(kept.read_text())
     assert content["differs"] == {"optimizer.lr": [0.02, 0.001]}
@@ -477,26 +477,26 @@ def test_names_in_a_comparison_do_not_lie(cli: Cli, runs: Path) -> None:
 def test_an_interrupted_comparison_goes_on_where_it_was(
     cli: Cli, compared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep, epochs = Follower.keep, iter(range(99))
+    keep, epochs = Recorder.epoch, iter(range(99))
 
-    def keep_or_stop(self: Follower, *arguments: Any) -> None:
+    def keep_or_stop(self: Recorder, *arguments: Any) -> None:
         keep(self, *arguments)
         if next(epochs) == 4:  # the third run's first epoch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Follower, "keep", keep_or_stop)
+        patch.setattr(Recorder, "epoch", keep_or_stop)
         status, output, errors = cli(*SMALL, LESS, "--seeds", "3")
     assert status == 130
     assert "stopped after 1 of 2 epochs" in errors
-    assert f"Go on with the comparison: hydrofoil compare {SMALL[0]}" in errors
+    assert f"Continue the comparison with: hydrofoil compare {SMALL[0]}" in errors
     assert "2 of 6: B, seed 0" in output
     status, output, errors = cli(*SMALL, LESS, "--seeds", "3")
     assert status == 0, errors
     done = [
         line.split(", ")[-1].split(" in ")[0] for line in output.splitlines() if " of 6: " in line
     ]
-    assert done == ["there", "there", "resumed", "trained", "trained", "trained"]
+    assert done == ["ready", "ready", "resumed", "trained", "trained", "trained"]
     (kept,) = Path("runs/compare").glob("*.json")
     straight = json.loads((compared / kept.name).read_text())
     assert json.loads(kept.read_text())["difference"] == straight["difference"]
@@ -522,7 +522,7 @@ def test_a_recipe_takes_the_seeds_of_the_runs_that_it_is_compared_with(
     a, _ = folders(runs)
     status, output, errors = cli(f"{a}/seed-[12]", "digits", *fields, LESS)
     assert status == 0, errors
-    assert output.count(", there\n") == 4
+    assert output.count(", ready\n") == 4
 
 
 def test_a_run_without_kept_answers_is_tested_again(cli: Cli, runs: Path) -> None:

@@ -586,8 +586,8 @@ def test_pictures_of_one_name_have_a_figure_each(cli: Cli, runs: Mapping[str, Pa
     [
         ("no run", "there is no such run folder"),
         ("no file", "missing.png: cannot be read: No such file"),
-        ("a second that is none", "text.png: not a picture"),
-        ("no picture", "text.png: not a picture"),
+        ("a second that is none", "text.png: not an image"),
+        ("no picture", "text.png: not an image"),
         ("untrained", "best.safetensors"),
         ("a file for --out", "expected a folder's name"),
     ],

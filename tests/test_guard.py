@@ -28,6 +28,7 @@ from hydrofoil import (
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.native import Native
+from hydrofoil.train import guard
 from hydrofoil.train.guard import NotFiniteError
 from hydrofoil.train.step import Eager
 from tests.resume_steps import command
@@ -149,7 +150,7 @@ def test_nothing_of_a_step_that_went_wrong_is_saved(execute: str) -> None:
 def test_the_log_has_no_running_loss_of_steps_that_were_undone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hydrofoil.train.guard.CHECK_SECONDS", 60.0)  # so at the epoch's end alone
+    monkeypatch.setattr(guard, "CHECK_SECONDS", 60.0)  # so at the epoch's end alone
     recipe = ("digits", "train.execute=eager", "optimizer.lr=1e30", "train.log_every=1")
     assert command("train", *recipe, "--run", "r")[0] == 2
     events = Run.open("r").log.events()

@@ -16,7 +16,7 @@ MODULES = {
 }
 # A module may import from its own line and those above it: back along the flow, never forward.
 FLOW = [
-    ["__init__", "errors", "files", "randomness", "device", "timing"],
+    ["__init__", "display", "errors", "files", "randomness", "device", "timing"],
     ["recipe"],
     ["data"],
     ["models"],
@@ -32,10 +32,10 @@ FLOW = [
     ["cli", "__main__"],
 ]
 PUBLIC = """
-    Answers Classifier Epoch HydrofoilError Metrics Pictures Prediction Progress Recipe
-    Run Scores Split State answer build draw_split fit
-    grad_cam load measure occlusion pick_device predict prepare read_recipe score shipped_recipes
-    summarize
+    Answers Classifier Comparison Console Ended Epoch HydrofoilError Metrics Observer Pictures
+    Prediction Progress Proof Recipe Run Scores Split Start State Stopped answer build compare
+    draw_split fit grad_cam load measure occlusion pick_device predict prepare prove read_recipe
+    resume score shipped_recipes summarize test train
 """.split()
 # What runs in every step, where the device may not be waited for; "" stands for a whole module.
 IN_THE_STEP = {
@@ -93,6 +93,27 @@ def test_the_report_imports_nothing_from_training() -> None:
     assert not [module for module in reached if module.startswith("train")]
 
 
+def operations() -> set[str]:
+    """Return the classes of native operations."""
+    trees = [ast.parse(source(name)) for name in MODULES if name.startswith("native.operations.")]
+    classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    return {c.name for c in classes if "Operation" in map(ast.unparse, c.bases)}
+
+
+def test_no_module_outside_native_operations_asks_for_the_type_of_an_operation() -> None:
+    found = operations()
+    assert len(found) >= 6
+    for module in MODULES:
+        if not module.startswith("native"):
+            continue
+        if not module.startswith("native.operations"):
+            nodes = list(ast.walk(ast.parse(source(module))))
+            names = {n.id for n in nodes if isinstance(n, ast.Name)}
+            names |= {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+            assert not found & names, module
+    assert not calls_to("native.program", "isinstance", "type")
+
+
 def test_gradients_are_made_in_one_place() -> None:
     assert [module for module in MODULES if ".backward(" in source(module)] == ["train.step"]
 
@@ -105,7 +126,7 @@ def test_from_the_command_to_the_gradient_are_three_calls() -> None:
         ]
         return {ast.unparse(n.func) for n in ast.walk(body) if isinstance(n, ast.Call)}
 
-    assert "fit" in calls("cli.training", "train") & calls("cli.training", "resume")
+    assert "fit" in calls("session.train", "train") & calls("session.resume", "resume")
     assert "executor.train_steps" in calls("train.loop", "fit")
     assert "loss.backward" in calls("train.step", "train_steps")
 
@@ -160,10 +181,10 @@ ALLOWED = {
         "torch.load",
     ): "weights from elsewhere: weights_only",
     ("__init__", "importlib.import_module"): "the public names, on first use; the name is ours",
-    (
-        "observe.track",
-        "importlib.import_module",
-    ): "the trackers' packages, named in its table",
+    ("display", "importlib.import_module"): "what draws for notebooks; the name is ours",
+    ("observe.track", "importlib.import_module"): "the trackers' packages, named in its table",
+    ("observe.tensorboard", "importlib.import_module"): "tensorboard's modules, named there",
+    ("observe.mlflow", "importlib.import_module"): "mlflow's modules, named there",
 }
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from hydrofoil import HydrofoilError, Run, State, build, load
+from hydrofoil import Epoch, HydrofoilError, Observer, Run, State, build, load, resume
 from hydrofoil.device import resumed_device
 from hydrofoil.run.checkpoints import Checkpoints
 from tests.conftest import REAL_RECIPES
@@ -175,8 +175,8 @@ def test_resuming_is_proved_without_changing_the_run(execute: str) -> None:
     before = fingerprint("r")
     status, told = command("resume", "r", "--prove")
     assert status == 0
-    assert f"epoch 3, steps 1 to 16 by {execute}: straight on, and saved after step 8" in told
-    assert "the same bits in 36 tensors" in told  # 6 layers' weights and biases, best, momentum
+    assert f"epoch 3, steps 1 to 16 by {execute}, without a break and from a checkpoint" in told
+    assert "bit-identical: 36 tensors" in told  # 6 layers' weights and biases, best, momentum
     assert fingerprint("r") == before
 
 
@@ -266,8 +266,15 @@ def test_the_thread_count_is_the_one_that_the_run_began_with() -> None:
     assert command("train", *QUICK, "train.epochs=1", "--run", "r")[0] == 0
     run = Run.open("r")
     run.files.write_json("environment.json", {**run.environment(), "threads": 2})
-    assert command("resume", "r", "train.epochs=2")[0] == 0
-    assert torch.get_num_threads() == 2
+    before, threads = torch.get_num_threads(), list[int]()
+
+    class Threads(Observer):
+        def epoch(self, epoch: Epoch) -> None:
+            threads.append(torch.get_num_threads())
+
+    resume("r", epochs=2, observers=[Threads()])
+    assert threads == [2]
+    assert torch.get_num_threads() == before  # the caller's number is its own
 
 
 def test_a_better_epoch_than_the_checkpoint_knows_does_not_stay_behind() -> None:

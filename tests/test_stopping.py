@@ -13,6 +13,7 @@ import pytest
 from hydrofoil import Run
 from hydrofoil.observe.signals import Stopped, Stopping
 from hydrofoil.run.checkpoints import Checkpoints
+from hydrofoil.train import guard
 from hydrofoil.train.step import Eager
 from tests.resume_steps import command, fingerprint, resumed
 
@@ -33,11 +34,11 @@ def test_a_signal_lets_the_step_end_and_saves_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(Eager, "train_steps", signalled)
-        patch.setattr("hydrofoil.train.guard.CHECK_SECONDS", 0.0)
+        patch.setattr(guard, "CHECK_SECONDS", 0.0)
         got, told = command("train", *LONG, "--run", "stopped")
     assert got == status, told
     assert "stopped after 1 of 3 epochs and 9 steps." in told
-    assert "Go on with: hydrofoil resume stopped" in told
+    assert "Resume with: hydrofoil resume stopped" in told
     run = Run.open("stopped")
     assert (run.checkpoints.epoch(), run.checkpoints.step()) == (1, 9)
     assert {"event": "stopped", "signal": name, "epoch": 1, "step": 9} in run.log.events()
@@ -85,7 +86,7 @@ def test_a_signal_while_the_last_epochs_are_saved_is_not_lost(
 
     # Once, at the end: the epochs take no five seconds.
     monkeypatch.setattr(Checkpoints, "save", signalled)
-    monkeypatch.setattr("hydrofoil.observe.progress.SAVE_SECONDS", 600.0)
+    monkeypatch.setattr("hydrofoil.observe.recorder.SAVE_SECONDS", 600.0)
     status, told = command("train", *LONG, "--test", "--run", "r")
     assert status == 143, told
     assert "stopped after 3 of 3 epochs." in told

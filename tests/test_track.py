@@ -16,7 +16,9 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from hydrofoil import HydrofoilError, Run
 from hydrofoil.cli.main import main
 from hydrofoil.observe import track
-from hydrofoil.observe.track import TRACKERS, Tracking, check_trackers, hyperparameters, metric_name
+from hydrofoil.observe.observer import Ended
+from hydrofoil.observe.scalars import hyperparameters, metric_name
+from hydrofoil.observe.track import TRACKERS, Tracking, check_trackers
 
 TRAIN = ["train", "digits", "train.epochs=3", "train.log_every=10", "train.execute=eager"]
 EVERYTHING = {"scalars": 0, "images": 0, "tensors": 0}
@@ -159,16 +161,16 @@ def test_a_run_that_was_not_tracked_is_told_whole(path: Path) -> None:
 
 def stop_at_epoch_3(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Ctrl-C come when the third epoch is about to be kept."""
-    from hydrofoil.observe.progress import Follower
+    from hydrofoil.observe.recorder import Recorder
 
-    keep = Follower.keep
+    keep = Recorder.epoch
 
-    def keep_two(self: Follower, *arguments: Any) -> None:
+    def keep_two(self: Recorder, *arguments: Any) -> None:
         if arguments[0].number == 3:
             raise KeyboardInterrupt
         keep(self, *arguments)
 
-    monkeypatch.setattr(Follower, "keep", keep_two)
+    monkeypatch.setattr(Recorder, "epoch", keep_two)
 
 
 def test_resuming_continues_and_doubles_nothing(
@@ -237,8 +239,10 @@ def test_a_failing_tracker_leaves_the_others_alone(
 
     monkeypatch.setitem(TRACKERS, "broken", Broken)
     said: list[str] = []
-    with Tracking(Run.open(path), ["broken", "tensorboard"], said.append) as tracking:
-        assert list(tracking.trackers) == ["tensorboard"]
+    tracking, run = Tracking(["broken", "tensorboard"], said.append), Run.open(path)
+    tracking.begin(run)
+    assert list(tracking.trackers) == ["tensorboard"]
+    tracking.ended(Ended(run))
     assert len(said) == 1
     assert_told(path)
 
@@ -246,14 +250,13 @@ def test_a_failing_tracker_leaves_the_others_alone(
 def test_steps_tell_the_trackers_while_they_run(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(track, "TELL_SECONDS", -1)
-    run, followed = Run.open(path), list[Any]()
-    with Tracking(run, ["tensorboard"], pytest.fail) as tracking:
-        run.log.append({"event": "loss", "epoch": 4, "step": 1, "loss": 0.5})
-        steps = tracking.steps
-        tracking.watch(followed.append)("progress")  # type: ignore[arg-type]
-        assert shown(path)["loss/running"][-1] == (3 * steps + 1, 0.5)
-    assert followed == ["progress"]
+    monkeypatch.setattr(track, "LOOK_SECONDS", -1)
+    run, tracking = Run.open(path), Tracking(["tensorboard"], pytest.fail)
+    tracking.begin(run)
+    run.log.append({"event": "loss", "epoch": 4, "step": 1, "loss": 0.5})
+    tracking.steps(None)  # type: ignore[arg-type]
+    assert shown(path)["loss/running"][-1] == (3 * tracking.steps_an_epoch + 1, 0.5)
+    tracking.ended(Ended(run))
 
 
 def test_a_mistyped_tracker_is_answered_before_anything_is_made(

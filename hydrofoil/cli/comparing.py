@@ -1,14 +1,8 @@
 """The verbs that compare: compare, bench."""
 
-import json
 import os
 import shlex
 import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
-from io import StringIO
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,12 +17,12 @@ from hydrofoil.cli.options import (
     option,
     path_of,
 )
-from hydrofoil.cli.printing import print_error, print_json, printer
-from hydrofoil.cli.training import resume, test, train
+from hydrofoil.cli.printing import note, print_error, print_json, printer
+from hydrofoil.cli.training import stoppable
 from hydrofoil.errors import HydrofoilError
 
 if TYPE_CHECKING:
-    from hydrofoil.compare.sides import Job
+    from hydrofoil.session.compare import Completed
 
 
 REPOSITORY = Path(__file__).parents[2]  # in a clone or an editable install
@@ -61,28 +55,44 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Say whether B is better than A, over several seeds; trains and tests what is missing."""
-    from hydrofoil.compare.sides import compare_jobs, differing, kept_path, plan
-    from hydrofoil.files import write_whole
+    from hydrofoil.compare.sides import differing, kept_path, plan
+    from hydrofoil.observe.console import DownloadProgress
+    from hydrofoil.observe.signals import Stopping
     from hydrofoil.report.comparison import comparison_lines, differs_line
-    from hydrofoil.report.page import comparison_page
+    from hydrofoil.session.compare import check_points, compare_sides
 
-    if points is not None and not 0 < points <= 100:
-        raise HydrofoilError(f"--difference {points:g}: expected points of accuracy, 0 to 100.")
+    check_points(points)
     say, sides = printer(as_json), plan(a, b, overrides or [], seeds, runs)
     say(differs_line(differing(*(jobs[0].recipe for jobs in sides))))
+    again = f"Continue the comparison with: {shlex.join(['hydrofoil', *context.obj])}"
     try:
-        _complete(context, sides, device, data_root, say)
-    except (KeyboardInterrupt, typer.Exit) as left:
-        print_error(f"Go on with the comparison: {shlex.join(['hydrofoil', *context.obj])}")
-        raise typer.Exit(getattr(left, "exit_code", 130)) from None
+        with stoppable(data_root, f"\n{again}"), DownloadProgress(note) as watcher:
+            comparison = compare_sides(
+                sides, runs,
+                points=points, device=device, data_root=data_root, watcher=watcher,
+                completed=lambda one: say(_completed_line(one)),
+                observers=[Stopping(exits=True)], command=context.obj,
+            )  # fmt: skip
+    except KeyboardInterrupt:  # between two trainings
+        print_error(again)
+        raise
     kept = kept_path(*sides, runs)
-    comparison = compare_jobs(*sides, points, kept)
-    content = comparison.as_dict()
-    write_whole(kept, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
     page = kept.with_suffix(".html")
-    write_whole(page, comparison_page(comparison))
-    say(f"\n{comparison_lines(comparison)}\n\nkept: {kept}, and as a page: {page}")
-    print_json(as_json, content)
+    say(f"\n{comparison_lines(comparison)}\n\nsaved: {kept}, and as a page: {page}")
+    print_json(as_json, comparison.as_dict())
+
+
+def _completed_line(completed: "Completed") -> str:
+    """Return a line on one run of a comparison."""
+    from hydrofoil.report.text import percent
+
+    run, done = completed.run, completed.done
+    took = "" if done == "ready" else f" in {completed.seconds:.1f} s"
+    accuracy = percent((run.results.test() or {}).get("accuracy"))
+    return (
+        f"{completed.number} of {completed.total}: {completed.side}, "
+        f"seed {run.recipe.train.seed}: {accuracy}, {done}{took}"
+    )
 
 
 @app.command()
@@ -122,50 +132,3 @@ def bench(
     status = subprocess.run(command, env=environment).returncode
     if status:
         raise typer.Exit(status if status > 0 else 1)
-
-
-def _complete(
-    context: typer.Context,
-    sides: "Sequence[Sequence[Job]]",
-    device: str,
-    data_root: str,
-    say: Callable[[object], None],
-) -> None:
-    """Train and test what a comparison still lacks, a line a run.
-
-    The sides take turns, so that what an interruption leaves is pairs.
-    """
-    import torch
-
-    from hydrofoil.report.text import percent
-    from hydrofoil.run.folder import Run
-
-    turns = [one for pair in zip_longest(*sides) for one in zip("AB", pair, strict=True) if one[1]]
-    threads = torch.get_num_threads()
-    for number, (letter, job) in enumerate(turns, start=1):
-        torch.set_num_threads(threads)  # a small recipe's one thread is not the next one's choice
-        began = time.perf_counter()
-        try:
-            done = _complete_run(context, job, device, data_root)
-        except HydrofoilError as error:
-            raise HydrofoilError(f"{letter}, {job.path}: {error}") from error
-        took = "" if done == "there" else f" in {time.perf_counter() - began:.1f} s"
-        accuracy = percent((Run.open(job.path).results.test() or {}).get("accuracy"))
-        seed = job.recipe.train.seed
-        say(f"{number} of {len(turns)}: {letter}, seed {seed}: {accuracy}, {done}{took}")
-
-
-def _complete_run(context: typer.Context, job: "Job", device: str, data_root: str) -> str:
-    """Take a run to its test by the verbs as they stand, and say what was done."""
-    state = job.state()
-    with redirect_stdout(StringIO()):  # their lines are not this verb's
-        if state == "missing":
-            name, own = job.name, list(job.overrides)
-            train(context, name, own, job.path, None, device, data_root, then_test=True)
-        elif state == "unfinished":
-            resume(job.path, device=device, data_root=data_root)
-        if state in ("unfinished", "untested"):
-            test(job.path, device=device, data_root=data_root)
-    return {
-        "missing": "trained", "unfinished": "resumed", "untested": "tested", "ready": "there"
-    }[state]  # fmt: skip

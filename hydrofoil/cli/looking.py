@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hydrofoil.cli.options import (
+    AsIs,
+    Background,
     DataRoot,
     Device,
+    Invert,
     Json,
     ModelCode,
     Overrides,
@@ -76,7 +79,7 @@ def show(
 ) -> None:
     """Show a set, a recipe or a run: pictures and sizes, layers and costs, learning curves."""
     from hydrofoil.files import write_whole
-    from hydrofoil.observe.progress import DownloadFollower
+    from hydrofoil.observe.console import DownloadProgress
     from hydrofoil.report.show import show as find
 
     if out is not None and out.suffix.lower() != ".png":
@@ -87,7 +90,7 @@ def show(
         print_json(as_json, {"executor": line, "code": text})
         return
     content: dict[str, Any] = {}
-    with DownloadFollower(note) as watcher:
+    with DownloadProgress(note) as watcher:
         found = find(what, overrides or [], data_root, class_name, pixels, watcher)
     for one in found:
         content |= one.content
@@ -116,14 +119,14 @@ def _expected(name: str, overrides: Sequence[str], device: str) -> tuple[str, st
 def explain(
     run_folder: RunFolder,
     pictures: Annotated[
-        list[Path], argument("PICTURE...", "Picture files, of any size.", parser=path_of)
+        list[Path], argument("IMAGE...", "Image files, of any size.", parser=path_of)
     ],
     class_name: Annotated[
-        str, option("--class", "NAME", "Explain this class; default: the answer.")
+        str, option("--class", "NAME", "Explain this class; default: the predicted one.")
     ] = "",
-    invert: Annotated[
-        bool, typer.Option("--invert", help="Dark on bright pictures for a bright on dark set.")
-    ] = False,
+    invert: Invert = False,
+    as_is: AsIs = False,
+    background: Background = None,
     out: Annotated[
         Path | None,
         option("--out", "DIR", "Where to draw; default: the run's figures.", parser=path_of),
@@ -139,13 +142,14 @@ def explain(
     from hydrofoil.report.explain import explain as find
     from hydrofoil.report.explain import figure_names, filters_figure
     from hydrofoil.run.folder import Run
+    from hydrofoil.ship.prepare import Preparation
 
-    run = Run.open(run_folder)
+    run, how = Run.open(run_folder), Preparation(invert, as_is, background)
     if out is not None and (out.suffix.lower() == ".png" or out.is_file()):
         raise HydrofoilError(f"--out {out}: a figure for each picture: expected a folder's name.")
     model, _ = run.weights.load(pick_device(device), load_network(model_code))
     say, folder, contents = printer(as_json), out or run.path / "figures", list[dict[str, Any]]()
-    explained = [find(model, path, class_name, invert=invert) for path in pictures]
+    explained = [find(model, path, class_name, how) for path in pictures]
     for one, name in zip(explained, figure_names(pictures), strict=True):
         write_whole(folder / name, one.png)
         say(f"{one.text}\n  drawn: {folder / name}")

@@ -11,13 +11,19 @@ from typing import Annotated, Any
 import typer
 
 from hydrofoil import __version__
-from hydrofoil.cli import comparing, looking, shipping, training
-from hydrofoil.cli.options import app
+from hydrofoil.cli import comparing, looking, predicting, shipping, training
+from hydrofoil.cli.options import app, dashed_name
 from hydrofoil.cli.printing import print_error, print_line
 from hydrofoil.errors import HydrofoilError
 
 __all__ = ["app", "main"]
-VERBS = looking, training, shipping, comparing  # each registers its verbs with the application
+VERBS = (
+    looking,
+    training,
+    predicting,
+    shipping,
+    comparing,
+)  # each registers its verbs with the application
 BUG = "This is a bug in hydrofoil: please report it with the text above and `hydrofoil --version`."
 
 
@@ -31,14 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without → or – shows ? for it
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        given = list(sys.argv[1:] if arguments is None else arguments)
         status = app(args=given or ["--help"], standalone_mode=False, obj=given)
     except HydrofoilError as error:
         print_error(error)
         status = 2
     except usage_error as error:
-        print_error(f"{error.format_message()}\n{_hint(error)}")
+        print_error(f"{error.format_message()}\n{dashed_name(given) or _hint(error)}")
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         print_error("stopped.")

@@ -1,5 +1,6 @@
 """The application, and the arguments and options that several verbs share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,19 @@ def path_of(given: str | Path) -> Path:
     if not text or "\0" in text:
         raise typer.BadParameter("expected a path, and got an empty one.")
     return Path(text)
+
+
+def dashed_name(given: Sequence[str]) -> str:
+    """Say how to name a file that begins with a dash; nothing where no argument is such a file."""
+    for word in given[: given.index("--")] if "--" in given else given:
+        if word.startswith("-") and word != "-" and Path(word).exists():
+            return f"{word} is a file: names that begin with a dash go after --, or as ./{word}"
+    return ""
+
+
+def named(given: str) -> str:
+    """Return the name of an image, a folder or a pattern."""
+    return str(path_of(given)) if given != "-" else given
 
 
 def _check_trackers(names: list[str] | None) -> list[str]:
@@ -73,7 +87,7 @@ Track = Annotated[
     option(
         "--track",
         "NAME",
-        "Also tell tensorboard or mlflow; may be given twice.",
+        "Also log to tensorboard or mlflow (repeatable).",
         callback=_check_trackers,
     ),
 ]
@@ -86,12 +100,13 @@ OtherEpochs = Annotated[
 
 Execute = Annotated[
     str | None,
-    option("--execute", "NAME", "Go on with eager, compile, graph or native; default: as begun."),
+    option("--execute", "NAME", "Resume with eager, compile, graph or native; default: as before."),
 ]
 
 
 Prove = Annotated[
-    bool, typer.Option("--prove", help="Only show, in a few steps, that resuming is exact.")
+    bool,
+    typer.Option("--prove", help="Verify on a few steps that resuming is bit-exact."),
 ]
 
 
@@ -102,5 +117,41 @@ ModelCode = Annotated[
     str | None,
     option(
         "--model-code", "FILE.py:NAME", "Run this file: its NAME makes the network to use here."
+    ),
+]
+
+
+Images = Annotated[
+    list[str],
+    argument(
+        "IMAGE...",
+        "Image files, folders of them, patterns ('scans/*.png'), or - for standard input. Names "
+        "that begin with a dash go after --.",
+        parser=named,
+    ),
+]
+
+
+Invert = Annotated[
+    bool, typer.Option("--invert", help="Exchange dark and bright, whatever the training set.")
+]
+
+
+AsIs = Annotated[
+    bool,
+    typer.Option(
+        "--as-is",
+        help="Only crop and resize: do not invert, cut out or center as the training images were.",
+    ),
+]
+
+
+Background = Annotated[
+    str | None,
+    option(
+        "--background",
+        "COLOR",
+        "What transparency is composed onto: white (default; black where the image would vanish on "
+        "white), black or #rrggbb.",
     ),
 ]

@@ -40,3 +40,20 @@ def print_json(as_json: bool, content: object) -> None:
     """Print a verb's answer as JSON where that was requested."""
     if as_json:
         print_line(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+class JsonArray:
+    """Prints a JSON array item by item, so that a long one is never held in memory."""
+
+    def __init__(self) -> None:
+        self._items = 0
+
+    def add(self, item: object) -> None:
+        """Print the next item."""
+        text = json.dumps(item, indent=2, ensure_ascii=False)
+        print_line(f"{',' if self._items else '['}\n{text}")
+        self._items += 1
+
+    def end(self) -> None:
+        """Close the array."""
+        print_line("]" if self._items else "[]")

@@ -1,4 +1,4 @@
-"""The verbs that use a model or bring one in: predict, import."""
+"""The verb that brings a model in: import."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,13 +7,11 @@ import typer
 
 from hydrofoil.cli.options import (
     DataRoot,
-    Device,
     Json,
     ModelCode,
     NewRun,
     Overrides,
     RecipeName,
-    RunFolder,
     app,
     argument,
     option,
@@ -25,32 +23,6 @@ from hydrofoil.errors import HydrofoilError
 
 if TYPE_CHECKING:
     from hydrofoil.recipe.schema import Recipe
-
-
-@app.command()
-def predict(
-    run_folder: RunFolder,
-    pictures: Annotated[
-        list[Path], argument("PICTURE...", "Picture files, of any size.", parser=path_of)
-    ],
-    device: Device = "auto",
-    invert: Annotated[
-        bool, typer.Option("--invert", help="Dark on bright pictures for a bright on dark set.")
-    ] = False,
-    model_code: ModelCode = None,
-    as_json: Json = False,
-) -> None:
-    """Say what a run's model sees in pictures of any format and size."""
-    from hydrofoil.device import pick_device
-    from hydrofoil.models.code import load_network
-    from hydrofoil.report import text
-    from hydrofoil.run.folder import Run
-    from hydrofoil.ship.predict import predict as classify
-
-    model, _ = Run.open(run_folder).weights.load(pick_device(device), load_network(model_code))
-    predictions = [(str(path), classify(model, path, invert=invert)) for path in pictures]
-    printer(as_json)("\n".join(text.prediction_lines(path, one) for path, one in predictions))
-    print_json(as_json, [{"picture": path, **one.as_dict()} for path, one in predictions])
 
 
 @app.command("import")

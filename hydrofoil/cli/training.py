@@ -1,6 +1,6 @@
 """The verbs that train and test: train, resume, test."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,21 +22,20 @@ from hydrofoil.cli.options import (
     Seed,
     Track,
     app,
+    option,
+    path_of,
 )
 from hydrofoil.cli.printing import note, print_error, print_json, printer
 from hydrofoil.errors import HydrofoilError
 
 if TYPE_CHECKING:
-    import torch
-
     from hydrofoil.data.pictures import Pictures
     from hydrofoil.data.split import Split
-    from hydrofoil.models.classifier import Classifier
-    from hydrofoil.models.code import NetworkCode
-    from hydrofoil.observe.track import Tracking
+    from hydrofoil.observe.console import Console
+    from hydrofoil.observe.observer import Observer
     from hydrofoil.recipe.schema import Recipe
     from hydrofoil.run.folder import Run
-    from hydrofoil.train.state import State
+    from hydrofoil.session.prove import Proof
 
 
 @app.command()
@@ -48,53 +47,34 @@ def train(
     seed: Seed = None,
     device: Device = "auto",
     data_root: DataRoot = "",
-    then_test: Annotated[bool, typer.Option("--test", help="Test the kept weights too.")] = False,
+    then_test: Annotated[
+        bool, typer.Option("--test", help="Also evaluate the best weights on the test split.")
+    ] = False,
     track: Track = None,
     model_code: ModelCode = None,
     as_json: Json = False,
 ) -> None:
     """Train a recipe, and keep everything in a run folder."""
-    from hydrofoil.device import pick_device
-    from hydrofoil.models.code import load_network, with_network
-    from hydrofoil.observe.progress import Follower
-    from hydrofoil.recipe.read import read_recipe
-    from hydrofoil.report import text
+    from hydrofoil.models.code import load_network
+    from hydrofoil.observe.console import Console, DownloadProgress
     from hydrofoil.run.commands import command
-    from hydrofoil.run.environment import environment
-    from hydrofoil.run.folder import Run
-    from hydrofoil.session.start import untrained
-    from hydrofoil.timing import CPU, Stopwatch
-    from hydrofoil.train.executors import prepare
-    from hydrofoil.train.loop import fit
+    from hydrofoil.session.train import train as train_run
 
-    say, place, network = printer(as_json), pick_device(device), load_network(model_code)
-    seeded = [*(overrides or []), *([] if seed is None else [f"train.seed={seed}"])]
-    recipe = with_network(read_recipe(recipe_name, seeded), network)
-    clock = Stopwatch(CPU)
-    (pictures, split), seconds = pictures_and_split(recipe, data_root), clock.seconds()
+    say = printer(as_json)
+    console = Console(say)
+    with stoppable(data_root), DownloadProgress(note) as watcher:
+        run = train_run(
+            recipe_name, overrides or [],
+            run=run_folder, seed=seed, device=device, data_root=data_root, test=then_test,
+            observers=_observers(console, track), watcher=watcher, command=context.obj,
+            model=load_network(model_code),
+        )  # fmt: skip
+    summary = _summary(run, console)
     if then_test:
-        check_testable(recipe, split)
-    recipe, model, state, notes = untrained(recipe, pictures, place, network)
-    code = network.text if network else ""
-    run = Run.create(run_folder, recipe, split, environment(place, context.obj), code)
-    say(f"{text.recipe_lines(recipe)}\n{text.split_line(recipe, split)}\nrun: {run.path}")
-    for line in notes:
-        say(f"note: {line}")
-    with run.writing(), _tracking(run, track) as tracking:
-        _log_data(run, pictures, split, seconds)
-        with _stoppable(run, data_root), Follower(run, say, model, state) as follower:
-            executor = follower.prepared(prepare(model, pictures, split, recipe, state))
-            for epoch in fit(
-                model, pictures, split, recipe,
-                state=state, executor=executor, watch=tracking.watch(follower.watch),
-            ):  # fmt: skip
-                follower.keep(epoch)
-        summary = follower.summary()
-        if then_test:
-            summary["test"] = _test(run, place, pictures, say, network)
-            say(f"next: {command('report', run.path)} --open")
-        else:
-            say(f"next: {command('test' if len(split.test) else 'show', run.path, data_root)}")
+        summary["test"] = _say_test(run, say)
+        say(f"next: {command('report', run.path)} --open")
+    else:
+        say(_next(run, data_root))
     print_json(as_json, summary)
 
 
@@ -110,54 +90,29 @@ def resume(
     data_root: DataRoot = "",
     as_json: Json = False,
 ) -> None:
-    """Go on with a run that was stopped, from its last checkpoint."""
-    from hydrofoil.device import pick_device, restore_threads, resumed_device
+    """Resume a run that was stopped, from its last checkpoint."""
     from hydrofoil.models.code import load_network
-    from hydrofoil.observe.progress import Follower
-    from hydrofoil.run.commands import command
-    from hydrofoil.run.folder import Run
-    from hydrofoil.session.resume import changes, keep_extended
-    from hydrofoil.session.start import restored
-    from hydrofoil.timing import CPU, Stopwatch
-    from hydrofoil.train.executors import prepare
-    from hydrofoil.train.loop import fit
+    from hydrofoil.observe.console import Console, DownloadProgress
+    from hydrofoil.session.prove import prove as prove_run
+    from hydrofoil.session.resume import resume as resume_run
 
-    say, _ = printer(as_json), pick_device(device)  # a wrong one is refused before all else
     if prove and overrides:
         raise HydrofoilError(f"--prove changes nothing of a run: expected no {overrides[0]}.")
-    with Run.open(run_folder).writing():
-        run, notes = _resumable(run_folder, overrides or [])
-        recipe, split = run.recipe, run.split()
-        began = run.environment()
-        place = resumed_device(device, began.get("device"))
-        restore_threads(began.get("threads"))
-        clock = Stopwatch(CPU)
-        pictures = load_pictures(recipe, data_root)
-        seconds = clock.seconds()
-        split.check(pictures)
-        network = load_network(model_code)
-        model, state, told = restored(run, pictures, place, network, only_read=prove)
-        notes += [*told, *changes(run, place)]
-        _say_resumed(run, state, notes, say)
+    say = printer(as_json)
+    console = Console(say)
+    with stoppable(data_root), DownloadProgress(note) as watcher:
         if prove:
-            return _prove(run, model, pictures, split, state, execute, as_json, network)
-        keep_extended(run)
-        _log_data(run, pictures, split, seconds)
-        with (
-            _stoppable(run, data_root),
-            _tracking(run, track) as tracking,
-            Follower(run, say, model, state) as follower,
-        ):
-            prepared = prepare(model, pictures, split, recipe, state, execute=execute)
-            executor = follower.prepared(prepared)
-            for epoch in fit(
-                model, pictures, split, recipe,
-                state=state, executor=executor, watch=tracking.watch(follower.watch),
-            ):  # fmt: skip
-                follower.keep(epoch)
-        summary = follower.summary()
-        say(f"next: {command('test' if len(split.test) else 'show', run.path, data_root)}")
-    print_json(as_json, {**summary, "notes": notes})
+            proof = prove_run(
+                run_folder, execute=execute, device=device, data_root=data_root, watcher=watcher,
+                model=load_network(model_code),
+            )  # fmt: skip
+            return _print_proof(proof, as_json)
+        run = resume_run(
+            run_folder, overrides or [], execute=execute, device=device, data_root=data_root,
+            observers=_observers(console, track), watcher=watcher, model=load_network(model_code),
+        )  # fmt: skip
+    say(_next(run, data_root))
+    print_json(as_json, {**_summary(run, console), "notes": list(console.notes)})
 
 
 @app.command()
@@ -165,166 +120,136 @@ def test(
     run_folder: RunFolder,
     track: Track = None,
     model_code: ModelCode = None,
+    csv: Annotated[
+        Path | None,
+        option("--csv", "FILE", "Also list every test image in a table.", parser=path_of),
+    ] = None,
     device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
 ) -> None:
-    """Test a run's kept weights, and draw predictions and the worst mistakes."""
-    from hydrofoil.device import pick_device
+    """Evaluate a run's best weights on its test split, and save figures."""
+    from hydrofoil.files import write_whole
     from hydrofoil.models.code import load_network
+    from hydrofoil.observe.console import DownloadProgress
+    from hydrofoil.observe.track import Tracking
     from hydrofoil.run.folder import Run
+    from hydrofoil.session.test import test as test_run
+    from hydrofoil.ship.table import answers_csv
 
-    run, place, network = Run.open(run_folder), pick_device(device), load_network(model_code)
-    with run.writing(), _tracking(run, track):
-        pictures = load_pictures(run.recipe, data_root)
-        result = _test(run, place, pictures, printer(as_json), network)
+    run = Run.open(run_folder)
+    with DownloadProgress(note) as watcher:
+        test_run(
+            run, device=device, data_root=data_root, observers=[Tracking(track or [], note)],
+            watcher=watcher, model=load_network(model_code),
+        )  # fmt: skip
+    say = printer(as_json)
+    result = _say_test(run, say)
+    if csv is not None:
+        classes = tuple(one["class"] for one in result["classes"])
+        write_whole(csv, answers_csv(run.results.answers()["test"], classes))
+        say(f"written: {csv}")
     print_json(as_json, result)
 
 
-def _resumable(folder: Path, overrides: Sequence[str]) -> "tuple[Run, list[str]]":
-    """Open a run to go on with, for other epochs if that is asked; return it and some notes."""
+def _observers(console: "Console", track: list[str] | None) -> "list[Observer]":
+    """Return what follows a training from the command line; a tracker's failure is a note."""
+    from hydrofoil.observe.signals import Stopping
+    from hydrofoil.observe.track import Tracking
+
+    return [Tracking(track or [], note), console, Stopping(exits=True)]
+
+
+def _next(run: "Run", data_root: str) -> str:
+    """Return the command that comes after a training."""
     from hydrofoil.run.commands import command
+
+    verb = "test" if len(run.split().test) else "show"
+    return f"next: {command(verb, run.path, data_root)}"
+
+
+def _summary(run: "Run", console: "Console") -> dict[str, Any]:
+    """Return what a program wants to know of a training."""
+    end, epochs = console.end, run.epochs()
+    best = [epoch for epoch in epochs if end and epoch["epoch"] == end.best_epoch]
+    return {
+        "run": str(run.path),
+        "epochs": len(epochs),
+        "kept": best[-1] if best else None,
+        "seconds": end.seconds if end else 0.0,
+    }
+
+
+def _say_test(run: "Run", say: Callable[[object], None]) -> dict[str, Any]:
+    """Say what the latest test of a run found, and return it."""
+    from hydrofoil.report import text
+    from hydrofoil.report.results import figure_names
+    from hydrofoil.report.words import findings
+
+    result = run.results.test() or {}
+    found = "\n".join(findings(result))
+    say(f"{run.path}\n{text.test_lines(result)}\n\n{found}\n")
+    for name in figure_names(result):
+        say(f"saved: {run.path / 'figures' / name}.png")
+    return result
+
+
+def _print_proof(proof: "Proof", as_json: bool) -> None:
+    """Print what `resume --prove` compared; exit with 1 if it differs."""
+    from hydrofoil.observe.console import notes_lines, progress_line
     from hydrofoil.run.folder import Run
-    from hydrofoil.session.resume import extend
 
-    run = Run.open(folder)
-    if run.log.imported():
-        raise HydrofoilError(
-            f"{run.path}: its weights were imported, so there is no training to go on with.\n"
-            f"Test them with: {command('test', run.path)}"
-        )
-    return extend(run, overrides)
-
-
-def _say_resumed(
-    run: "Run", state: "State", notes: Sequence[str], say: Callable[[object], None]
-) -> None:
-    """Say from where a run goes on."""
-    from hydrofoil.report.text import plural
-
-    for line in notes:
-        say(f"note: {line}")
-    part = f", and {plural(state.step, 'step')} of the next" if state.step else ""
-    say(f"{run.path}: {state.epoch} of {run.recipe.train.epochs} epochs are done{part}")
-
-
-def _prove(
-    run: "Run",
-    model: "Classifier",
-    pictures: "Pictures",
-    split: "Split",
-    state: "State",
-    execute: str | None,
-    as_json: bool,
-    network: "NetworkCode | None",
-) -> None:
-    """Print what `resume --prove` compared; leave with 1 if it is not the same."""
-    from hydrofoil.session.resume import prove
-
-    proof = prove(run, model, pictures, split, state, execute, network)
-    same = f"the same bits in {proof.tensors} tensors, and the same sums."
-    told = f"DIFFERENT: {', '.join(proof.differing[:6])}" if proof.differing else same
-    printer(as_json)(f"{proof.compared}:\n{told}")
+    say = printer(as_json)
+    for line in notes_lines(proof.notes):
+        say(line)
+    say(progress_line(Run.open(proof.run), proof.epochs, proof.steps))
+    same = f"bit-identical: {proof.tensors} tensors, and the same sums."
+    differing = f"DIFFERENT: {', '.join(proof.differing[:6])}"
+    say(f"{proof.compared}:\n{differing if proof.differing else same}")
     print_json(as_json, proof.as_dict())
     if proof.differing:
         raise typer.Exit(1)
 
 
 def load_pictures(recipe: "Recipe", data_root: str) -> "Pictures":
-    """Load a recipe's set from the root given here, or the recipe's, or the default."""
-    from hydrofoil.data.source import load
-    from hydrofoil.observe.progress import DownloadFollower
+    """Load a recipe's images, and show a download."""
+    from hydrofoil.observe.console import DownloadProgress
+    from hydrofoil.session.data import read_pictures
 
-    with DownloadFollower(note) as watcher:
-        return load(recipe.data.source, data_root or recipe.data.root, watcher)
-
-
-def check_testable(recipe: "Recipe", split: "Split") -> None:
-    """Refuse to test what has no test split."""
-    if not len(split.test):
-        raise HydrofoilError(
-            f"{recipe.name}: no test split: {recipe.data.source} publishes none, and data.test = 0."
-            "\nTrain with data.test=0.2, say."
-        )
+    with DownloadProgress(note) as watcher:
+        return read_pictures(recipe, data_root, None, watcher)[0]
 
 
 def pictures_and_split(recipe: "Recipe", data_root: str) -> "tuple[Pictures, Split]":
-    """Load a recipe's set and draw its split."""
-    from hydrofoil.data.split import draw_split
+    """Load a recipe's images and draw its split."""
+    from hydrofoil.session.data import find_split
 
     pictures = load_pictures(recipe, data_root)
-    return pictures, draw_split(pictures, **recipe.split_options())
-
-
-def _log_data(run: "Run", pictures: "Pictures", split: "Split", seconds: float) -> None:
-    """Log how long reading the set took, and how many pictures of each class each part has."""
-    from hydrofoil.data.split import PARTS
-
-    counts = {part: pictures.counts(getattr(split, part)) for part in PARTS}
-    run.log.append({"event": "data", "seconds": seconds, "counts": counts})
-
-
-def _tracking(run: "Run", names: list[str] | None) -> "Tracking":
-    """Return what tells the trackers of a run; one that fails is told of on standard error."""
-    from hydrofoil.observe.track import Tracking
-
-    return Tracking(run, names or [], note)
+    return pictures, find_split(recipe, pictures, None)
 
 
 @contextmanager
-def _stoppable(run: "Run", data_root: str) -> Generator[None]:
-    """On Ctrl-C or SIGTERM, say how to go on, and leave with 130 or 143."""
-    from hydrofoil.report import text
-    from hydrofoil.run.commands import command
+def stoppable(data_root: str, then: str = "") -> Generator[None]:
+    """On Ctrl-C or SIGTERM in a training, say how to resume, and exit with 130 or 143.
 
+    Args:
+        data_root: As it was given, to be given again.
+        then: One more line.
+    """
     try:
         yield
     except KeyboardInterrupt as stopped:
-        done, steps = run.checkpoints.epoch(), run.checkpoints.step()
-        part = f" and {text.plural(steps, 'step')}" if steps else ""
-        go_on = command("resume", run.path, data_root)
-        print_error(
-            f"\nstopped after {done} of {run.recipe.train.epochs} epochs{part}.\n"
-            f"Go on with: {go_on}"
-        )
-        raise typer.Exit(128 + getattr(stopped, "number", 2)) from None
+        from hydrofoil.observe.signals import Stopped
+
+        if not isinstance(stopped, Stopped) or stopped.run is None:
+            raise
+        print_error(f"\n{_stopped_lines(stopped.run, data_root)}{then}")
+        raise typer.Exit(128 + stopped.number) from None
 
 
-def _test(
-    run: "Run",
-    device: "torch.device",
-    pictures: "Pictures",
-    say: Callable[[object], None],
-    network: "NetworkCode | None",
-) -> dict[str, Any]:
-    """Open the test split, count the opening, keep what was found, and draw the figures."""
-    from hydrofoil.data.split import draw_split
-    from hydrofoil.evaluate.score import answer
-    from hydrofoil.evaluate.test import shown_pictures, test_report
-    from hydrofoil.report import text
-    from hydrofoil.report.results import result_figures
-    from hydrofoil.report.words import findings
-    from hydrofoil.timing import Stopwatch
+def _stopped_lines(run: "Run", data_root: str) -> str:
+    """Say how far a stopped run is, and how to resume it."""
+    from hydrofoil.observe.signals import stopped_line
+    from hydrofoil.run.commands import command
 
-    if not run.has_split():
-        run.save_split(draw_split(pictures, **run.recipe.split_options()))
-    split = run.split()
-    split.check(pictures)
-    check_testable(run.recipe, split)
-    model, epoch = run.weights.load(device, network)
-    clock = Stopwatch(device)
-    answers = answer(model, pictures, split.test).cpu()
-    seconds = clock.seconds()
-    valid = answer(model, pictures, split.valid).cpu() if len(split.valid) else None
-    opened = run.log.times_tested() + 1
-    result = test_report(answers, valid, model, run.recipe, epoch=epoch, opened=opened)
-    accuracy = result["accuracy"]
-    run.log.append({"event": "test", "opened": opened, "accuracy": accuracy, "seconds": seconds})
-    run.results.save_answers(test=answers, valid=valid)
-    run.results.save_shown(pictures, shown_pictures(result))
-    run.files.write_json("test.json", result)
-    found = "\n".join(findings(result))
-    say(f"{run.path}\n{text.test_lines(result)}\n\n{found}\n")
-    for name, png in result_figures(pictures, result).items():
-        say(f"drawn: {run.files.write(f'figures/{name}.png', png)}")
-    return result
+    return f"{stopped_line(run)}\nResume with: {command('resume', run.path, data_root)}"

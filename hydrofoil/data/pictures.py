@@ -6,9 +6,12 @@ Axes: N pictures, C channels, H rows, W columns.
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from hydrofoil.display import notebook_html
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +24,8 @@ class Pictures:
         classes: The K class names.
         source: Where they came from: a source's name.
         published_test: The last so many pictures are the published test split; 0: the set has none.
+        differs: How the set differs from the published one of its name; empty: it is the same;
+            None: there is nothing to compare it with.
 
     Raises:
         ValueError: Shapes, types or labels do not fit each other.
@@ -31,6 +36,7 @@ class Pictures:
     classes: tuple[str, ...]
     source: str
     published_test: int = 0
+    differs: str | None = None
 
     def __post_init__(self) -> None:
         if self.pictures_NCHW.dtype != torch.uint8 or self.pictures_NCHW.ndim != 4:
@@ -61,10 +67,19 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.pictures_NCHW)
 
+    def _repr_html_(self) -> str:
+        """Show a grid of images in a notebook."""
+        return notebook_html("pictures", self)
+
     @property
     def K(self) -> int:
         """The number of classes."""
         return len(self.classes)
+
+    @property
+    def published(self) -> bool | None:
+        """Whether this is the published set of its name; None: there is nothing to compare with."""
+        return None if self.differs is None else not self.differs
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -84,9 +99,20 @@ class Pictures:
         """Return the same set on a device: one copy of all of it, or none if it is there."""
         if self.pictures_NCHW.device == device:
             return self
-        return replace(
-            self, pictures_NCHW=self.pictures_NCHW.to(device), labels_N=self.labels_N.to(device)
+        return self._with(
+            pictures_NCHW=self.pictures_NCHW.to(device), labels_N=self.labels_N.to(device)
         )
+
+    def compared(self, differs: str) -> "Pictures":
+        """Return the same set, with how it differs from the published one."""
+        return self._with(differs=differs)
+
+    def _with(self, **changes: Any) -> "Pictures":
+        """Replace fields that the hash does not depend on, and keep the hash if it is known."""
+        changed = replace(self, **changes)
+        if "hash" in self.__dict__:
+            changed.__dict__["hash"] = self.hash
+        return changed
 
     def counts(self, index_N: Tensor) -> list[int]:
         """Return how many of the indexed pictures each class has."""

@@ -1,62 +1,94 @@
-"""From a name to pictures: the published sets, read from torchvision's layout under the data root.
+"""From a name to pictures: published datasets are found, or downloaded, read and compared.
 
-What is missing is downloaded.
+The data root has torchvision's layout; usual other names, folders and archives are found as well.
 """
 
 import contextlib
-import fcntl
+import logging
 import os
 import shutil
-from collections import Counter
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.data.published.archives import unpack_gzip, unpack_tar
+from hydrofoil.data.published.archives import unpack_gzip, unpack_tar, unpack_zip
 from hydrofoil.data.published.catalogue import SOURCES, Source
-from hydrofoil.data.published.download import (
-    DownloadError,
-    Published,
-    Silent,
-    Watcher,
-    accuse,
-    fetch,
-)
+from hydrofoil.data.published.content import differences
+from hydrofoil.data.published.download import DownloadError, Published, Silent, Watcher, fetch
+from hydrofoil.data.published.find import Archive, Found, Layout, find, squash
 from hydrofoil.device import user_cache
 from hydrofoil.errors import HydrofoilError, nearest, reason
 
 
 def load(source: str, root: str | Path = "", watcher: Watcher | None = None) -> Pictures:
-    """Return a shipped set, downloading it on first use when the network allows.
+    """Return a published dataset, downloading it on first use.
+
+    The content is compared with the published one. Where it differs, `Pictures.differs` says how,
+    and a line is shown: by the watcher, or without one as a warning of Python's logging.
 
     Args:
-        source: digits, mnist, fashion-mnist, cifar10 or cifar100.
+        source: digits, mnist, fashion-mnist, cifar10 or cifar100; case and punctuation are ignored.
         root: The data root; empty: HYDROFOIL_DATA, or the user's cache folder.
-        watcher: Follows a download.
+        watcher: Shows a download's progress, and lines.
 
     Raises:
-        HydrofoilError: No such source; files missing and not to be had, cut short or not what
-            they should be.
+        HydrofoilError: Unknown name; files that are missing and cannot be downloaded, or that are
+            damaged.
 
     >>> load("digits").shape
     (1, 8, 8)
     """
-    found = find_source(source)
-    folder = data_root(root) / found.folder
-    if _missing(found, folder):
-        _download(source, found, folder, watcher or Silent())
-    return found.read(folder)
+    name = source_name(source)
+    found, at = SOURCES[name], data_root(root)
+    with contextlib.ExitStack() as stack:
+        files = _files(name, found, at, watcher or Silent(), stack)
+        pictures = found.read(files)
+        pictures = pictures.compared(differences(pictures, found, files))
+    if pictures.differs:
+        line = f"{name}: {not_published(name, pictures.differs)}"
+        (watcher.say if watcher else logging.getLogger("hydrofoil").warning)(line)
+    return pictures
+
+
+def not_published(name: str, differs: str) -> str:
+    """Say that a dataset is not the published one of its name, and how it differs."""
+    return f"not the published {find_source(name).title}: {differs}."
 
 
 def find_source(name: str) -> Source:
-    """Return a source by its name.
+    """Return a dataset's description by its name.
 
     Raises:
-        HydrofoilError: No source has it.
+        HydrofoilError: No dataset has this name.
     """
-    if name not in SOURCES:
-        raise HydrofoilError(f"'{name}' is no source of pictures. {nearest(name, SOURCES)}")
-    return SOURCES[name]
+    return SOURCES[source_name(name)]
+
+
+def source_name(name: str) -> str:
+    """Return a dataset's own name; case, punctuation and usual other names are accepted.
+
+    Raises:
+        HydrofoilError: No dataset has this name.
+
+    >>> source_name("Fashion MNIST")
+    'fashion-mnist'
+    """
+    if known := known_as(name):
+        return known
+    raise HydrofoilError(f"unknown dataset '{name}'. {nearest(name, SOURCES)}")
+
+
+def known_as(name: str) -> str:
+    """Return a dataset's own name, or an empty string if no dataset has this name."""
+    return next(
+        (
+            known
+            for known, source in SOURCES.items()
+            if squash(name) in (squash(known), *source.aliases)
+        ),
+        "",
+    )
 
 
 def merges_published_test(source: str, merge: bool) -> bool:
@@ -65,113 +97,152 @@ def merges_published_test(source: str, merge: bool) -> bool:
 
 
 def data_root(root: str | Path = "") -> Path:
-    """Return the published sets' folder: the one given, HYDROFOIL_DATA, or the user's cache."""
+    """Return the data root: the given folder, HYDROFOIL_DATA, or the user's cache."""
     given = str(root) or os.environ.get("HYDROFOIL_DATA", "")
     if given:
         return Path(given).expanduser()
     return user_cache()
 
 
-def _missing(source: Source, folder: Path) -> list[str]:
-    return [
-        file
-        for file in source.files
-        if not (folder / file).is_file() and not (folder / f"{file}.gz").is_file()
-    ]
+def _files(
+    name: str, source: Source, root: Path, watcher: Watcher, stack: contextlib.ExitStack
+) -> dict[str, Path]:
+    """Return the path of each file of a dataset, after unpacking or downloading it if needed."""
+    if not source.files:
+        return {}
+    layout = _layout(source)
+    found = find(layout, root)
+    if _missing(source, found):
+        if found.archive:
+            return _unpack_found(name, source, found.archive, root / source.folder, watcher, stack)
+        _download(name, source, layout, root, watcher)
+        found = find(layout, root)
+    return found.files
 
 
-def _download(name: str, source: Source, folder: Path, watcher: Watcher) -> None:
-    """Bring a source's missing files; a download that was broken off is gone on with."""
+def _layout(source: Source) -> Layout:
+    others = {alias for other in SOURCES.values() if other is not source for alias in other.aliases}
+    archives = tuple(file.name for file in source.published if file.holds)
+    return Layout(
+        source.folder, source.files, frozenset(source.aliases), frozenset(others), archives
+    )
+
+
+def _missing(source: Source, found: Found) -> list[str]:
+    return [file for file in source.files if file not in found.files]
+
+
+def _unpack_found(
+    name: str,
+    source: Source,
+    archive: Archive,
+    folder: Path,
+    watcher: Watcher,
+    stack: contextlib.ExitStack,
+) -> dict[str, Path]:
+    """Unpack an archive that was found, to the dataset's folder or else to a temporary one."""
+    stage = folder / ".download"
+    watcher.say(f"{name}: unpacking {archive.path}")
+    try:
+        with _only_process(name, stage, watcher):
+            _unpack_archive(source, archive, stage / "ready")
+            _move(stage / "ready", folder)
+    except OSError as error:
+        into = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hydrofoil-")))
+        watcher.say(
+            f"{name}: {folder} cannot be written ({reason(error)}), so {archive.path.name} is "
+            "unpacked to a temporary folder, each time"
+        )
+        _unpack_archive(source, archive, into)
+        folder = into
+    shutil.rmtree(stage, ignore_errors=True)
+    return {file: folder / file for file in source.files}
+
+
+def _unpack_archive(source: Source, archive: Archive, into: Path) -> None:
+    if archive.members:
+        unpack_zip(archive.path, into, archive.members)
+    else:
+        (published,) = source.published
+        unpack_tar(archive.path, into, Path(source.folder).name, published.holds)
+
+
+def _download(name: str, source: Source, layout: Layout, root: Path, watcher: Watcher) -> None:
+    """Download a dataset's missing files, resuming a download that was interrupted."""
+    folder = root / source.folder
     stage = folder / ".download"  # in the folder itself, so that a rename never crosses disks
     made = [path for path in (stage, *stage.parents) if not path.exists()]
     try:
-        with _alone(name, stage):
-            if _missing(source, folder):  # another process may just have brought them
+        with _only_process(name, stage, watcher):
+            missing = _missing(source, find(layout, root))  # another process may have finished
+            if missing:
                 watcher.say(f"{name}: not in {folder}; downloading it")
-                _bring(source, folder, stage, watcher)
-                shutil.rmtree(stage, ignore_errors=True)
+                _fetch_and_unpack(source, missing, folder, stage, watcher)
+        shutil.rmtree(stage, ignore_errors=True)
     except (DownloadError, OSError) as error:
         why = f"it cannot be written, {reason(error)}" if isinstance(error, OSError) else error
+        missing = _missing(source, find(layout, root))
         raise HydrofoilError(
             f"{name}: not in {folder}, and could not be downloaded: {why}\n"
-            f"Missing: {', '.join(_missing(source, folder))}\n"
+            f"Missing: {', '.join(missing)}\n"
             "Put these files there, or name another folder with --data-root or HYDROFOIL_DATA."
         ) from error
     except KeyboardInterrupt:
-        watcher.say(f"{name}: what has come is kept in {stage}; the next try goes on from there")
+        watcher.say(f"{name}: the partial download is kept in {stage}; the next attempt resumes it")
         raise
     finally:
-        with contextlib.suppress(OSError):  # what is not empty stays
+        with contextlib.suppress(OSError):  # folders that are not empty stay
             for path in made:
                 path.rmdir()
 
 
 @contextlib.contextmanager
-def _alone(name: str, stage: Path) -> Generator[None]:
-    """Hold a download's lock; the system frees it with the process."""
+def _only_process(name: str, stage: Path, watcher: Watcher) -> Generator[None]:
+    """Hold the lock of a dataset's download; the system frees it with the process."""
+    from filelock import FileLock, Timeout
+
     stage.mkdir(parents=True, exist_ok=True)
-    with open(stage / ".lock", "ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise HydrofoilError(
-                f"{name}: another process is downloading it to {stage.parent}.\n"
-                "Wait for it to end, or stop it."
-            ) from error
-        try:
-            yield
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                if os.listdir(stage) == [".lock"]:
-                    os.unlink(stage / ".lock")
+    lock = FileLock(stage / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise HydrofoilError(
+            f"{name}: another process is downloading it to {stage.parent}.\n"
+            "Wait for it to end, or stop it."
+        ) from error
+    except (NotImplementedError, OSError):  # some network file systems have no locks
+        watcher.say(
+            f"{name}: {stage.parent} has no file locks, so a second download to it at the same "
+            "time is not prevented"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+        with contextlib.suppress(OSError):
+            if os.listdir(stage) == [".lock"]:
+                os.unlink(stage / ".lock")
 
 
-def _bring(source: Source, folder: Path, stage: Path, watcher: Watcher) -> None:
-    """Fetch and unpack what is missing, and move it in place once it is known to be right."""
-    ready, missing, strikes = stage / "ready", _missing(source, folder), Counter[str]()
-    wanted = [file for file in source.published if set(missing) & set(_holds(file))]
-    while True:
-        shutil.rmtree(ready, ignore_errors=True)
-        fetched = [
-            fetch(
-                file, stage,
-                other_packing=bool(source.pictures_hash), strikes=strikes, watcher=watcher,
-            )
-            for file in wanted
-        ]  # fmt: skip
-        exact = all(one.exact for one in fetched)
-        try:
-            for file, one in zip(wanted, fetched, strict=True):
-                _unpack(file, one.path, ready, folder.name)
-            if exact or _same_pictures(source, folder, ready):
-                break
-        except HydrofoilError:
-            if exact:
-                raise
-        for one in fetched:
-            if not one.exact:
-                accuse(strikes, one.urls)
-                one.path.unlink()
+def _fetch_and_unpack(
+    source: Source, missing: list[str], folder: Path, stage: Path, watcher: Watcher
+) -> None:
+    """Download and unpack the missing files, and move them to the folder at the end."""
+    ready = stage / "ready"
+    shutil.rmtree(ready, ignore_errors=True)
+    for file in source.published:
+        if set(missing) & set(file.unpacked):
+            _unpack(file, fetch(file, stage, watcher=watcher), ready, folder.name)
+    _move(ready, folder)
+
+
+def _move(ready: Path, folder: Path) -> None:
     for path in ready.iterdir():
-        if not path.is_symlink():
-            os.replace(path, folder / path.name)
-
-
-def _holds(file: Published) -> tuple[str, ...]:
-    return file.holds or (file.name.removesuffix(".gz"),)
+        os.replace(path, folder / path.name)
 
 
 def _unpack(file: Published, path: Path, ready: Path, folder: str) -> None:
     if file.holds:
         unpack_tar(path, ready, folder, file.holds)
     else:
-        unpack_gzip(path, ready / _holds(file)[0])
-
-
-def _same_pictures(source: Source, folder: Path, ready: Path) -> bool:
-    """Tell whether another packing gives the published pictures."""
-    for file in source.files:
-        if not (ready / file).exists():  # it was in the folder before
-            held = folder / file if (folder / file).exists() else folder / f"{file}.gz"
-            (ready / held.name).symlink_to(held.resolve())
-    return source.read(ready).hash == source.pictures_hash
+        unpack_gzip(path, ready / file.unpacked[0])

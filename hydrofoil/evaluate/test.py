@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hydrofoil.data.source import find_source, merges_published_test
+from hydrofoil.data.source import find_source, merges_published_test, not_published
 from hydrofoil.evaluate.calibration import fit_temperature, reliability
 from hydrofoil.evaluate.metrics import ClassScores, Metrics, picture_losses, wilson
 from hydrofoil.evaluate.score import Answers
@@ -32,6 +32,7 @@ def test_report(
     *,
     epoch: int,
     opened: int,
+    differs: str,
 ) -> dict[str, Any]:
     """Return the content of test.json.
 
@@ -42,6 +43,7 @@ def test_report(
         recipe: Of the run.
         epoch: Whose weights answered.
         opened: How often this run's test split was opened, this time included.
+        differs: How the dataset differs from the published one of its name; empty: it does not.
     """
     metrics = answers.metrics()
     classes = metrics.per_class(model.classes)
@@ -64,10 +66,15 @@ def test_report(
         "epoch": epoch,
         "weights": model.weights_hash(),
         "opened": opened,
-        "warnings": [MERGED]
-        if merges_published_test(recipe.data.source, recipe.data.merge)
-        else [],
+        "warnings": data_warnings(recipe, differs),
     }
+
+
+def data_warnings(recipe: Recipe, differs: str) -> list[str]:
+    """Say why accuracies on a run's data cannot be compared with published ones, if they cannot."""
+    data = recipe.data
+    found = [MERGED] if merges_published_test(data.source, data.merge) else []
+    return [*found, not_published(data.source, differs)] if differs else found
 
 
 def shown_pictures(test: Mapping[str, Any]) -> Tensor:

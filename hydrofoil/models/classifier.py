@@ -6,12 +6,16 @@ Axes: N pictures, C channels, H rows, W columns, K classes.
 import hashlib
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
 
 from hydrofoil.errors import HydrofoilError, nearest
+
+if TYPE_CHECKING:
+    from hydrofoil.data.statistics import Statistics
+    from hydrofoil.evaluate.novelty import Novelty
 
 
 class Classifier(nn.Module):
@@ -54,6 +58,9 @@ class Classifier(nn.Module):
             tensor = torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1)
             self.register_buffer(f"{field}_C11", tensor, persistent=False)
         self._frozen: list[nn.Module] = []
+        # What the run of these weights knows of its training images: see run/reference.py.
+        self.statistics: Statistics | None = None
+        self.novelty: Novelty | None = None
         # Decided here, on the CPU: asking the tensors in every step would make a GPU wait.
         self._centred = any(mean) or any(number != 1 for number in std)
 

@@ -92,6 +92,11 @@ def as_code(network: Network) -> NetworkCode:
     return NetworkCode(network, getattr(made, "__name__", type(made).__name__), text)
 
 
+def text_of(network: Network | None) -> str:
+    """Return the Python text of a network's code, as far as it is known."""
+    return "" if network is None else as_code(network).text
+
+
 def load_network(given: str | None) -> NetworkCode | None:
     """Run a file and return the network that it defines: the person asked for exactly this.
 

@@ -1,4 +1,4 @@
-"""The C that every program begins with: vectors, the barrier, the random bits of dropout."""
+"""The C that every program starts with: vectors, the barrier, dropout's random bits."""
 
 INCLUDES = r"""
 #include <math.h>

@@ -1,1 +1,1 @@
-"""What follows a training: recorder, console, signals, trackers."""
+"""What follows a training: recorder, console, signals, trackers; one protocol, `Observer`."""

@@ -67,6 +67,24 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5 000 digits, a thousand brackets
         raise HydrofoilError(f"{name}: not TOML: {_first_line(error)}.") from error
+    return _resolved(document, overrides, name)
+
+
+def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Return a recipe with fields overridden by dotted names.
+
+    Raises:
+        HydrofoilError: It names what is unknown or wrong, and what was expected.
+
+    >>> override(read_recipe("mnist-cnn"), ["train.epochs=1"]).train.epochs
+    1
+    """
+    document = recipe.model_dump(mode="json", exclude_none=True)
+    return _resolved(document, overrides, recipe.name)
+
+
+def _resolved(document: dict[str, Any], overrides: Sequence[str], name: str) -> Recipe:
+    """Return the recipe of a document; `name` is what errors call it."""
     # Names first: another model or optimiser leaves behind the file's fields that it does not know.
     for override in sorted(overrides, key=lambda text: ".name=" not in text.replace(" ", "")):
         _override(document, override)

@@ -22,7 +22,9 @@ from hydrofoil.evaluate.explain import (
 )
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.report import explanations, text
-from hydrofoil.ship.predict import predict, taken
+from hydrofoil.ship.inputs import Source
+from hydrofoil.ship.predict import predict, to_model_input
+from hydrofoil.ship.prepare import Preparation
 
 LITTLE = 0.0005  # of a probability: less is not seen in per cent with one decimal
 
@@ -43,15 +45,20 @@ class Explained:
 
 
 def explain(
-    model: Classifier, picture: str | Path | Tensor, class_name: str = "", *, invert: bool = False
+    model: Classifier,
+    picture: Source,
+    class_name: str = "",
+    how: Preparation | None = None,
+    name: str = "",
 ) -> Explained:
-    """Explain a model's answer to one picture, a file or picture_CHW as `predict` takes it.
+    """Explain a model's prediction for one image, as `predict` prepares it.
 
     Args:
         model: The classifier.
-        picture: A path, or uint8 picture_CHW.
-        class_name: Explain this class; default: the answer.
-        invert: Exchange dark and bright.
+        picture: A path or another source of one image.
+        class_name: Explain this class; default: the predicted one.
+        how: What is requested of the preparation.
+        name: What the image is called; default: its path.
 
     Raises:
         HydrofoilError: The picture is none, or the model has no such class.
@@ -60,20 +67,20 @@ def explain(
         raise HydrofoilError(
             f"'{class_name}' is no class of this model. {nearest(class_name, model.classes)}"
         )
-    picture_CHW, done = taken(model, picture, invert=invert)
-    prediction = replace(predict(model, picture_CHW), done=done)
-    class_name = class_name or prediction.label
+    prepared = to_model_input(model, picture, how, name)
+    picture_CHW = prepared.picture_CHW
+    prediction = predict(model, picture_CHW)
+    notes = dict.fromkeys((*prepared.notes, *prediction.notes))
+    prediction = replace(prediction, done=prepared.done, notes=tuple(notes))
+    label = prediction.most_probable
+    class_name = class_name or label
     wanted = model.classes.index(class_name)
     hidden = occlusion(model, picture_CHW, wanted)
-    cam, why_not = None, ""
-    try:
-        cam = grad_cam(model, picture_CHW, torch.tensor([wanted]))
-    except HydrofoilError as error:
-        why_not = str(error).splitlines()[0]
-    name = str(picture) if not isinstance(picture, Tensor) else "picture"
+    cam, why_not = _grad_cam(model, picture_CHW, wanted)
+    name = name or (str(picture) if isinstance(picture, str | Path) else "picture")
     lines = [
         text.prediction_lines(name, prediction),
-        f"  {hidden_line(hidden, model.classes, prediction.label)}",
+        f"  {hidden_line(hidden, model.classes, label)}",
         f"  {heat_line(cam, class_name) if cam else why_not}",
     ]
     content = {
@@ -94,6 +101,14 @@ def explain(
         Path(name).name,
     )
     return Explained("\n".join(lines), content, png)
+
+
+def _grad_cam(model: Classifier, picture_CHW: Tensor, wanted: int) -> tuple[GradCam | None, str]:
+    """Return Grad-CAM for a class, or why there is none."""
+    try:
+        return grad_cam(model, picture_CHW, torch.tensor([wanted])), ""
+    except HydrofoilError as error:
+        return None, str(error).splitlines()[0]
 
 
 def filters_figure(model: Classifier) -> tuple[str, bytes]:

@@ -23,11 +23,10 @@ from torch import Tensor
 from hydrofoil import __version__
 from hydrofoil.compare.statistics import p_words
 from hydrofoil.compare.verdict import Comparison
-from hydrofoil.data.source import merges_published_test
 from hydrofoil.data.split import PARTS
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.explain import GradCam, feature_maps, grad_cam, occlusion
-from hydrofoil.evaluate.test import MERGED
+from hydrofoil.evaluate.test import data_warnings
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.code import Network
 from hydrofoil.report import charts, explanations, sheet, text, words
@@ -158,7 +157,7 @@ def _run_values(run: Gathered) -> dict[str, Any]:
         "findings": words.findings(test) if test else [],
         "warnings": _warnings(run),
         "pictures": _pictures(run),
-        "curves": _curves([run], [""]),
+        "curves": curve_charts([run], [""]),
         "curve_words": words.of_curves(run.epochs, run.recipe.train.epochs) if run.recipe else [],
         "classes_chart": _classes_chart(test) if test else "",
         "shades": _shades(test["confusion"]) if test else [],
@@ -175,11 +174,7 @@ def _run_values(run: Gathered) -> dict[str, Any]:
 
 
 def _warnings(run: Gathered) -> list[str]:
-    merged = (
-        [MERGED]
-        if run.recipe and merges_published_test(run.recipe.data.source, run.recipe.data.merge)
-        else []
-    )
+    merged = data_warnings(run.recipe, "") if run.recipe else []
     found = list(run.test.get("warnings", [])) if run.test else merged
     if run.imported:
         found.append(
@@ -260,7 +255,7 @@ def _pictures(run: Gathered) -> list[dict[str, Any]]:
     ]
 
 
-def _curves(runs: Sequence[Gathered], names: Sequence[str]) -> list[tuple[str, Markup]]:
+def curve_charts(runs: Sequence[Gathered], names: Sequence[str]) -> list[tuple[str, Markup]]:
     """Return a chart of loss and one of accuracy; of several runs, the validation's alone."""
     found: list[tuple[str, Markup]] = []
     for field, unit, scale in (("loss", "nats a picture", 1), ("accuracy", "%", 100)):
@@ -391,8 +386,8 @@ def _data(run: Gathered) -> dict[str, Any]:
     whole = {part: n for part, n in counts.items() if len(n) == len(classes) and sum(n)}
     return {
         "source": run.recipe.data.source if run.recipe else "",
-        "warnings": [MERGED]
-        if run.recipe and merges_published_test(run.recipe.data.source, run.recipe.data.merge)
+        "warnings": data_warnings(run.recipe, str(run.counted("data").get("differs") or ""))
+        if run.recipe
         else [],
         "sizes": {part: run.sizes.get(part, 0) for part in PARTS if run.sizes.get(part)},
         "counts": whole,
@@ -492,5 +487,5 @@ def _side_by_side(runs: Sequence[Gathered], names: Sequence[str]) -> dict[str, A
         "recalls": recalls,
         "best": best,
         "times": [_time(run) for run in runs],
-        "curves": _curves(runs, names),
+        "curves": curve_charts(runs, names),
     }

@@ -3,11 +3,18 @@
 Axes: N pictures, C channels, H rows, W columns.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.report import figures
 from hydrofoil.report.sheet import CORRECT, MISCLASSIFIED
+
+
+def figure_names(test: Mapping[str, Any]) -> list[str]:
+    """Return the names of the figures that a test saves, in the order of `result_figures`."""
+    mistakes = ["mistakes"] if test["pictures"]["surest_wrong"] else []
+    return ["predictions", *mistakes, "confusion"]
 
 
 def result_figures(pictures: Pictures, test: dict[str, Any]) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from typing import Any
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.catalogue import SOURCES
 from hydrofoil.data.published.download import Watcher
-from hydrofoil.data.source import find_source, load
+from hydrofoil.data.source import find_source, known_as, load
 from hydrofoil.data.split import PARTS, draw_split
 from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.models import build
@@ -63,17 +63,19 @@ def show(
         HydrofoilError: Nothing has that name, or it is asked for what it has not.
     """
     of_a_set = bool(class_name) or pixels is not None
-    is_set = what in SOURCES and not overrides
+    dataset = "" if overrides else known_as(what)
     is_recipe = what in shipped_recipes() or what.endswith(".toml") or Path(what).is_file()
-    if of_a_set and what not in SOURCES:
-        raise HydrofoilError(f"--class and --pixels show pictures of a set, and '{what}' is none.")
+    if of_a_set and not known_as(what):
+        raise HydrofoilError(
+            f"--class and --pixels show the images of a dataset, and '{what}' is not one."
+        )
     if class_name and pixels is not None:
         raise HydrofoilError("--class and --pixels: expected one of them.")
     if overrides and not is_recipe:
         raise HydrofoilError(f"'{overrides[0]}' changes a recipe's field, and '{what}' is none.")
-    if is_set and pixels is not None:
-        return [show_pixels(what, data_root, pixels, watcher)]
-    shown = [show_set(what, data_root, class_name, watcher)] if is_set else []
+    if dataset and pixels is not None:
+        return [show_pixels(dataset, data_root, pixels, watcher)]
+    shown = [show_set(dataset, data_root, class_name, watcher)] if dataset else []
     if is_recipe and not of_a_set:
         shown.append(show_recipe(what, overrides))
     if not shown and Path(what).is_dir():
@@ -106,6 +108,7 @@ def show_set(
         "source": name,
         "shape": list(pictures.shape),
         "hash": pictures.hash,
+        "differs": pictures.differs,
         "counts": counts,
         "mean": means,
         "std": deviations,

@@ -288,8 +288,17 @@ def test_lines(test: dict[str, Any]) -> str:
 
 
 def prediction_lines(path: str, prediction: Prediction, most: int = 5) -> str:
-    """Describe one answer: label, the most probable classes, what was done to the picture."""
+    """Describe a prediction: label, the most probable classes, what was done to the image."""
     ranked = list(prediction.probabilities.items())[:most]
     probabilities = "  ".join(f"{name} {100 * probability:.1f} %" for name, probability in ranked)
-    done = f"\n  {'; '.join(prediction.done)}" if prediction.done else ""
-    return f"{path}: {prediction.label}\n  {probabilities}{done}"
+    label = prediction.label or f"none of these (most probable: {prediction.most_probable})"
+    lines = [f"{path}: {label}", f"  {probabilities}"]
+    lines += [f"  {'; '.join(prediction.done)}"] if prediction.done else []
+    return "\n".join([*lines, *(f"  note: {note}" for note in prediction.notes)])
+
+
+def prediction_line(path: str, prediction: Prediction) -> str:
+    """Describe a prediction in one line: label, probability, and what the check found."""
+    label = prediction.label or f"none of these (most probable: {prediction.most_probable})"
+    notes = "".join(f"  note: {note}" for note in prediction.notes)
+    return f"{path}: {label}  {100 * prediction.probability:.1f} %{notes}"

@@ -19,8 +19,24 @@ FEW = 5  # epochs: of fewer, noise and trend cannot be told apart
 
 def findings(test: Mapping[str, Any]) -> list[str]:
     """Return what test.json shows beyond its accuracy, the plainest first."""
-    found = [*_groups(test["groups"]), *_classes(test["classes"]), *_confused(test["confused"])]
+    found = [*_no_better_than_one_class(test), *_groups(test["groups"])]
+    found += [*_classes(test["classes"]), *_confused(test["confused"])]
     return [*found, *_unanswered(test["classes"]), *_calibration(test)]
+
+
+def _no_better_than_one_class(test: Mapping[str, Any]) -> list[str]:
+    """Say that the accuracy is not above what always predicting the largest class would reach."""
+    counts = {one["class"]: one["count"] for one in test["classes"]}
+    largest = max(counts, key=counts.__getitem__)
+    share = counts[largest] / max(1, test["count"])
+    if len(counts) < 2 or not test["count"] or test["interval"][0] > share:
+        return []
+    above = "not significantly above" if test["accuracy"] > share else "not above"
+    return [
+        f"The accuracy, {percent(test['accuracy'])}, is {above} the share of the largest class: "
+        f"always predicting {isolated(largest)} would be correct for {percent(share)} of the test "
+        "images."
+    ]
 
 
 def _bounds(shares: Sequence[Share]) -> list[tuple[float, float]]:

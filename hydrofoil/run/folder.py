@@ -11,6 +11,7 @@
     test.json             what `test` found, and how often the test split was opened
     answers.npz           the logits of that test, and of the validation split by the same weights
     shown.npz             the few pictures that test.json names, so that a report needs no data set
+    reference.npz         statistics of the training images, and what novelty is measured against
     figures/              what was drawn
     manifest.json         the SHA-256 of all these: see manifest.py
 
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from hydrofoil.data.split import Split
+from hydrofoil.display import notebook_html
 from hydrofoil.errors import HydrofoilError, reason
 from hydrofoil.files import discard, is_staged
 from hydrofoil.models.code import KEPT_CODE
@@ -58,6 +60,13 @@ class Run:
         self.weights = Weights(self.files, recipe)
         self.checkpoints = Checkpoints(self.files, recipe, self.log, self.weights)
         self.results = Results(self.files)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """Show learning curves in a notebook."""
+        return notebook_html("run", self)
 
     @classmethod
     def create(

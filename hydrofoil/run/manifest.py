@@ -109,7 +109,8 @@ def cure(path: Path) -> str:
         "needs a run of its own.",
         "best.safetensors": f"Written again from the last checkpoint by: hydrofoil resume {run}",
         **dict.fromkeys(
-            ("test.json", "answers.npz", "shown.npz"), f"Written again by: hydrofoil test {run}"
+            ("test.json", "answers.npz", "shown.npz", "reference.npz"),
+            f"Written again by: hydrofoil test {run}",
         ),
     }
     return f"\n{cures[path.name]}" if path.name in cures else ""

@@ -16,6 +16,7 @@ from hydrofoil.models.code import Network, unasked
 from hydrofoil.recipe.schema import Custom, Recipe
 from hydrofoil.run.commands import command
 from hydrofoil.run.manifest import Files, cure
+from hydrofoil.run.reference import attach_reference
 
 BEST = "best.safetensors"
 CHECKPOINTS = ("last.safetensors", "previous.safetensors")
@@ -84,6 +85,7 @@ class Weights:
             raise unasked(self.recipe, folder)
         model = build(self.recipe, (channels, height, width), classes, network)
         model.load_weights(tensors, str(path))
+        attach_reference(self.files, model)
         return model.to(device), epoch
 
     def epoch(self) -> int:

@@ -1,36 +1,150 @@
-"""What `resume` does beside training: extend a run, say what differs, prove that resuming is exact.
+"""Continues a run from its last checkpoint, perhaps for more epochs."""
 
-Axes: N pictures.
-"""
-
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from hydrofoil.data.batches import epoch_order
 from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.published.download import Watcher
 from hydrofoil.data.split import Split
+from hydrofoil.device import pick_device, restore_threads, resumed_device
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.code import Network
 from hydrofoil.native import Unsupported
 from hydrofoil.native.build import compiler
+from hydrofoil.observe.observer import Observer, Start
 from hydrofoil.recipe.read import read_recipe
-from hydrofoil.report.text import plural
 from hydrofoil.run.commands import command
 from hydrofoil.run.environment import differences, environment
 from hydrofoil.run.folder import Run
+from hydrofoil.run.reference import keep_reference
+from hydrofoil.session.data import find_run, log_data, own_threads, read_pictures
+from hydrofoil.session.observing import Observers, all_observers, default_watcher
+from hydrofoil.session.start import restored
 from hydrofoil.train.executors import prepare
+from hydrofoil.train.loop import fit
 from hydrofoil.train.state import State
 
-PROVE_STEPS = 8
+
+@own_threads()
+def resume(
+    run: str | Path | Run,
+    overrides: Sequence[str] = (),
+    *,
+    epochs: int | None = None,
+    execute: str | None = None,
+    device: str = "auto",
+    data_root: str | Path = "",
+    pictures: Pictures | None = None,
+    observers: Sequence[Observer] = (),
+    track: Sequence[str] = (),
+    watcher: Watcher | None = None,
+    model: Network | None = None,
+) -> Run:
+    """Continue a run from its last checkpoint; prints nothing, shows a progress bar in a notebook.
+
+    On the same machine the result is bit-identical to a run that was never interrupted.
+
+    Args:
+        run: The run, or its folder.
+        overrides: train.epochs=N, and nothing else.
+        epochs: The same: train until so many epochs are done, also where the run was finished.
+        execute: Another executor than until now: eager, compile, graph or native.
+        device: auto, cpu, cuda, cuda:1 or mps; auto: where the run began.
+        data_root: Where the datasets are; default: data.root, HYDROFOIL_DATA or the user's cache.
+        pictures: The images that the run was trained on, in place of its recipe's dataset.
+        observers: Follow the training, in this order.
+        track: Trackers: tensorboard, mlflow.
+        watcher: Follows a download.
+        model: The network of a run whose network is the user's own code.
+
+    Raises:
+        HydrofoilError: No such run, nothing to resume from, or other images than it was trained on.
+        Stopped: A signal came; `error.run` is the run.
+    """
+    asked = [*overrides, *([] if epochs is None else [f"train.epochs={epochs}"])]
+    watching = all_observers(observers, track)
+    with find_run(run).writing():
+        found = restore(
+            run, asked, device, data_root, pictures, default_watcher(watcher), model,
+            only_read=False,
+        )  # fmt: skip
+        resumed, split, state = found.run, found.split, found.state
+        with Observers(resumed, watching) as watched:
+            keep_extended(resumed)
+            log_data(resumed, found.pictures, split, found.seconds)
+            prepared = prepare(
+                found.model, found.pictures, split, resumed.recipe, state, execute=execute
+            )
+            start = Start(resumed, found.model, split, state, prepared, found.notes, resumed=True)
+            with watched.training(start):
+                for epoch in fit(
+                    found.model, found.pictures, split, resumed.recipe,
+                    state=state, executor=prepared.executor, watch=watched.steps,
+                ):  # fmt: skip
+                    watched.epoch(epoch)
+            keep_reference(resumed, found.model.device, found.pictures, split, model)
+    return resumed
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A run as its last checkpoint has it.
+
+    Args:
+        run: With the recipe to train.
+        model: With the checkpoint's weights.
+        pictures: The images.
+        split: Which of them train, validate and test.
+        state: How far the training is.
+        notes: What the user should know.
+        seconds: That reading the images took.
+    """
+
+    run: Run
+    model: Classifier
+    pictures: Pictures
+    split: Split
+    state: State
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def restore(
+    given: str | Path | Run,
+    overrides: Sequence[str],
+    device: str,
+    data_root: str | Path,
+    pictures: Pictures | None,
+    watcher: Watcher | None,
+    network: Network | None = None,
+    *,
+    only_read: bool,
+) -> Restored:
+    """Return a run, locked, as its last checkpoint has it; sets the threads that it began with.
+
+    Raises:
+        HydrofoilError: See `resume`.
+    """
+    pick_device(device)  # an unknown one is refused before anything else
+    run = find_run(given)
+    if run.log.imported():
+        raise HydrofoilError(
+            f"{run.path}: its weights were imported, so there is no training to resume.\n"
+            f"Test them with: {command('test', run.path)}"
+        )
+    run, notes = extend(run, overrides)
+    split, began = run.split(), run.environment()
+    place = resumed_device(device, began.get("device"))
+    restore_threads(began.get("threads"))
+    pictures, seconds = read_pictures(run.recipe, data_root, pictures, watcher)
+    split.check(pictures)
+    model, state, found = restored(run, pictures, place, network, only_read=only_read)
+    notes += [*found, *changes(run, place)]
+    return Restored(run, model, pictures, split, state, tuple(notes), seconds)
 
 
 def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
@@ -94,114 +208,3 @@ def changes(run: Run, device: torch.device) -> list[str]:
         except Unsupported:
             now["compiler"] = "missing"
     return [f"{one}: the end may have other bits" for one in differences(before, now)]
-
-
-@dataclass(frozen=True)
-class Proof:
-    """How two ways of training the same steps compare.
-
-    Args:
-        compared: What was done, in words.
-        tensors: How many tensors were compared, bit by bit.
-        differing: The names of those, and of numbers, that are not the same.
-    """
-
-    compared: str
-    tensors: int
-    differing: list[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the proof for a program."""
-        return {**vars(self), "same": not self.differing}
-
-
-def prove(
-    run: Run,
-    model: Classifier,
-    pictures: Pictures,
-    split: Split,
-    state: State,
-    execute: str | None,
-    network: Network | None = None,
-) -> Proof:
-    """Train a few steps straight on, and the same ones from a checkpoint read anew; compare.
-
-    The run stays as it is; the model and state do not.
-
-    Args:
-        run: Says the recipe.
-        model: As the last checkpoint has it.
-        pictures: The set.
-        split: What to train on.
-        state: As the last checkpoint has it.
-        execute: What runs the steps; default: what ran them.
-        network: The run's own, where its code is the user's.
-
-    Raises:
-        HydrofoilError: An epoch is a single step.
-    """
-    recipe, size = run.recipe, run.recipe.train.batch_size
-    steps = ceil(len(split.train) / size)
-    half = min(PROVE_STEPS, steps // 2)
-    if not half:
-        raise HydrofoilError(
-            f"{run.path}: --prove saves between two steps of an epoch, and its epochs have one."
-        )
-    first, number = min(state.step, steps - 2 * half), state.epoch + 1
-    order_N = epoch_order(split.train, recipe.train.seed, number).to(model.device)
-
-    def train(model: Classifier, state: State, start: int) -> None:
-        executor = prepare(model, pictures, split, recipe, state, execute=execute).executor
-        model.train()
-        part_N = order_N[start * size : (start + half) * size]
-        executor.train_steps(part_N, number, start + 1, state.sums)
-        state.step = start + half
-
-    train(model, state, first)
-    again = build(recipe, pictures.shape, pictures.classes, network).to(model.device)
-    fresh = State.fresh(again, recipe)
-    with tempfile.TemporaryDirectory() as folder:
-        beside = Run(Path(folder), recipe)
-        beside.checkpoints.save(model, state.tensors(model), state.numbers())
-        beside.checkpoints.load(again, fresh)
-    execute = state.executor
-    for one, its in ((model, state), (again, fresh)):
-        train(one, its, first + half)
-    tensors = _tensors(model, state)
-    differing = _differing(tensors, _tensors(again, fresh)) + _differing_numbers(state, fresh)
-    return Proof(
-        f"epoch {number}, steps {first + 1} to {first + 2 * half} by {execute}: straight on, and "
-        f"saved after step {first + half}, read into a fresh model and {plural(half, 'step')} more",
-        len(tensors),
-        differing,
-    )
-
-
-def _differing(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
-    """Return the names of tensors that are not bit-identical on both sides."""
-    return [
-        name
-        for name in sorted(ours.keys() | theirs.keys())
-        if name not in ours or name not in theirs or not torch.equal(ours[name], theirs[name])
-    ]
-
-
-def _differing_numbers(state: State, other: State) -> list[str]:
-    numbers, others = _numbers(state), _numbers(other)
-    return [name for name in numbers if numbers[name] != others[name]]
-
-
-def _tensors(model: Classifier, state: State) -> dict[str, Tensor]:
-    """Return all tensors of a training; not by what saves them, which could forget one twice."""
-    tensors = {f"network/{name}": tensor for name, tensor in model.network.state_dict().items()}
-    tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
-    for name, parameter in model.network.named_parameters():
-        slots = state.optimizer.state[parameter]
-        tensors |= {f"optimizer/{name}/{s}": t for s, t in slots.items() if isinstance(t, Tensor)}
-    return tensors
-
-
-def _numbers(state: State) -> dict[str, Any]:
-    """Return all else of a training."""
-    kept = {name: value for name, value in vars(state).items() if name not in ("optimizer", "best")}
-    return {**kept, "sums": state.sums.totals()}

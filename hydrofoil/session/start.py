@@ -6,7 +6,7 @@ from hydrofoil.data.pictures import Pictures
 from hydrofoil.device import pick_threads
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.models.code import Network, unasked
+from hydrofoil.models.code import Network, unasked, with_network
 from hydrofoil.models.summary import total_multiply_adds
 from hydrofoil.recipe.schema import Custom, Recipe
 from hydrofoil.run.folder import Run
@@ -29,6 +29,7 @@ def untrained(
         The recipe with the hash of what it starts from, the model, its state, and what a person
         should know.
     """
+    recipe = with_network(recipe, network)
     model = build(recipe, pictures.shape, pictures.classes, network)
     recipe, notes = initialize(model, recipe)
     model.to(device)

@@ -1,165 +1,254 @@
-"""Answers to pictures from anywhere: any format that Pillow opens, grey or colour, of any size.
+"""Predictions for images from anywhere: files of many formats, arrays, tensors, of any size.
 
-Axes: C channels, H rows, W columns, K classes.
+Axes: N images, C channels, H rows, W columns, K classes, D features, Q calibration images.
 """
 
-import warnings
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from hydrofoil.errors import HydrofoilError, reason
-from hydrofoil.evaluate.score import logits_of
+from hydrofoil.data.decode import decode
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.evaluate.novelty import UNUSUAL, answer_with_features
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.ship.inputs import Source, to_decoded, to_sources
+from hydrofoil.ship.prepare import Preparation, Prepared, check_input, prepare
 
-ORIENTATION = 0x0112  # the EXIF tag
+if TYPE_CHECKING:
+    from hydrofoil.run.folder import Run
+
+BATCH = 64  # images that are answered together
+WAIT = 0.25  # seconds after which fewer are answered: predictions appear as they come
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one picture.
+    """What a model predicts for one image.
 
     Args:
-        label: The most probable class.
+        label: The most probable class; None: none of them, its probability is below the threshold.
         probabilities: Class name to probability, most probable first.
-        done: What was done to the picture before the model saw it, in words.
+        done: What was done to the image before the network saw it, in words.
+        notes: What the check of the prepared image found, a sentence each.
+        novelty: Share of the validation images that are less unusual for this model; None: not
+            calibrated.
     """
 
-    label: str
+    label: str | None
     probabilities: dict[str, float]
     done: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    novelty: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the answer as `predict --json` prints it."""
+        """Return the prediction as `predict --json` prints it."""
         return {
             "class": self.label,
             "probabilities": self.probabilities,
+            "novelty": self.novelty,
             "done": list(self.done),
+            "notes": list(self.notes),
         }
 
     @property
+    def most_probable(self) -> str:
+        """The most probable class, whatever the threshold."""
+        return next(iter(self.probabilities))
+
+    @property
     def probability(self) -> float:
-        """The label's probability."""
-        return self.probabilities[self.label]
+        """The probability of the most probable class."""
+        return self.probabilities[self.most_probable]
 
 
-def predict(model: Classifier, picture: str | Path | Tensor, *, invert: bool = False) -> Prediction:
-    """Classify one picture: a file, or a uint8 tensor of the model's own shape.
+@dataclass(frozen=True)
+class Answer:
+    """What came of one source in a stream.
+
+    Args:
+        name: What the source is called.
+        prediction: The prediction; None: there is an error instead.
+        picture_CHW: What the network saw.
+        error: Why there is no prediction.
+    """
+
+    name: str
+    prediction: Prediction | None = None
+    picture_CHW: Tensor | None = None
+    error: HydrofoilError | None = None
+
+
+def predict(
+    model: "Classifier | Run | str | Path",
+    images: Any,
+    *,
+    invert: bool = False,
+    as_is: bool = False,
+    background: str | None = None,
+    threshold: float | None = None,
+) -> Any:
+    """Classify one image, or several.
+
+    An image is prepared as the training images were, where the model comes from a run that keeps
+    their statistics: see `docs/predict.md`. A tensor of the model's own shape is taken as it is.
+
+    Args:
+        model: The classifier, or a run or its folder, whose best weights are then loaded.
+        images: One image: a path, bytes, a binary file, a Pillow image, an array (H×W or H×W×C) or
+            a tensor (C×H×W), of uint8 or of float from 0 to 1. Or several: a list of these, an
+            array N×H×W×C or a tensor N×C×H×W.
+        invert: Exchange dark and bright.
+        as_is: Choose no preparation by the training images.
+        background: What transparency is composed onto: white, black or #rrggbb.
+        threshold: Below this probability the label is None: none of the classes.
+
+    Returns:
+        One `Prediction`, or for several images a list of them.
+
+    Raises:
+        HydrofoilError: A file is missing or not an image; an array is of another type, shape or
+            range.
+    """
+    classifier = model if isinstance(model, Classifier) else _loaded(model)
+    how = Preparation(invert, as_is, background)
+    sources, several = to_sources(images, classifier.shape)
+    predictions: list[Prediction] = []
+    for answer in predict_stream(classifier, (("", source) for source in sources), how, threshold):
+        if answer.prediction is None:
+            raise answer.error or AssertionError("an answer is a prediction or an error")
+        predictions.append(answer.prediction)
+    return predictions if several else predictions[0]
+
+
+def predict_stream(
+    model: Classifier,
+    sources: Iterable[tuple[str, Source | HydrofoilError]],
+    how: Preparation | None = None,
+    threshold: float | None = None,
+) -> Iterator[Answer]:
+    """Yield an answer for each named source, in order, in batches; an error stops none of the rest.
+
+    Memory stays flat: 64 small images at most wait for their answer, and none for long.
 
     Args:
         model: The classifier.
-        picture: A path, or uint8 picture_CHW.
-        invert: Exchange dark and bright: MNIST's digits are white on black, and ink is not.
+        sources: Pairs of name and source; an error in a source's place is passed on.
+        how: What is requested of the preparation.
+        threshold: Below this probability the label is None.
 
     Raises:
-        HydrofoilError: The file is missing or no picture; the tensor is of another type or shape.
+        HydrofoilError: The threshold is not a probability.
     """
-    picture_CHW, done = taken(model, picture, invert=invert)
-    probabilities_K = logits_of(model, picture_CHW[None])[0].cpu().double().softmax(0).tolist()
-    probability = dict(zip(model.classes, probabilities_K, strict=True))
-    ranked = sorted(probability, key=probability.__getitem__, reverse=True)
-    return Prediction(ranked[0], {name: probability[name] for name in ranked}, done)
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise HydrofoilError(f"threshold = {threshold:g}: expected a probability from 0 to 1.")
+    waiting: list[tuple[str, Prepared | HydrofoilError]] = []
+    since = time.perf_counter()
+    for name, source in sources:
+        waiting.append((name, _prepared(model, name, source, how)))
+        if len(waiting) >= BATCH or time.perf_counter() - since > WAIT:
+            yield from _answers(model, waiting, threshold)
+            waiting, since = [], time.perf_counter()
+    yield from _answers(model, waiting, threshold)
 
 
-def taken(
-    model: Classifier, picture: str | Path | Tensor, *, invert: bool = False
-) -> tuple[Tensor, tuple[str, ...]]:
-    """Return picture_CHW as `predict` gives it to the model, and in words what was done to it.
+def to_model_input(
+    model: Classifier, source: Source, how: Preparation | None = None, name: str = ""
+) -> Prepared:
+    """Return an image as the network sees it.
 
     Raises:
-        HydrofoilError: As `predict`.
+        HydrofoilError: It cannot be read; a tensor is not uint8 of the model's shape.
     """
-    done: tuple[str, ...] = ()
-    if isinstance(picture, Tensor):
-        picture_CHW = picture
-    else:
-        picture_CHW, done = read_picture(Path(picture), model.shape)
-    if picture_CHW.dtype != torch.uint8 or tuple(picture_CHW.shape) != model.shape:
-        raise HydrofoilError(
-            f"a picture of {picture_CHW.dtype} {'×'.join(map(str, picture_CHW.shape))}: "
-            f"expected torch.uint8 {'×'.join(map(str, model.shape))}."
-        )
-    if invert:
-        picture_CHW, done = 255 - picture_CHW, (*done, "inverted")
-    return picture_CHW, done
+    how = how or Preparation()
+    if not isinstance(source, Tensor):
+        decoded = to_decoded(source, model.shape, name)
+        return prepare(decoded, model.shape, model.statistics, how)
+    if source.dtype != torch.uint8 or tuple(source.shape) != model.shape:
+        (source,) = to_sources(source, model.shape)[0]
+        return to_model_input(model, source, how, name)
+    picture_CHW = 255 - source if how.invert else source
+    done = ("inverted",) if how.invert else ()
+    return Prepared(picture_CHW, done, check_input(picture_CHW, model.statistics))
 
 
 def read_picture(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, tuple[str, ...]]:
-    """Return a file's picture as the model takes it, picture_CHW, and in words what that took.
+    """Return a file's image as a model of that shape takes it, and in words what was done to it.
 
-    It is uint8. In this order: turned as its EXIF tag says; transparency laid on white; made grey
-    or colour; cut to the model's proportions around the middle; resized with an antialiasing
-    bilinear filter.
+    It is uint8 picture_CHW. In this order: turned as its EXIF tag says; transparency composed onto
+    white, or onto black where it would vanish; made gray or color; cropped to the model's
+    proportions around the center; resized with an antialiasing bilinear filter.
 
     Raises:
-        HydrofoilError: The file is missing, unreadable, no picture, or so large that decoding it
-            could be an attack (Pillow's limit).
+        HydrofoilError: As `decode`.
     """
+    prepared = prepare(decode(path, target=(shape[2], shape[1])), shape)
+    return prepared.picture_CHW, prepared.done
+
+
+def _loaded(model: "Run | str | Path") -> Classifier:
+    from hydrofoil.device import pick_device
+    from hydrofoil.run.folder import Run
+
+    run = model if isinstance(model, Run) else Run.open(model)
+    return run.weights.load(pick_device("auto"))[0]
+
+
+def _prepared(
+    model: Classifier, name: str, source: Source | HydrofoilError, how: Preparation | None
+) -> Prepared | HydrofoilError:
+    if isinstance(source, HydrofoilError):
+        return source
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of odd metadata
-            with Image.open(path) as file:
-                file.load()
-                return _fitted(file, shape)
-    except UnidentifiedImageError as error:
-        raise HydrofoilError(
-            f"{path}: not a picture that can be read (PNG, JPEG, WebP, BMP, …)."
-        ) from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise HydrofoilError(f"{path}: too large a picture: {error}.") from error
-    except OSError as error:  # Pillow reports a cut-off file as OSError without an errno
-        what = "cannot be read" if error.errno else "a broken picture"
-        raise HydrofoilError(f"{path}: {what}: {reason(error)}.") from error
-    except (ValueError, SyntaxError, EOFError) as error:  # from the depths of Pillow's decoders
-        raise HydrofoilError(f"{path}: a broken picture: {error}.") from error
+        return to_model_input(model, source, how, name)
+    except HydrofoilError as error:
+        return error
 
 
-def _fitted(image: Image.Image, shape: tuple[int, int, int]) -> tuple[Tensor, tuple[str, ...]]:
-    """Bring a decoded picture to the model's channels and size."""
-    channels, height, width = shape
-    done: list[str] = []
-    turned = ImageOps.exif_transpose(image)
-    if image.getexif().get(ORIENTATION, 1) != 1:
-        done.append("turned as its EXIF tag says")
-    image = _eight_bit(turned, done)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        done.append("transparency → white")
-    grey = image.mode in ("1", "L")
-    if channels == 1 and not grey:
-        done.append("colour → grey")
-    if channels == 3 and grey:
-        done.append("grey → colour")
-    image = image.convert("L" if channels == 1 else "RGB")
-    scale = min(image.width / width, image.height / height)
-    cut = max(1, round(width * scale)), max(1, round(height * scale))
-    if cut != image.size:
-        done.append(f"cut from {image.width}×{image.height} to {cut[0]}×{cut[1]} around the middle")
-        left, top = (image.width - cut[0]) // 2, (image.height - cut[1]) // 2
-        image = image.crop((left, top, left + cut[0], top + cut[1]))
-    if image.size != (width, height):
-        done.append(f"resized from {image.width}×{image.height} to {width}×{height}")
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.array(image, dtype=np.uint8).reshape(height, width, channels)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), tuple(done)
+def _answers(
+    model: Classifier,
+    waiting: Sequence[tuple[str, Prepared | HydrofoilError]],
+    threshold: float | None,
+) -> Iterator[Answer]:
+    """Answer a batch with one pass through the network."""
+    prepared = [item for _, item in waiting if isinstance(item, Prepared)]
+    predictions = iter(_predictions(model, prepared, threshold) if prepared else [])
+    for name, item in waiting:
+        if isinstance(item, HydrofoilError):
+            yield Answer(name, error=item)
+        else:
+            yield Answer(name, next(predictions), item.picture_CHW)
 
 
-def _eight_bit(image: Image.Image, done: list[str]) -> Image.Image:
-    """Scale 16-bit grey down; Pillow's own conversion would cut every value above 255."""
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("it holds pixels that are no numbers")
-    whole = image.mode.startswith("I")
-    low, top = (0.0, 65535.0) if whole else (min(0.0, float(values.min())), float(values.max()))
-    done.append("16 bit → 8 bit" if whole else f"values {low:g} to {top:g} → 8 bit")
-    scaled = (values - low) * (255 / max(top - low, 1e-12))
-    return Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8))
+def _predictions(
+    model: Classifier, prepared: Sequence[Prepared], threshold: float | None
+) -> list[Prediction]:
+    pictures_NCHW = torch.stack([item.picture_CHW for item in prepared])
+    logits_NK, features_ND = answer_with_features(model, pictures_NCHW)
+    probabilities_NK = logits_NK.cpu().double().softmax(1)
+    order_NK = probabilities_NK.sort(dim=1, descending=True, stable=True).indices.tolist()
+    novelty_N = model.novelty.of(features_ND).tolist() if model.novelty else [None] * len(prepared)
+    found: list[Prediction] = []
+    for item, probabilities, order, novelty in zip(
+        prepared, probabilities_NK.tolist(), order_NK, novelty_N, strict=True
+    ):
+        ranked = {model.classes[k]: probabilities[k] for k in order}
+        notes = (*item.notes, *_unusual(model, novelty))
+        prediction = Prediction(model.classes[order[0]], ranked, item.done, notes, novelty)
+        if threshold is not None and prediction.probability < threshold:
+            prediction = replace(prediction, label=None)
+        found.append(prediction)
+    return found
+
+
+def _unusual(model: Classifier, novelty: float | None) -> tuple[str, ...]:
+    """Say that an image is unusual; nothing where it is not, or where that is unknown."""
+    if novelty is None or model.novelty is None or novelty < UNUSUAL:
+        return ()
+    share = f"{int(1000 * novelty) / 10}% of the" if novelty < 1 else "all"
+    count, kind = len(model.novelty.distances_Q), model.novelty.calibrated_on
+    return (f"unlike the training images: more unusual than {share} {count:,} {kind} images",)

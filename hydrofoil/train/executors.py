@@ -21,7 +21,7 @@ from hydrofoil.evaluate.metrics import Metrics, Sums
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.layers import key_dropout
-from hydrofoil.native import Native, Unsupported, source
+from hydrofoil.native import Native, Unsupported, make_program
 from hydrofoil.native.build import compiler, is_built
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.timing import Stopwatch
@@ -163,6 +163,8 @@ def prepare(
             refused[name] = [*str(error).strip().splitlines(), type(error).__name__][0][:160]
             continue
         if isinstance(executor, Native):
+            if executor.note:
+                refused["native"] = executor.note
             costs.note(name, executor.step_seconds)
             if executor.build_seconds:
                 Costs.of_machine().note("building native", executor.build_seconds)
@@ -191,7 +193,7 @@ def expected(recipe: Recipe, device: torch.device) -> tuple[Choice, str]:
     steps = ceil(train / batch_size) * recipe.train.epochs
     choice = choose(model, optimizer, recipe.train.execute, batch_size, steps)
     try:
-        return choice, source(model, optimizer, batch_size)
+        return choice, make_program(model, optimizer, batch_size).source
     except Unsupported:
         return choice, ""
 
@@ -235,7 +237,7 @@ def _weigh(
     cost = costs.get(f"preparing {name}") or PREPARING[name]
     if name == "native":  # what was built is only loaded; anything else is built like the last
         cost = LOADING
-        if not is_built(source(model, optimizer, batch_size)):
+        if not is_built(make_program(model, optimizer, batch_size).source):
             cost += Costs.of_machine().get("building native") or PREPARING[name]
     eager, measured, known = costs.get("eager"), "", costs.get(name)
     least = LEAST * len(list(model.network.parameters())) / 2
@@ -266,7 +268,7 @@ def _refusals(
         refused["graph"] = "needs a CUDA device"
     if "native" in names:
         try:
-            source(model, optimizer, batch_size)
+            make_program(model, optimizer, batch_size)
             compiler()
         except Unsupported as error:
             refused["native"] = str(error)

@@ -1,4 +1,4 @@
-"""Unpacks the published archives: what is expected in them, and nothing else, to where it belongs.
+"""Unpacks the expected files from archives, and nothing else.
 
 A .tar.gz is read front to back, header by header. A member's name never becomes a path: it is
 looked up among the expected ones. Python's tarfile would follow headers that redefine each other,
@@ -9,8 +9,9 @@ import contextlib
 import gzip
 import os
 import re
+import zipfile
 import zlib
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
@@ -20,6 +21,7 @@ BLOCK = 512  # bytes of a header, and what members are padded to
 PIECE = 1 << 20
 MOST_MEMBERS = 200  # CIFAR's archives have nine
 MOST_UNPACKED = 1 << 29  # bytes; CIFAR's come to 186 million
+GZIP = b"\x1f\x8b"  # a gzipped file's first bytes
 MOST_NOTES = 1 << 16  # bytes of a pax header
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.~-]*")
@@ -40,7 +42,7 @@ class _Source(Protocol):
 
 
 class _HostileError(Exception):
-    """An archive holds what the published ones do not."""
+    """The archive contains something that the published ones do not."""
 
 
 def unpack_tar(
@@ -50,19 +52,19 @@ def unpack_tar(
     files: Collection[str],
     most_unpacked: int = MOST_UNPACKED,
 ) -> None:
-    """Unpack the expected files of a .tar.gz; other plain files in their folder are passed over.
+    """Unpack the expected files of a .tar.gz or .tar; skip other plain files in their folder.
 
     Args:
-        archive: The .tar.gz.
-        into: Where the files go: all, each whole, or none.
+        archive: The archive.
+        into: The folder for the files: all of them are written, each atomically, or none.
         folder: The folder in the archive that holds them.
-        files: Their names there; all must be in it, once.
-        most_unpacked: How many bytes it may unpack to, all members together.
+        files: Their names there; each must be in it exactly once.
+        most_unpacked: The most bytes that all members together may unpack to.
 
     Raises:
-        HydrofoilError: It lacks a file, is broken, too large, or holds links, devices, paths out of
-            the folder or anything else that the published archives do not; or `into` cannot be
-            written.
+        HydrofoilError: It lacks a file, is broken or too large, or holds links, devices, paths
+            outside the folder or anything else that the published archives do not; or `into`
+            cannot be written.
     """
 
     def unpack(raw: _Source) -> None:
@@ -76,7 +78,7 @@ def unpack_tar(
 
 
 def unpack_gzip(archive: Path, to: Path, most_unpacked: int = MOST_UNPACKED) -> None:
-    """Unpack a gzipped file, whole or not at all.
+    """Unpack a gzipped file; the result is written atomically.
 
     Raises:
         HydrofoilError: It is broken or too large, or `to` cannot be written.
@@ -90,21 +92,64 @@ def unpack_gzip(archive: Path, to: Path, most_unpacked: int = MOST_UNPACKED) -> 
     _guarded(archive, unpack)
 
 
+def unpack_zip(
+    archive: Path, into: Path, members: Mapping[str, str], most_unpacked: int = MOST_UNPACKED
+) -> None:
+    """Unpack some members of a zip, all of them or none.
+
+    Args:
+        archive: The zip.
+        into: The folder for the files.
+        members: The member's name in the archive, by the name of the file to write.
+        most_unpacked: The most bytes that these members together may unpack to.
+
+    Raises:
+        HydrofoilError: It is broken, encrypted or too large, or `into` cannot be written.
+    """
+    with (
+        _named(archive),
+        zipfile.ZipFile(archive) as file,
+        _in_place_at_last() as write,
+    ):
+        left = most_unpacked
+        for name, member in members.items():
+            with file.open(member) as raw:
+                held = _Held(raw, left)
+                write(into / name, lambda held=held: held.read(PIECE))
+                left = held.left
+
+
 def _guarded(archive: Path, unpack: "Callable[[_Source], None]") -> None:
-    """Unpack, and say what is wrong with the archive if anything is."""
+    """Unpack, gunzipping if it is gzipped, and say what is wrong with the archive if anything."""
+    with _named(archive), open(archive, "rb") as raw:
+        gzipped = raw.read(2) == GZIP
+        raw.seek(0)
+        if gzipped or archive.suffix == ".gz":
+            with gzip.GzipFile(fileobj=cast(BinaryIO, raw)) as file:
+                unpack(file)
+        else:
+            unpack(raw)
+
+
+@contextlib.contextmanager
+def _named(archive: Path) -> Generator[None]:
+    """Turn the errors of unpacking into one that names the archive."""
     try:
-        with open(archive, "rb") as raw, gzip.GzipFile(fileobj=cast(BinaryIO, raw)) as file:
-            unpack(file)
-    except (_HostileError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        yield
+    except (
+        _HostileError, EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile,
+        RuntimeError, KeyError,
+    ) as error:  # RuntimeError: encrypted, or a method that this Python lacks  # fmt: skip
         raise HydrofoilError(
-            f"{archive}: not what was published: {error}.\nNothing of it is used."
+            f"{archive}: damaged, or not the published archive: {error}.\n"
+            "Delete it to download it again; nothing was unpacked."
         ) from error
     except OSError as error:
         raise HydrofoilError(f"{archive}: cannot be unpacked: {reason(error)}.") from error
 
 
 class _Held:
-    """A stream that gives so many bytes and no more: a bomb is not waited for."""
+    """A stream with a limit, so that a decompression bomb ends early."""
 
     def __init__(self, raw: _Source, most: int) -> None:
         self.raw, self.left, self.most = raw, most, most
@@ -121,7 +166,7 @@ class _Held:
         while len(piece) < count and (more := self.read(count - len(piece))):
             piece += more
         if len(piece) < count:
-            raise _HostileError("it is cut short")
+            raise _HostileError("it is truncated")
         return piece
 
 
@@ -216,7 +261,7 @@ def _pass_over(held: _Held, size: int) -> None:
 
 @contextlib.contextmanager
 def _in_place_at_last() -> Generator[_Writer]:
-    """Give what writes files beside their places, synced; rename them once all is well."""
+    """Give a writer of temporary files, synced; rename all of them at the end."""
     waiting: dict[Path, Path] = {}
 
     def write(path: Path, piece: _Piece) -> None:

@@ -1,6 +1,6 @@
-"""A set's files: opened plain or gzipped, and their arrays read straight to where they belong.
+"""A dataset's files: opened plain or gzipped, their arrays read without a second copy in memory.
 
-Whatever a file's head promises is held against the file's size before any memory is asked for.
+The sizes in a file's header are compared with the file's size before any memory is allocated.
 """
 
 import gzip
@@ -15,25 +15,26 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from hydrofoil.data.published.archives import GZIP
 from hydrofoil.errors import HydrofoilError, reason
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
-AGAIN = "Delete it, to have it downloaded again."
+AGAIN = "Delete it to download it again."
 MOST_BYTES = 1 << 30  # of one array; the largest published one, CIFAR-100's, has 0.15 of it
-GZIP_RATIO = 1032  # deflate packs no tighter
+GZIP_RATIO = 1032  # the most that deflate compresses
 
 
 @dataclass(frozen=True)
 class Block:
-    """Where an array of bytes lies in a file.
+    """The place of an array of bytes in a file.
 
     Args:
-        path: The file; where only `path`.gz is there, its unpacked bytes are meant.
-        start: How many bytes stand before it.
+        path: The file; if it is gzipped, `start` counts its unpacked bytes.
+        start: How many bytes come before it.
         shape: Its shape.
         fortran: The first axis varies fastest, not the last.
-        to_the_end: It reaches to the file's end.
+        to_the_end: It extends to the end of the file.
     """
 
     path: Path
@@ -46,10 +47,10 @@ class Block:
         return self.shape[0]
 
     def read(self, out: Bytes) -> None:
-        """Fill an array of this shape, without another copy in memory.
+        """Fill an array of this shape without another copy in memory.
 
         Raises:
-            HydrofoilError: The file cannot be read, or has become another one.
+            HydrofoilError: The file cannot be read, or was changed meanwhile.
         """
         if self.fortran:
             turned = np.empty(self.shape[::-1], np.uint8)
@@ -65,47 +66,49 @@ class Block:
             if at < len(wanted) or (self.to_the_end and file.read(1)):
                 promised = "×".join(map(str, self.shape))
                 raise HydrofoilError(
-                    f"{self.path}: its head promises {promised} bytes, and it is cut short or "
-                    f"overlong.\n{AGAIN}"
+                    f"{self.path}: truncated or too long: its header announces {promised} bytes."
+                    f"\n{AGAIN}"
                 )
 
 
 @contextmanager
 def opened(path: Path) -> Generator[tuple[Any, int]]:
-    """Open a file, or its gzipped form where only that is there.
+    """Open a file, gunzipping it if its first bytes say that it is gzipped.
 
     Yields:
         The file, and how many bytes it holds: exactly, or for a gzipped file at most.
 
     Raises:
-        HydrofoilError: The file is missing, cannot be read, or its packing is broken.
+        HydrofoilError: The file is missing, empty, cannot be read, or is a broken gzip file.
     """
-    packed = path.with_name(path.name + ".gz")
-    plain = path.exists() or not packed.exists()
     try:
-        with open(path if plain else packed, "rb") as raw:
+        with open(path, "rb") as raw:
             size = os.fstat(raw.fileno()).st_size
-            if plain:
+            if not size:
+                raise HydrofoilError(f"{path}: is empty.\n{AGAIN}")
+            gzipped = raw.read(2) == GZIP
+            raw.seek(0)
+            if not gzipped:
                 yield raw, size
             else:
                 with gzip.GzipFile(fileobj=cast(BinaryIO, raw)) as file:
                     yield file, size * GZIP_RATIO
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise HydrofoilError(f"{packed}: a broken gzip file.\n{AGAIN}") from error
+        raise HydrofoilError(f"{path}: a broken gzip file.\n{AGAIN}") from error
     except OSError as error:
         raise HydrofoilError(f"{path}: cannot be read: {reason(error)}.") from error
 
 
 def too_many(shape: tuple[int, ...]) -> bool:
-    """Tell whether a shape is beyond any set's that this library reads."""
+    """Return whether an array is larger than in any dataset that this module reads."""
     return math.prod(max(length, 1) for length in shape) > MOST_BYTES
 
 
 def joined(blocks: list[Block]) -> Bytes:
-    """Read blocks into one array, one below the other: the set lies in memory once, at all times.
+    """Read blocks into one array, one after the other; the dataset is in memory only once.
 
     Raises:
-        HydrofoilError: A file cannot be read, or has become another one.
+        HydrofoilError: A file cannot be read, or was changed meanwhile.
     """
     whole = np.empty((sum(map(len, blocks)), *blocks[0].shape[1:]), np.uint8)
     start = 0

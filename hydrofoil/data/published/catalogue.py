@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.published import digests
 from hydrofoil.data.published.download import Published
 from hydrofoil.data.published.readers import (
     CIFAR100_FILES,
@@ -45,34 +46,43 @@ CIFAR10_FILES = (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch")
 
 @dataclass(frozen=True)
 class Source:
-    """A set that can be had by name.
+    """A dataset that can be loaded by name.
 
     Args:
-        read: Makes the pictures from the folder that holds the files.
-        folder: Where the files lie under the data root, as torchvision has it; empty: needs none.
-        files: What must lie there.
-        published: Where they can be had.
-        pictures_hash: Of the published set, as `Pictures.hash` has it: whatever archive gives these
-            pictures is as good as the published one. Empty: not known, the digest alone counts.
-        shape: Channels, height and width of its pictures.
-        classes: How many classes it has.
-        counts: Published training and test pictures; digits publish no test split.
-        groups: Classes that belong together, by the group's name, where that is known.
+        read: Makes the pictures from the paths of its files.
+        title: Its name in text.
+        shape: Channels, height and width of its images.
+        classes: The number of classes.
+        counts: Published training and test images; digits has no test split.
+        folder: Where the files lie under the data root, as in torchvision; empty: no files.
+        files: Their names there.
+        published: Where they can be downloaded.
+        aliases: Other names of the dataset and of its folders and archives, squashed.
+        pictures_hash: `Pictures.hash` of the published dataset; empty: unknown.
+        image_digests: Of each 1,000 images, in order, four bytes of SHA-256; empty: unknown.
+        label_digests: Likewise of their labels, one byte each.
+        md5: Of the unpacked files, where `pictures_hash` is unknown.
+        groups: Classes that belong together, by the group's name.
     """
 
-    read: Callable[[Path], Pictures]
+    read: Callable[[Mapping[str, Path]], Pictures]
+    title: str
     shape: tuple[int, int, int]
     classes: int
     counts: tuple[int, int]
     folder: str = ""
     files: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
+    aliases: tuple[str, ...] = ()
     pictures_hash: str = ""
+    image_digests: str = ""
+    label_digests: str = ""
+    md5: Mapping[str, str] = field(default_factory=dict[str, str])
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
 
 def _archive(name: str, size: int, sha256: str, holds: tuple[str, ...]) -> Published:
-    """Name one of CIFAR's archives; all mirrors say that they serve the publisher's very bytes."""
+    """Describe one of CIFAR's archives; its mirrors state that they serve the publisher's file."""
     mirrors = ["https://www.cs.toronto.edu/~kriz/", "https://dataset.bj.bcebos.com/cifar/"]
     if name == "cifar-10-python.tar.gz":
         mirrors += [
@@ -117,7 +127,7 @@ FASHION_PUBLISHED = _idx_files(
 CIFAR10_PUBLISHED = _archive(
     "cifar-10-python.tar.gz", 170_498_071,
     "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-    (*CIFAR10_FILES, "batches.meta"),  # the last for others that read this layout
+    (*CIFAR10_FILES, "batches.meta"),  # the last for torchvision
 )  # fmt: skip
 CIFAR100_PUBLISHED = _archive(
     "cifar-100-python.tar.gz", 169_001_437,
@@ -125,27 +135,54 @@ CIFAR100_PUBLISHED = _archive(
     CIFAR100_FILES,
 )  # fmt: skip
 
+# MD5 of the unpacked files: CIFAR-100's are torchvision's. Fashion-MNIST's are those of
+# github.com/datasets-mila/datasets--fashionmnist; its labels are the ones in zalandoresearch's own.
+FASHION_MD5: Mapping[str, str] = dict(
+    zip(
+        IDX_FILES,
+        (
+            "f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9",
+            "8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965",
+        ),
+        strict=True,
+    )
+)  # fmt: skip
+CIFAR100_MD5 = {
+    "train": "16019d7e3df5f24257cddd939b257f8d",
+    "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+    "meta": "7973b15100ade9c7d40fb424638fde48",
+}
+
 SOURCES = {
-    "digits": Source(read_digits, (1, 8, 8), 10, (1797, 0)),
+    "digits": Source(
+        read_digits, "digits of scikit-learn", (1, 8, 8), 10, (1797, 0),
+        pictures_hash="2d57196b5bcd0af311c93451abcbf4dafe2137732f69fab338b167a2af24d56e",
+    ),
     "mnist": Source(
-        lambda at: read_mnist(at, DIGIT_CLASSES, "mnist"),
-        (1, 28, 28), 10, (60_000, 10_000), "MNIST/raw", IDX_FILES, MNIST_PUBLISHED,
-        "9827c01c2d5efbc9b71edf92799b9f54efaacf9877fc197b9e2fab4851716d81",
+        lambda files: read_mnist(files, DIGIT_CLASSES, "mnist"),
+        "MNIST", (1, 28, 28), 10, (60_000, 10_000), "MNIST/raw", IDX_FILES, MNIST_PUBLISHED,
+        aliases=("mnist", "mnistraw", "mnistdata", "mnistdataset"),
+        pictures_hash="9827c01c2d5efbc9b71edf92799b9f54efaacf9877fc197b9e2fab4851716d81",
+        image_digests=digests.MNIST_IMAGES, label_digests=digests.MNIST_LABELS,
     ),
     "fashion-mnist": Source(
-        lambda at: read_mnist(at, FASHION_CLASSES, "fashion-mnist"),
-        (1, 28, 28), 10, (60_000, 10_000), "FashionMNIST/raw", IDX_FILES, FASHION_PUBLISHED,
-        groups=FASHION_GROUPS,
+        lambda files: read_mnist(files, FASHION_CLASSES, "fashion-mnist"),
+        "Fashion-MNIST", (1, 28, 28), 10, (60_000, 10_000), "FashionMNIST/raw", IDX_FILES,
+        FASHION_PUBLISHED,
+        aliases=("fashionmnist", "fmnist", "fashionmnistraw", "fashionmnistdataset"),
+        label_digests=digests.FASHION_LABELS, md5=FASHION_MD5, groups=FASHION_GROUPS,
     ),
     "cifar10": Source(
-        lambda at: read_cifar(at, CIFAR10_FILES, b"labels", CIFAR10_CLASSES, "cifar10"),
-        (3, 32, 32), 10, (50_000, 10_000), "cifar-10-batches-py", CIFAR10_FILES,
-        (CIFAR10_PUBLISHED,), "5ab0830d29c4d085462133542366dcefd2e6c3e547f829cddd9e718e44efc6d4",
-        CIFAR10_GROUPS,
+        lambda files: read_cifar(files, CIFAR10_FILES, b"labels", CIFAR10_CLASSES, "cifar10"),
+        "CIFAR-10", (3, 32, 32), 10, (50_000, 10_000), "cifar-10-batches-py", CIFAR10_FILES,
+        (CIFAR10_PUBLISHED,), aliases=("cifar10", "cifar10batchespy", "cifar10python"),
+        pictures_hash="5ab0830d29c4d085462133542366dcefd2e6c3e547f829cddd9e718e44efc6d4",
+        image_digests=digests.CIFAR10_IMAGES, label_digests=digests.CIFAR10_LABELS,
+        groups=CIFAR10_GROUPS,
     ),
     "cifar100": Source(
         read_cifar100,
-        (3, 32, 32), 100, (50_000, 10_000), "cifar-100-python", CIFAR100_FILES,
-        (CIFAR100_PUBLISHED,),
+        "CIFAR-100", (3, 32, 32), 100, (50_000, 10_000), "cifar-100-python", CIFAR100_FILES,
+        (CIFAR100_PUBLISHED,), aliases=("cifar100", "cifar100python"), md5=CIFAR100_MD5,
     ),
 }  # fmt: skip

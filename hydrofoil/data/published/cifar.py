@@ -47,8 +47,8 @@ def read_batch(path: Path) -> dict[bytes, Value]:
     """Return what one of CIFAR's files holds; an array as the block where it lies.
 
     Raises:
-        HydrofoilError: The file is missing, cut short, or holds anything that the published files
-            do not.
+        HydrofoilError: The file is missing, truncated, or contains anything that the published
+            files do not.
     """
     with opened(path) as (file, size):
         reader = _Reader(file, size, path)
@@ -56,7 +56,7 @@ def read_batch(path: Path) -> dict[bytes, Value]:
             return reader.batch()
         except _UnexpectedError as error:
             raise HydrofoilError(
-                f"{path}: not one of CIFAR's batch files, or cut short: {error}.\n{AGAIN}"
+                f"{path}: truncated, or not one of CIFAR's batch files: {error}.\n{AGAIN}"
             ) from error
 
 

@@ -1,24 +1,20 @@
-"""Downloads published files: from the fastest of several mirrors, resumed, bounded and checked.
+"""Downloads published files over https: mirrors in order, resumed, retried, checked by digest.
 
-Only https is spoken, redirects included. What has come lies in NAME.part, with a note beside it
-(which mirror, which ETag, how long), and outlives the process. Every continuation repeats the last
-bytes that are held, which must be the same, so that no two packings are ever mixed unseen; the
-published digest decides in the end.
+A partial download stays in NAME.part and survives the process. Each continuation requests the last
+4 kB again and compares them, so that two different files are never mixed unnoticed; the SHA-256
+digest decides in the end.
 """
 
 import contextlib
 import hashlib
 import http.client
-import json
 import os
 import re
 import ssl
 import time
 import urllib.request
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.error import HTTPError
@@ -27,12 +23,9 @@ from urllib.parse import urljoin, urlsplit
 from hydrofoil.errors import HydrofoilError, reason
 
 PIECE = 1 << 16
-OVERLAP = 1 << 12  # bytes that a continuation repeats
-MOST_REDIRECTS = 5  # CIFAR's home takes one
-MOST_ATTEMPTS = 2000  # a connection that dies every 100 kB still brings CIFAR-10
-MOST_STARTS = 4  # from the first byte
-OTHER_PACKING = 1.25  # the most that another packing may have of the published one's bytes
-FASTER = 4  # times the speed at which another mirror is worth a change
+OVERLAP = 1 << 12  # bytes that a continuation requests again
+MOST_REDIRECTS = 5  # the home of CIFAR takes one
+MOST_WAIT = 8.0  # seconds between two attempts
 
 
 @dataclass(frozen=True)
@@ -40,11 +33,11 @@ class Published:
     """A file as its publishers serve it.
 
     Args:
-        name: Its name, at each mirror.
+        name: Its name at each mirror.
         bytes: Its length.
         sha256: Its digest, hexadecimal.
-        mirrors: The https folders that serve it, each ending in /; the publishers' own first.
-        holds: For an archive, the files to unpack from it; else it is one gzipped file.
+        mirrors: The https folders that serve it, each ending in /, in the order to try them.
+        holds: For an archive, the files to unpack from it; empty for a single gzipped file.
     """
 
     name: str
@@ -53,32 +46,22 @@ class Published:
     mirrors: tuple[str, ...]
     holds: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True)
-class Fetched:
-    """A file that has come whole.
-
-    Args:
-        path: Where it lies.
-        exact: It has the published digest; else it may be another packing, or wrong.
-        urls: Where its bytes came from.
-    """
-
-    path: Path
-    exact: bool
-    urls: tuple[str, ...]
+    @property
+    def unpacked(self) -> tuple[str, ...]:
+        """The files that it unpacks to."""
+        return self.holds or (self.name.removesuffix(".gz"),)
 
 
 @dataclass(frozen=True)
 class Download:
-    """How far a download is.
+    """The state of a download.
 
     Args:
-        name: The file's.
-        host: Where it comes from.
-        done: Bytes held.
+        name: The file's name.
+        host: The mirror.
+        done: Bytes downloaded so far.
         total: Bytes in all.
-        rate: Bytes a second, lately.
+        rate: Bytes a second since this connection was opened.
     """
 
     name: str
@@ -89,396 +72,204 @@ class Download:
 
 
 class Watcher(Protocol):
-    """Follows downloads for a person."""
+    """Shows downloads to the user."""
 
     def say(self, line: str) -> None:
-        """Take a line."""
+        """Show a line."""
         ...
 
     def update(self, download: Download) -> None:
-        """Take the state of a download, many times a second."""
+        """Show the state of a download; called many times a second."""
         ...
 
 
 class Silent:
-    """Follows downloads and tells nobody."""
+    """Shows nothing."""
 
     def say(self, line: str) -> None:
-        """Take a line."""
+        """Ignore a line."""
 
     def update(self, download: Download) -> None:
-        """Take the state of a download."""
+        """Ignore the state of a download."""
 
 
 @dataclass(frozen=True)
-class Manners:
-    """How mirrors are dealt with.
+class RetryPolicy:
+    """When to retry and when to give up.
 
     Args:
-        stall_seconds: Silence, or less than `stall_rate`, for so long: the connection is dead.
-        stall_rate: Bytes a second.
-        wait_seconds: Before a mirror is asked again; doubles with each try that brings nothing, but
-            stays under eight.
-        tries: Of a mirror in a row that bring nothing, before it is given up.
-        probe_bytes: What each mirror is asked for, to measure its speed; smaller files: no probe.
-        probe_seconds: How long at most.
-        switch_seconds: Over how long a mirror's speed is measured while it serves.
-        context: What certificates are held against; None: the system's authorities.
+        stall_seconds: A connection that is silent for this long is dead.
+        wait_seconds: Before the first retry; doubles with each further one, up to eight seconds.
+        tries: Attempts in a row that bring no new byte before the next mirror is tried.
+        restarts: Times that a mirror may begin the file again from the first byte.
+        context: Trusted certificates; None: the system's.
     """
 
     stall_seconds: float = 30.0
-    stall_rate: float = 1000.0
     wait_seconds: float = 0.5
     tries: int = 6
-    probe_bytes: int = 1 << 18
-    probe_seconds: float = 8.0
-    switch_seconds: float = 10.0
+    restarts: int = 3
     context: ssl.SSLContext | None = None
 
 
-MANNERS = Manners()
+RETRY_POLICY = RetryPolicy()
 
 
 class DownloadError(Exception):
-    """A file could not be had; says why, mirror by mirror."""
+    """No mirror served the file; says why, mirror by mirror."""
 
 
 class _FailedError(Exception):
-    """A connection failed: worth another try."""
+    """The connection failed: worth a retry."""
 
 
-class _UnfitError(Exception):
-    """A mirror cannot continue what is held."""
+class _OtherBytesError(Exception):
+    """The mirror cannot continue the partial file."""
 
 
 class _RefusedError(Exception):
-    """A mirror has something else, or nothing."""
-
-
-class _SlowError(Exception):
-    """Another mirror is much faster."""
-
-
-rates: dict[str, float] = {}  # bytes a second by host, as last measured in this process; 0: dead
+    """The mirror does not have the file."""
 
 
 def fetch(
     file: Published,
     folder: Path,
     *,
-    other_packing: bool = False,
-    strikes: Counter[str] | None = None,
-    manners: Manners | None = None,
+    policy: RetryPolicy | None = None,
     watcher: Watcher | None = None,
-) -> Fetched:
-    """Bring a file into a folder, going on from what an earlier call or process left.
+) -> Path:
+    """Download a file into a folder, resuming a partial download that an earlier call left.
 
     Args:
-        file: What.
-        folder: Where to; made if need be. One process at a time may work there.
-        other_packing: Take a file with another digest, if the caller can tell whether it is right.
-        strikes: Of each address, against it; two, and it is not asked.
-        manners: How mirrors are dealt with; None: MANNERS.
-        watcher: Follows it.
+        file: What to download.
+        folder: Created if it does not exist. One process at a time may work there.
+        policy: When to retry; None: RETRY_POLICY.
+        watcher: Shows the progress.
 
     Raises:
-        DownloadError: No mirror gave it.
+        DownloadError: No mirror served it.
         HydrofoilError: The folder cannot be written.
     """
-    strikes = Counter() if strikes is None else strikes
-    return _Fetch(
-        file, folder, other_packing, strikes, manners or MANNERS, watcher or Silent()
-    ).run()
-
-
-class _Part:
-    """What has come of a file, and the note that says what it is a part of.
-
-    Every byte that `add` took is with the system: it outlives the process, not the machine.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.note = Path(f"{path}.part"), Path(f"{path}.part.json")
-        self.urls: list[str] = []
-        self.etag, self.total, self.pieces = "", -1, 0
-        try:
-            note = json.loads(self.note.read_bytes()[:PIECE])
-            self.urls = [str(url) for url in note["urls"]]
-            self.etag, self.total, self.pieces = (
-                str(note["etag"]), int(note["total"]), int(note["pieces"]),
-            )  # fmt: skip
-            self.size = self.path.stat().st_size
-        except (OSError, ArithmeticError, ValueError, TypeError, KeyError, RecursionError):
-            self.size = 0
-        if not 0 < self.size <= self.total or not self.urls:
-            self.discard()
-
-    def discard(self) -> None:
-        for path in (self.path, self.note):
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-        self.urls, self.etag, self.total, self.size, self.pieces = [], "", -1, 0, 0
-
-    def joined(self, url: str, etag: str, total: int) -> None:
-        """Note that a mirror begins or continues it. Total: -1, not known."""
-        self.urls = [*dict.fromkeys([*self.urls, url])]
-        self.etag, self.total, self.pieces = etag, total, self.pieces + 1
-        note = {"urls": self.urls, "etag": etag, "total": total, "pieces": self.pieces}
-        beside = self.note.with_name(f".{self.note.name}")
-        beside.write_text(json.dumps(note), "utf-8")
-        os.replace(beside, self.note)
-
-    def differs(self, at: int, piece: bytes) -> bool:
-        with open(self.path, "rb") as file:
-            file.seek(at)
-            return file.read(len(piece)) != piece
-
-    def add(self, piece: bytes) -> None:
-        with open(self.path, "ab", buffering=0) as file:
-            view = memoryview(piece)
-            while view:
-                view = view[file.write(view) :]
-        self.size += len(piece)
-
-
-@dataclass
-class _Pace:
-    """Measures a mirror while it serves.
-
-    Args:
-        host: Which.
-        manners: How long to measure.
-        others: The other mirrors' hosts.
-    """
-
-    host: str
-    manners: Manners
-    others: Sequence[str]
-    began: float = field(default_factory=time.monotonic)
-    taken: int = 0
-    rate: float = 0.0
-    looked: tuple[float, int] = (0.0, 0)
-
-    def take(self, count: int, left: int) -> None:
-        """Count bytes; give the mirror up where it stalls or another is much faster."""
-        now = time.monotonic() - self.began
-        self.taken += count
-        since, before = self.looked
-        span = now - since
-        if span > min(self.manners.switch_seconds, 1.0) or not since:
-            self.rate = (self.taken - before) / max(span, 1e-3)
-        if span < self.manners.switch_seconds:
-            return
-        self.looked = (now, self.taken)
-        rates[self.host] = self.rate
-        if self.rate < self.manners.stall_rate and now >= self.manners.stall_seconds:
-            raise _FailedError(f"{self.host}: stalls at {self.rate:.0f} bytes a second")
-        best = max((rates.get(other, 0.0) for other in self.others), default=0.0)
-        if best > FASTER * self.rate and left / self.rate > 2 * self.manners.switch_seconds:
-            raise _SlowError(f"{self.host}: slow")
+    return _Fetch(file, folder, policy or RETRY_POLICY, watcher or Silent()).run()
 
 
 class _Fetch:
-    """One file on its way."""
+    """One file's download."""
 
     def __init__(
-        self,
-        file: Published,
-        folder: Path,
-        other_packing: bool,
-        strikes: Counter[str],
-        manners: Manners,
-        watcher: Watcher,
+        self, file: Published, folder: Path, policy: RetryPolicy, watcher: Watcher
     ) -> None:
-        self.file, self.path, self.strikes = file, folder / file.name, strikes
-        self.other_packing, self.manners, self.watcher = other_packing, manners, watcher
-        self.most = int(file.bytes * OTHER_PACKING) if other_packing else file.bytes
-        self.urls = [mirror + file.name for mirror in file.mirrors]
-        self.tries: Counter[str] = Counter()  # of each, since any brought a byte
-        self.unfit: set[str] = set()
-        self.whys: dict[str, str] = {}
-        self.starts = 0
-        self.asked = ""
+        self.file, self.policy, self.watcher = file, policy, watcher
+        self.path, self.part = folder / file.name, folder / f"{file.name}.part"
+        self.held = 0  # bytes of the partial file
+        self.reasons: list[str] = []  # why each mirror failed
 
-    def run(self) -> Fetched:
+    def run(self) -> Path:
         with self._writing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.part = _Part(self.path)
-            if self.path.exists():  # a process ended before it could be unpacked
+            if self.path.exists():  # an earlier process ended before it was unpacked
                 if _digest(self.path) == self.file.sha256:
-                    return Fetched(self.path, True, ())
+                    return self.path
                 self.path.unlink()
-        for _ in range(MOST_ATTEMPTS):
-            if self.part.size == self.part.total and (done := self._checked()):
-                return done
-            url = self._next()
-            held = self.part.size
+            self.held = self.part.stat().st_size if self.part.exists() else 0
+            if self.held > self.file.bytes:
+                self._discard()
+        for mirror in self.file.mirrors:
+            if self._from(mirror + self.file.name):
+                return self.path
+        kept = f"; {self.held / 1e6:.1f} MB are kept" if self.held else ""
+        raise DownloadError("; ".join(dict.fromkeys(self.reasons)) + kept)
+
+    def _from(self, url: str) -> bool:
+        """Download from one mirror, with retries; return whether the file is complete."""
+        megabytes = self.file.bytes / 1e6
+        what = f"resuming at {self.held / 1e6:.1f} of" if self.held else "downloading"
+        self.watcher.say(f"{self.file.name}: {what} {megabytes:.1f} MB from {_host(url)}")
+        tries = restarts = 0
+        why = ""
+        while tries < self.policy.tries and restarts <= self.policy.restarts:
+            if tries:
+                time.sleep(min(self.policy.wait_seconds * 2 ** (tries - 1), MOST_WAIT))
+            held = self.held
             try:
                 self._transfer(url)
-            except _SlowError:
-                continue
-            except (_UnfitError, _RefusedError) as error:
-                self.whys[url] = str(error)
-                if held and isinstance(error, _UnfitError):
-                    self.unfit.add(url)
-                else:
-                    self.strikes[url] += 2
+                if self._complete():
+                    return True
+                why = f"{_host(url)}: has other bytes than were published"
+                restarts += 1
+                if not held:  # all bytes are this mirror's, in one piece
+                    break
+            except _RefusedError as error:
+                why = str(error)
+                break
+            except _OtherBytesError as error:
+                why = str(error)
+                restarts += 1
+                self._discard()
             except _FailedError as error:
-                self.whys[url] = str(error)
-                if self.part.size > held:
-                    self.tries.clear()
-                else:
-                    self.tries[url] += 1
-                    rates[_host(url)] = 0.0
-        raise DownloadError(f"given up after {MOST_ATTEMPTS} attempts")
-
-    def _next(self) -> str:
-        """Return the mirror to ask: the fastest of those with the fewest failures."""
-        self._probe()
-        there = [url for url in self.urls if self.strikes[url] < 2]
-        left = [url for url in there if self.tries[url] < self.manners.tries]
-        fit = [url for url in left if url not in self.unfit]
-        if left and not fit and self.starts < MOST_STARTS:
-            self.part.discard()
-            self.unfit.clear()
-            fit = left
-        if not fit:
-            raise self._given_up()
-        url = min(fit, key=lambda url: (self.tries[url], -rates.get(_host(url), 1.0)))
-        if self.asked:
-            time.sleep(min(self.manners.wait_seconds * 2 ** (self.tries[url] - 1), 8.0))
-        if url != self.asked:
-            size = self.file.bytes / 1e3
-            what = f"{size / 1e3:.1f} MB" if size > 100 else f"{size:.0f} kB"
-            what = "goes on" if self.part.size else what
-            self.watcher.say(f"{self.file.name}: {what} from {_host(url)}")
-        self.asked = url
-        return url
-
-    def _probe(self) -> None:
-        """Measure the mirrors that were not measured in this process, all at once."""
-        there = [url for url in self.urls if self.strikes[url] < 2]
-        alive = any(rates.get(_host(url)) for url in there)
-        new = [url for url in there if not alive or _host(url) not in rates]
-        if self.asked or len(new) < 2 or self.file.bytes <= self.manners.probe_bytes:
-            return
-        with ThreadPoolExecutor(len(new)) as pool:
-            found = list(pool.map(self._speed, new))
-        rates.update(zip(map(_host, new), found, strict=True))
-        if not any(rates.get(_host(url)) for url in there):
-            raise self._given_up()
-
-    def _given_up(self) -> DownloadError:
-        whys = "; ".join(dict.fromkeys(self.whys.values()))[:300]
-        kept = f"; {self.part.size / 1e6:.1f} MB are kept" if self.part.size else ""
-        return DownloadError((whys or "no mirror has what was published") + kept)
-
-    def _speed(self, url: str) -> float:
-        """Return a mirror's bytes a second, or 0 where it gives none."""
-        began, taken = time.monotonic(), 0
-        last = {"Range": f"bytes=0-{self.manners.probe_bytes - 1}"}
-        try:
-            with _open(url, last, self.manners, self.manners.probe_seconds) as response:
-                while taken < self.manners.probe_bytes and (piece := response.read1(PIECE)):
-                    taken += len(piece)
-                    if time.monotonic() - began > self.manners.probe_seconds:
-                        break
-        except (_FailedError, _RefusedError, _UnfitError) as error:
-            self.whys[url] = str(error)
-        except (OSError, http.client.HTTPException) as error:
-            self.whys[url] = f"{_host(url)}: {_why(error)}"
-        return taken / max(time.monotonic() - began, 1e-6)
+                why = str(error)
+                tries = 0 if self.held > held else tries + 1
+        self.reasons.append(why)
+        return False
 
     def _transfer(self, url: str) -> None:
-        """Have a mirror begin or continue the part."""
-        held = self.part.size
-        start = max(0, held - OVERLAP)
+        """Request the rest of the file, or all of it, and append what comes."""
+        start = max(0, self.held - OVERLAP)
         headers = {"Range": f"bytes={start}-"} if start else {}
-        if start and self.part.etag and self.part.urls[-1] == url:
-            headers["If-Range"] = self.part.etag
+        host = _host(url)
         try:
-            with _open(url, headers, self.manners, self.manners.stall_seconds) as response:
-                at, total = _place(response, start if headers else 0, _host(url))
-                self._begin(url, response.headers.get("ETag", ""), total)
-                self._copy(response, at, url)
-        except http.client.HTTPException as error:
-            raise _FailedError(f"{_host(url)}: {_why(error)}") from error
-        except OSError as error:
-            raise _FailedError(f"{_host(url)}: {_why(error)}") from error
-        if self.part.total < 0:  # it told no length: its end is the end
-            if self.part.size < self.file.bytes and not self.other_packing:
-                raise _FailedError(f"{_host(url)}: broke off")
-            self.part.total = self.part.size
-        if self.part.size < self.part.total:
-            raise _FailedError(f"{_host(url)}: broke off")
+            with _open(url, headers, self.policy) as response:
+                at, total = _position(response, start, host)
+                if total not in (-1, self.file.bytes):
+                    raise _RefusedError(f"{host}: has {total} bytes, expected {self.file.bytes}")
+                self._copy(response, at, host)
+        except (OSError, http.client.HTTPException) as error:
+            raise _FailedError(f"{host}: {_why(error)}") from error
+        if self.held < self.file.bytes:
+            raise _FailedError(f"{host}: the connection broke off")
 
-    def _begin(self, url: str, etag: str, total: int) -> None:
-        """Hold what a mirror says of its file against what is held and what was published."""
-        host = _host(url)
-        if self.part.size and total not in (-1, self.part.total):
-            raise _UnfitError(f"{host}: has {total} bytes, not the {self.part.total} begun")
-        if total > self.most or (total not in (-1, self.file.bytes) and not self.other_packing):
-            raise _RefusedError(f"{host}: has {total} bytes, expected {self.file.bytes}")
-        if not self.part.size:
-            self.starts += 1
-        strong = etag if re.fullmatch(r'"[\x21\x23-\x7e]{1,200}"', etag) else ""
-        with self._writing():
-            self.part.joined(url, strong, self.part.total if self.part.size else total)
-
-    def _copy(self, response: Any, at: int, url: str) -> None:
-        """Compare what is held already, and add the rest."""
-        host = _host(url)
-        others = [
-            _host(other)
-            for other in self.urls
-            if other != url and other not in self.unfit and self.strikes[other] < 2
-        ]
-        pace = _Pace(host, self.manners, others)
-        most = self.part.total if self.part.total >= 0 else self.most
-        while piece := response.read1(PIECE):
-            known = min(max(self.part.size - at, 0), len(piece))
-            with self._writing():
-                if known and self.part.differs(at, piece[:known]):
-                    raise _UnfitError(f"{host}: has other bytes than those begun")
+    def _copy(self, response: Any, at: int, host: str) -> None:
+        """Compare the bytes that are there already, and append the others."""
+        began, new = time.monotonic(), 0
+        with self._writing(), open(self.part, "a+b") as part:
+            while piece := _network(response, host):
+                known = min(max(self.held - at, 0), len(piece))
+                part.seek(at)
+                if known and part.read(known) != piece[:known]:
+                    raise _OtherBytesError(f"{host}: has other bytes than the partial file")
                 at += len(piece)
-                if at > most:
-                    raise _RefusedError(f"{host}: sends more than {most} bytes")
-                if known < len(piece):
-                    self.part.add(piece[known:])
-            pace.take(len(piece), most - at)
-            self.watcher.update(Download(self.file.name, host, self.part.size, most, pace.rate))
+                if at > self.file.bytes:
+                    raise _RefusedError(f"{host}: sends more than {self.file.bytes} bytes")
+                part.write(piece[known:])
+                part.flush()  # to the system: it survives the process
+                self.held += len(piece) - known
+                new += len(piece) - known
+                rate = new / max(time.monotonic() - began, 1e-3)
+                self.watcher.update(
+                    Download(self.file.name, host, self.held, self.file.bytes, rate)
+                )
 
-    def _checked(self) -> Fetched | None:
-        """Return the file if it is right, or may be another packing; else begin anew."""
+    def _complete(self) -> bool:
+        """Move the file to its name if it has the published digest, else discard it."""
         with self._writing():
-            exact = _digest(self.part.path) == self.file.sha256
-            urls = tuple(self.part.urls)
-            if exact or self.other_packing:
-                fetched = Fetched(self.path, exact, urls)
-                os.replace(self.part.path, self.path)
-                self.part.discard()
-                return fetched
-            accuse(self.strikes, urls, self.part.pieces)
-            for url in urls:
-                self.whys[url] = f"{_host(url)}: has other bytes than were published"
-            self.part.discard()
-        return None
+            if _digest(self.part) == self.file.sha256:
+                os.replace(self.part, self.path)
+                return True
+            self._discard()
+        return False
+
+    def _discard(self) -> None:
+        with self._writing(), contextlib.suppress(FileNotFoundError):
+            self.part.unlink()
+        self.held = 0
 
     @contextlib.contextmanager
-    def _writing(self) -> Any:
+    def _writing(self) -> Generator[None]:
         """Tell an error of the disk from one of the network."""
         try:
             yield
         except OSError as error:
-            raise HydrofoilError(
-                f"{self.path}.part: cannot be written: {reason(error)}."
-            ) from error
-
-
-def accuse(strikes: Counter[str], urls: Sequence[str], pieces: int = 1) -> None:
-    """Count wrong bytes against where they came from: fully, where they came in one piece."""
-    for url in urls:
-        strikes[url] += 2 if pieces == 1 else 1
+            raise HydrofoilError(f"{self.part}: cannot be written: {reason(error)}.") from error
 
 
 def _digest(path: Path) -> str:
@@ -490,28 +281,36 @@ def _host(url: str) -> str:
     return urlsplit(url).netloc
 
 
+def _network(response: Any, host: str) -> bytes:
+    """Read a piece; errors of the network are not taken for errors of the disk."""
+    try:
+        return response.read1(PIECE)
+    except (OSError, http.client.HTTPException) as error:
+        raise _FailedError(f"{host}: {_why(error)}") from error
+
+
 def _why(error: BaseException) -> str:
     inner = getattr(error, "reason", None)
     if isinstance(inner, BaseException):
         return _why(inner)
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, http.client.HTTPException):  # its text is the server's
-        return f"no proper http ({type(error).__name__})"
+    if isinstance(error, http.client.HTTPException):  # its text comes from the server
+        return f"not valid http ({type(error).__name__})"
     said = reason(error) if isinstance(error, OSError) else str(error)
     return (said.strip().splitlines() or [type(error).__name__])[0][:120]
 
 
-def _open(url: str, headers: dict[str, str], manners: Manners, seconds: float) -> Any:
-    """Ask for an address over https, and follow where it redirects, over https.
+def _open(url: str, headers: dict[str, str], policy: RetryPolicy) -> Any:
+    """Open an address over https, and follow its redirects over https only.
 
-    Redirects are followed here: urllib would read a redirect's body to its end, if it has one.
+    Redirects are followed here because urllib would read a redirect's body to its end.
     """
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.UnknownHandler(),
-        urllib.request.HTTPSHandler(context=manners.context or ssl.create_default_context()),
+        urllib.request.HTTPSHandler(context=policy.context or ssl.create_default_context()),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.HTTPDefaultErrorHandler(),
     ):
@@ -521,36 +320,41 @@ def _open(url: str, headers: dict[str, str], manners: Manners, seconds: float) -
     for _ in range(MOST_REDIRECTS + 1):
         scheme = url.partition(":")[0]
         if scheme != "https":
-            raise _RefusedError(f"{host}: leads to {scheme[:40]!r}, expected https")
+            raise _RefusedError(f"{host}: redirects to {scheme[:40]!r}, expected https")
         try:
-            return opener.open(urllib.request.Request(url, headers=sent), timeout=seconds)
+            request = urllib.request.Request(url, headers=sent)
+            return opener.open(request, timeout=policy.stall_seconds)
         except HTTPError as error:
             error.close()
             if error.code in (301, 302, 303, 307, 308) and "Location" in error.headers:
                 try:
                     url = urljoin(url, error.headers["Location"])
                 except ValueError:
-                    raise _RefusedError(f"{host}: leads to no address") from error
+                    raise _RefusedError(f"{host}: redirects to an invalid address") from error
                 continue
-            if error.code == 416:
-                raise _UnfitError(f"{host}: has not the bytes asked for") from error
-            kind = _FailedError if error.code in (408, 425, 429) else _RefusedError
-            kind = _FailedError if error.code >= 500 else kind
-            raise kind(f"{host}: answers {error.code}") from error
+            raise _refusal(host, error.code) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _FailedError(f"{host}: {_why(error)}") from error
     raise _RefusedError(f"{host}: redirects without end")
 
 
-def _place(response: Any, start: int, host: str) -> tuple[int, int]:
-    """Return which byte an answer begins with, and how many the whole has; -1: it does not say."""
+def _refusal(host: str, code: int) -> Exception:
+    """Return the error for an http status: worth a retry, or not."""
+    if code == 416:
+        return _OtherBytesError(f"{host}: does not have the requested bytes")
+    kind = _FailedError if code in (408, 425, 429) or code >= 500 else _RefusedError
+    return kind(f"{host}: answers {code}")
+
+
+def _position(response: Any, start: int, host: str) -> tuple[int, int]:
+    """Return the first byte of a response, and the file's length; -1: the server does not say."""
     if response.status == 206 and start:
-        told = re.fullmatch(
+        found = re.fullmatch(
             r"bytes (\d{1,15})-\d{1,15}/(\d{1,15})", response.headers.get("Content-Range", "")
         )
-        if not told or int(told[1]) != start:
-            raise _UnfitError(f"{host}: answers with other bytes than those asked for")
-        return start, int(told[2])
+        if not found or int(found[1]) != start:
+            raise _OtherBytesError(f"{host}: answers with other bytes than requested")
+        return start, int(found[2])
     length = response.headers.get("Content-Length", "")
     if response.status != 200:
         raise _RefusedError(f"{host}: answers {response.status}")

@@ -8,6 +8,7 @@ Axes: N pictures, C channels, H rows, W columns.
 
 import gzip
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,14 +28,17 @@ IDX_FILES = (
 )  # fmt: skip
 CIFAR100_FILES = ("train", "test", "meta")
 
+Files = Mapping[str, Path]  # where each file lies, by its canonical name
 
-def read_digits(folder: Path) -> Pictures:
+
+def read_digits(files: Files) -> Pictures:
     """Read scikit-learn's copy of the UCI digits: each row 64 values from 0 to 16 and a label."""
     # Its file is read in place: importing sklearn.datasets for it would cost a second or two.
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
         raise HydrofoilError(
-            "digits: scikit-learn, which carries them, is not installed: pip install scikit-learn"
+            "digits: scikit-learn, which contains them, is not installed.\n"
+            "Install it with: pip install scikit-learn"
         )
     path = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     with gzip.open(path, "rt") as file:
@@ -45,33 +49,33 @@ def read_digits(folder: Path) -> Pictures:
     )
 
 
-def read_mnist(folder: Path, classes: tuple[str, ...], source: str) -> Pictures:
+def read_mnist(files: Files, classes: tuple[str, ...], source: str) -> Pictures:
     """Read MNIST's four IDX files, or those of a dataset in the same format."""
     pictures: list[Block] = []
     labels: list[Bytes] = []
     for images_file, labels_file in (IDX_FILES[:2], IDX_FILES[2:]):
-        images, numbers = find_idx(folder / images_file), read_idx(folder / labels_file)
+        images, numbers = find_idx(files[images_file]), read_idx(files[labels_file])
         if images.shape != (len(numbers), 28, 28) or numbers.ndim != 1 or not len(numbers):
             raise HydrofoilError(
-                f"{folder / images_file}: {len(numbers)} labels for pictures of {images.shape}; "
-                "expected as many pictures of 28×28, and one at least."
+                f"{files[images_file]}: {'×'.join(map(str, images.shape))} for {len(numbers)} "
+                f"labels in {files[labels_file].name}: expected one 28×28 image for each label."
             )
         pictures.append(images)
         labels.append(numbers)
     pictures_NHW, published_test = joined(pictures), len(labels[-1])
     return _checked(
-        folder, pictures_NHW[:, None], np.concatenate(labels), classes, source, published_test
+        files, pictures_NHW[:, None], np.concatenate(labels), classes, source, published_test
     )
 
 
 def read_cifar(
-    folder: Path, files: tuple[str, ...], label: bytes, classes: tuple[str, ...], source: str
+    files: Files, batches: tuple[str, ...], label: bytes, classes: tuple[str, ...], source: str
 ) -> Pictures:
-    """Join CIFAR's batches; the last file is the published test split."""
+    """Join CIFAR's batches; the last one is the published test split."""
     rows: list[Block] = []
     labels: list[Any] = []
-    for file in files:
-        batch = read_batch(folder / file)
+    for name in batches:
+        batch = read_batch(files[name])
         block, numbers = batch.get(b"data"), batch.get(label)
         if (
             not isinstance(block, Block)
@@ -80,41 +84,40 @@ def read_cifar(
             or not numbers
         ):
             raise HydrofoilError(
-                f"{folder / file}: expected rows of 3072 bytes and as many labels; "
-                f"it holds something else.\n{AGAIN}"
+                f"{files[name]}: expected rows of 3072 bytes and one label for each.\n{AGAIN}"
             )
         rows.append(block)
         labels.extend(numbers)
     pictures_NCHW = joined(rows).reshape(-1, 3, 32, 32)
-    return _checked(folder, pictures_NCHW, labels, classes, source, len(rows[-1]))
+    return _checked(files, pictures_NCHW, labels, classes, source, len(rows[-1]))
 
 
-def read_cifar100(folder: Path) -> Pictures:
+def read_cifar100(files: Files) -> Pictures:
     """Read CIFAR-100 with its 100 fine labels, whose names are in the file `meta`."""
-    names = read_batch(folder / "meta").get(b"fine_label_names")
+    names = read_batch(files["meta"]).get(b"fine_label_names")
     try:
         classes = tuple(cast(bytes, name).decode("ascii") for name in cast("list[Any]", names))
         if not all(map(str.isprintable, classes)):
-            raise ValueError("they would write more than names to a terminal")
+            raise ValueError("control characters")
     except (TypeError, AttributeError, ValueError):
         raise HydrofoilError(
-            f"{folder / 'meta'}: expected the names of the classes; it holds something else.\n"
-            f"{AGAIN}"
+            f"{files['meta']}: expected the names of the classes.\n{AGAIN}"
         ) from None
-    return read_cifar(folder, CIFAR100_FILES[:2], b"fine_labels", classes, "cifar100")
+    return read_cifar(files, CIFAR100_FILES[:2], b"fine_labels", classes, "cifar100")
 
 
 def _checked(
-    folder: Path,
+    files: Files,
     pictures_NCHW: np.ndarray[Any, Any],
     labels: Any,
     classes: tuple[str, ...],
     source: str,
     published_test: int,
 ) -> Pictures:
-    """Make the set, or say that the files in the folder contradict each other."""
+    """Return the pictures, or say that the files contradict each other."""
     try:
         labels_N = torch.from_numpy(np.array(labels, dtype=np.int64))
         return Pictures(torch.from_numpy(pictures_NCHW), labels_N, classes, source, published_test)
     except (ValueError, TypeError, OverflowError) as error:
-        raise HydrofoilError(f"{folder}: the files do not fit each other: {error}.") from error
+        folder = next(iter(files.values())).parent
+        raise HydrofoilError(f"{folder}: the files do not match each other: {error}.") from error

@@ -1,7 +1,7 @@
-"""C for the optimisers: one function that updates eight weights from their gradient.
+"""The C of the optimizers: one function that updates eight weights from their gradient.
 
-Learning rate and the other numbers are arguments of a run, so that changing them compiles nothing.
-Which terms there are is written into the code.
+Learning rate and the other numbers are arguments of a call, so that changing them compiles nothing.
+The terms of the update, such as momentum, are part of the code.
 """
 
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from hydrofoil.native.plan import Unsupported
 from hydrofoil.native.text import c
+from hydrofoil.native.unsupported import Unsupported
 
-# In float32 less is zero, and 0 / 0 would spoil the zeros that fill vectors.
+# A smaller epsilon is zero in float32, and 0 / 0 would turn the padding into NaN.
 LEAST_EPS = 2e-38
 
 
 @dataclass(frozen=True)
 class Rule:
-    """An optimiser's update as the generator writes it.
+    """An optimizer's update as the generator writes it.
 
     Args:
         kind: sgd, adam or adamw.
@@ -34,31 +34,31 @@ class Rule:
 
 
 def make_rule(optimizer: torch.optim.Optimizer) -> Rule:
-    """Return the rule of torch's optimiser.
+    """Return the rule of an optimizer of torch's.
 
     Raises:
-        Unsupported: Another optimiser, several groups of parameters, or an option without code.
+        Unsupported: The optimizer, or one of its options, has no native code.
     """
     kinds: dict[type, str] = {
         torch.optim.SGD: "sgd",
         torch.optim.Adam: "adam",
         torch.optim.AdamW: "adamw",
     }
-    # hydrofoil's own classes are torch's but for how they are made.
+    # hydrofoil's own classes differ from torch's in their constructor only.
     bases = type(optimizer).__mro__
     kind = kinds.get(next(b for b in bases if not b.__module__.startswith("hydrofoil.")))
     if kind is None:
-        raise Unsupported(f"optimiser {type(optimizer).__name__}")
+        raise Unsupported(f"optimizer {type(optimizer).__name__}")
     if len(optimizer.param_groups) != 1:
-        raise Unsupported("an optimiser with several groups of parameters")
+        raise Unsupported("an optimizer with several groups of parameters")
     group: dict[str, Any] = optimizer.param_groups[0]
     for option in ("dampening", "maximize", "amsgrad", "differentiable", "capturable"):
         if group.get(option):
-            raise Unsupported(f"optimiser {type(optimizer).__name__} with {option}={group[option]}")
+            raise Unsupported(f"optimizer {type(optimizer).__name__} with {option}={group[option]}")
     if isinstance(group["lr"], torch.Tensor):
-        raise Unsupported("a learning rate held in a tensor")
+        raise Unsupported("a learning rate in a tensor")
     if kind != "sgd" and not group["eps"] >= LEAST_EPS:
-        raise Unsupported(f"optimiser {type(optimizer).__name__} with eps={group['eps']}")
+        raise Unsupported(f"optimizer {type(optimizer).__name__} with eps={group['eps']}")
     decay = bool(group["weight_decay"])
     if kind == "sgd":
         slots = ("momentum_buffer",) if group["momentum"] else ()
@@ -71,7 +71,7 @@ def make_rule(optimizer: torch.optim.Optimizer) -> Rule:
 
 
 def numbers(optimizer: torch.optim.Optimizer) -> list[float]:
-    """Return what `rates` in the code reads: lr, decay, momentum or betas, eps."""
+    """Return the numbers that `rates` reads in the code: lr, decay, momentum or betas, eps."""
     group: dict[str, Any] = optimizer.param_groups[0]
     first, second = group.get("betas", (group.get("momentum", 0.0), 0.0))
     return [group["lr"], group["weight_decay"], first, second, group.get("eps", 0.0)]

@@ -1,55 +1,31 @@
-"""C for a convolution, fused with ReLU and max-pooling.
+"""The C of a convolution with its ReLU and max-pooling.
 
 Forward: output channels lie in vector lanes; a block of positions × channels is summed in
 registers. Backward: each output channel has a list of the positions where its gradient is not zero
-(those that pooling kept and ReLU let through); the weights' gradient is summed in registers over
-that list, lanes running along the window's row of (column, input channel), and the gradient of the
-input is added to along the same list.
+(the ones that pooling selected and ReLU passed); the weights' gradient is summed in registers over
+that list, lanes along the window's row of (column, input channel), and the input's gradient is
+added to along the same list.
 """
 
-from hydrofoil.native.plan import LANES, Conv, padded
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hydrofoil.native.layout import LANES
 from hydrofoil.native.text import c, each
+
+if TYPE_CHECKING:
+    from hydrofoil.native.operations.conv import Conv
 
 REGISTERS = 16  # of vectors
 
 
-def forward_width(conv: Conv) -> int:
-    """Return the floats between two positions of the convolution's own output."""
-    return padded(conv.outputs)
-
-
-def gradient_row(conv: Conv) -> int:
-    """Return the floats of one row of a window in the weights: whole vectors, zeros at the end."""
-    return padded(conv.run)
-
-
-def channel_weights(conv: Conv) -> int:
-    """Return the floats that one output channel's weights take."""
-    return conv.kernel[0] * gradient_row(conv)
-
-
-def weight_floats(conv: Conv) -> int:
-    """Return the floats of all weights and biases; the biases come last."""
-    return conv.outputs * channel_weights(conv) + forward_width(conv)
-
-
-def scratch_floats(conv: Conv) -> int:
-    """Return the floats of the convolution's output before pooling."""
-    height, width = conv.positions
-    return height * width * forward_width(conv)
-
-
-def pooled(conv: Conv) -> bool:
-    """Tell whether a window larger than one position is pooled."""
-    return conv.pool_kernel != (1, 1) or conv.pool_stride != (1, 1)
-
-
-def block(conv: Conv) -> tuple[int, int]:
-    """Return how many positions of a row and vectors of channels are summed at once.
+def _block(conv: Conv) -> tuple[int, int]:
+    """Return how many positions of a row, and vectors of channels, are summed at once.
 
     By arithmetic: two multiply-adds and two loads a cycle, four cycles until a sum can be used.
     """
-    width, vectors = conv.positions[1], forward_width(conv) // LANES
+    width, vectors = conv.positions[1], conv.padded_outputs // LANES
 
     def cycles(positions: int, channels: int) -> float:
         sums = positions * channels
@@ -67,8 +43,8 @@ def block(conv: Conv) -> tuple[int, int]:
 
 
 def forward(conv: Conv) -> str:
-    """Return the functions that compute a picture's convolution, and its ReLU and pooling."""
-    positions, vectors = block(conv)
+    """Return the functions that compute an image's convolution, and its ReLU and pooling."""
+    positions, vectors = _block(conv)
     height, width = conv.positions
     whole = width // positions * positions
     blocks = [_forward_block(conv, positions, vectors)]
@@ -88,7 +64,7 @@ def forward(conv: Conv) -> str:
 
         $finish
         """,
-        name=conv.name, height=height, whole=whole, positions=positions, padded=forward_width(conv),
+        name=conv.name, height=height, whole=whole, positions=positions, padded=conv.padded_outputs,
         step=vectors * LANES, rest=rest if width > whole else "", finish=_finish(conv),
     )  # fmt: skip
 
@@ -96,13 +72,13 @@ def forward(conv: Conv) -> str:
 def _forward_block(conv: Conv, positions: int, vectors: int) -> str:
     """Return the function that sums one block in registers."""
     sums = [f"a{p}_{v}" for p in range(positions) for v in range(vectors)]
-    pixel = conv.stride[1] * conv.source.channels
+    pixel = conv.window.stride[1] * conv.source.channels
     steps = [f"v8 w{v} = load(k + {v * LANES}); HOLD(w{v});" for v in range(vectors)]
     for p in range(positions):
         products = " ".join(f"a{p}_{v} += pixel * w{v};" for v in range(vectors))
         steps.append(f"{{ const v8 pixel = all(q[{p * pixel}]); {products} }}")
     stores = [
-        f"store(z + {p * forward_width(conv) + v * LANES}, a{p}_{v});"
+        f"store(z + {p * conv.padded_outputs + v * LANES}, a{p}_{v});"
         for p in range(positions)
         for v in range(vectors)
     ]
@@ -127,23 +103,23 @@ def _forward_block(conv: Conv, positions: int, vectors: int) -> str:
         name=conv.name, positions=positions, channels=vectors * LANES,
         biases=each("const v8 b$i = load(bias + o + 8 * $i);", range(vectors)),
         sums=", ".join(f"{name} = b{name.split('_')[1]}" for name in sums),
-        kernel_y=conv.kernel[0], stride_y=conv.stride[0], row=conv.source.row, pixel=pixel,
-        run=conv.run, padded=forward_width(conv), width=conv.positions[1],
+        kernel_y=conv.window.kernel[0], stride_y=conv.window.stride[0], row=conv.source.row, pixel=pixel,
+        run=conv.run, padded=conv.padded_outputs, width=conv.positions[1],
         steps="\n".join(steps), stores="\n".join(stores),
     )  # fmt: skip
 
 
 def _finish(conv: Conv) -> str:
-    """Return the function that pools and rectifies into the result, and notes what pooling kept.
+    """Return the function of pooling and ReLU, which notes the positions that pooling selects.
 
     A maximum of rectified values is the rectified maximum; a position whose maximum is not above
-    zero gets no gradient, so which of equals was kept matters only above zero: the first.
+    zero gets no gradient, so which of two equal values is selected matters only above zero: the first.
     """
     (height, width), result = conv.positions, conv.result
-    pool_y, pool_x = conv.pool_kernel
-    step_y, step_x = conv.pool_stride
-    pad_y, pad_x = conv.pool_padding
-    channels = forward_width(conv)
+    pool_y, pool_x = conv.pool.kernel
+    step_y, step_x = conv.pool.stride
+    pad_y, pad_x = conv.pool.padding
+    channels = conv.padded_outputs
     return c(
         """
         /* Channels are written in vectors: what goes beyond the last channel is overwritten by the
@@ -174,26 +150,26 @@ def _finish(conv: Conv) -> str:
         first_x="(x0 < 0 ? 0 : x0)" if pad_x else "x0",
         last_y=f"(y0 + {pool_y} > {height} ? {height} : y0 + {pool_y})" if pad_y else f"y0 + {pool_y}",
         last_x=f"(x0 + {pool_x} > {width} ? {width} : x0 + {pool_x})" if pad_x else f"x0 + {pool_x}",
-        down=conv.stride[0] * conv.source.row, right=conv.stride[1] * conv.source.channels,
+        down=conv.window.stride[0] * conv.source.row, right=conv.window.stride[1] * conv.source.channels,
         relu="best = choose(best < all(0), all(0), best);" if conv.relu else "",
         origin=result.origin, row=result.row, result_channels=result.channels,
         note=f"store_i(kept + (py * {result.width} + px) * {channels} + o, at);"
-        if pooled(conv) else "(void)at;",
+        if conv.pooled else "(void)at;",
     )  # fmt: skip
 
 
 def back(conv: Conv) -> str:
-    """Return the functions that add a picture's gradients: of weights, biases and input."""
-    vectors = channel_weights(conv) // LANES
+    """Return the functions that add an image's gradients: of weights, biases and input."""
+    vectors = conv.channel_floats // LANES
     most = REGISTERS - 4
     parts = -(-vectors // most)
     cuts = [(part * vectors // parts, (part + 1) * vectors // parts) for part in range(parts)]
     unroll = max(1, min(4, LANES // (cuts[0][1] - cuts[0][0] or 1)))
     result, name = conv.result, conv.name
     at = (
-        f"kept[(py * {result.width} + px) * {forward_width(conv)} + o]"
-        if pooled(conv)
-        else f"py * {conv.stride[0] * conv.source.row} + px * {conv.stride[1] * conv.source.channels}"
+        f"kept[(py * {result.width} + px) * {conv.padded_outputs} + o]"
+        if conv.pooled
+        else f"py * {conv.window.stride[0] * conv.source.row} + px * {conv.window.stride[1] * conv.source.channels}"
     )
     own = result.origin
     calls = [f"{name}_weights_{a}(in, offset, value, count, dw + o * {vectors * LANES});"
@@ -239,7 +215,7 @@ def back(conv: Conv) -> str:
 
 def _place(conv: Conv, vector: int) -> int:
     """Return where a vector of a channel's weights meets the input, from the window's corner."""
-    per_row = gradient_row(conv) // LANES
+    per_row = conv.row_floats // LANES
     return vector // per_row * conv.source.row + vector % per_row * LANES
 
 
@@ -252,7 +228,7 @@ def _weights_part(conv: Conv, first: int, last: int, unroll: int) -> str:
         + " }"
         for u in range(unroll)
     ]
-    per_row = gradient_row(conv) // LANES
+    per_row = conv.row_floats // LANES
     beyond = conv.run % LANES  # lanes of a row's last vector that are weights; 0: all
     mask = ", ".join("-1" if lane < beyond else "0" for lane in range(LANES))
     stores: list[str] = []
@@ -335,8 +311,8 @@ def update(conv: Conv, slots: int) -> str:
                 }
         }
         """,
-        name=conv.name, kernel_y=conv.kernel[0], run=conv.run, padded=forward_width(conv),
-        channel=channel_weights(conv), row=gradient_row(conv), state=state, arguments=arguments,
-        biases=conv.outputs * channel_weights(conv), floats=weight_floats(conv),
-        biased=int(conv.layer.bias is not None),
+        name=conv.name, kernel_y=conv.window.kernel[0], run=conv.run, padded=conv.padded_outputs,
+        channel=conv.channel_floats, row=conv.row_floats, state=state, arguments=arguments,
+        biases=conv.bias_start, floats=conv.weight_floats,
+        biased=int(conv.bias),
     )  # fmt: skip

@@ -1,50 +1,168 @@
-"""C for a linear layer, over any range of pictures and of output rows.
+"""A linear layer.
 
-Weights lie as torch has them, a row for each output, its inputs in lanes. The gradient of the
-weights is never stored: the update sums it over the batch's pictures in registers, a tile of rows ×
-columns at a time, and applies it at once.
+Weights lie as torch has them, a row for each output, its inputs in lanes. The weights' gradient is
+never stored: the update sums it over the batch in registers, a tile of rows × columns at a time,
+and applies it at once.
+
+Axes: F weights as the code lays them out.
 """
 
-from hydrofoil.native.plan import LANES, Linear, padded
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor, nn
+
+from hydrofoil.native.layout import LANES, Buffer, padded
+from hydrofoil.native.operations.base import Operation, Place, Sharing, Site, View
 from hydrofoil.native.text import c
+from hydrofoil.native.unsupported import Unsupported
 
 ROWS = 4  # rows of a tile
+ROWS_FROM_BYTES = 300_000  # a larger weight matrix is shared by rows: see `Linear.rows`
 
 
-def inputs(linear: Linear) -> int:
-    """Return the floats of a row of weights."""
-    return padded(linear.source.features)
+@dataclass(frozen=True, kw_only=True)
+class Linear(Operation):
+    """A linear layer on all features of its source.
+
+    Args:
+        rows: A small layer is computed by each thread for its own images. A large one is computed
+            by each thread for its own output rows and all images, which costs a barrier or two per
+            step.
+        bias: Whether it has biases.
+    """
+
+    rows: bool
+    bias: bool
+
+    @property
+    def inputs(self) -> int:
+        """Floats of a row of weights."""
+        return padded(self.source.features)
+
+    @property
+    def outputs(self) -> int:
+        """Rows of weights; those beyond the last output are zero."""
+        return padded(self.result.features)
+
+    @property
+    def bias_start(self) -> int:
+        """Offset of the biases, which come last."""
+        return self.outputs * self.inputs
+
+    @property
+    def chunks(self) -> int:
+        """How many parts a row is cut into, so that few rows keep all threads busy."""
+        rows = -(-self.result.features // ROWS)
+        return min(self.inputs // 16 or 1, max(1, 32 // rows))
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles of the update there are to share."""
+        return -(-self.result.features // ROWS) * self.chunks
+
+    @property
+    def sharing(self) -> Sharing:
+        """By outputs if large."""
+        return Sharing.OUTPUTS if self.rows else Sharing.SPAN
+
+    @property
+    def shared_vectors(self) -> int:
+        """Vectors of outputs."""
+        return self.outputs // LANES if self.rows else 0
+
+    @property
+    def weight_floats(self) -> int:
+        """Floats of all weights and biases."""
+        return self.bias_start + self.outputs
+
+    @property
+    def summary(self) -> str:
+        """One line for comments."""
+        return super().summary + (", shared by rows" if self.rows else ", shared by pictures")
+
+    def functions(self, slots: int) -> list[str]:
+        """Return the functions of forward, the input's gradient and update."""
+        return [_forward(self), _input_gradient(self), _update(self, slots)]
+
+    def forward(self, place: Place, training: bool) -> list[str]:
+        """Return the call for a span of images and outputs."""
+        return [
+            f"{self.name}_forward({place.weights()}, {place.weights(self.bias_start)}, "
+            f"net->{self.source.name}, net->{self.result.name}, {place.span(self.outputs)});"
+        ]
+
+    def back(self, place: Place) -> list[str]:
+        """Return the call that computes the gradient of the input, for its holders."""
+        if self.first:
+            return []
+        return [
+            f"{self.name}_input({place.weights()}, net->d_{self.result.name}, "
+            f"net->d_{self.source.name}, {place.span(self.inputs)});"
+        ]
+
+    def update(self, place: Place) -> list[str]:
+        """Return the calls: by the rows that a thread holds, or by equal shares."""
+        name, d_result = self.name, f"net->d_{self.result.name}"
+        vectors, most = self.outputs // LANES, self.tiles
+        tiles = f"cut({most}, t, threads), cut({most}, t + 1, threads)"
+        rows = f"cut({vectors}, t, threads) * 8, cut({vectors}, t + 1, threads) * 8"
+        if self.rows:
+            rows = f"{name}_o0, {name}_o1"
+            tiles = ", ".join(
+                f"({o} / 4 * {self.chunks} < {most} ? {o} / 4 * {self.chunks} : {most})"
+                for o in rows.split(", ")
+            )
+        start = f"&r, {place.updated}"
+        weights = f"{name}_update({start}, net->{self.source.name}, {d_result}, count, {tiles});"
+        # Without biases, their place holds zeros, which must stay.
+        biases = f"{name}_update_bias({start}, {d_result}, count, {rows});"
+        return [weights, biases] if self.bias else [weights]
+
+    def views(self, flat_F: Tensor, start: int) -> Iterator[View]:
+        """Yield weights and biases."""
+        source, outputs = self.source, self.result.features
+        rows = flat_F[start : start + self.bias_start].view(-1, self.inputs)
+        weights = rows[:outputs, : source.features]
+        yield View("weight", weights.unflatten(1, (source.height, source.width, source.channels)))
+        if self.bias:
+            first = start + self.bias_start
+            yield View("bias", flat_F[first : first + outputs])
+
+    def ordered(self, tensor: Tensor) -> Tensor:
+        """Return output, row, column, channel."""
+        if tensor.ndim == 1:
+            return tensor
+        source = self.source
+        shaped = tensor.view(-1, source.channels, source.height, source.width)
+        return shaped.permute(0, 2, 3, 1)
 
 
-def outputs(linear: Linear) -> int:
-    """Return the rows of weights; those beyond the last output are zero."""
-    return padded(linear.result.features)
+def make(site: Site, layer: nn.Module) -> Linear:
+    """Return a linear layer's operation."""
+    linear = cast("nn.Linear", layer)
+    if not site.flat:
+        raise Unsupported(f"{site.layer}: Linear on images that were not flattened")
+    return Linear(
+        layer=site.layer,
+        name=site.name,
+        source=site.source,
+        result=Buffer(f"{site.name}_out", linear.out_features),
+        rows=linear.weight.numel() * 4 >= ROWS_FROM_BYTES,
+        bias="bias" in dict(linear.named_parameters()),
+    )
 
 
-def weight_floats(linear: Linear) -> int:
-    """Return the floats of all weights and biases; the biases come last."""
-    return outputs(linear) * inputs(linear) + outputs(linear)
-
-
-def chunks(linear: Linear) -> int:
-    """Return into how many runs of columns a row is cut, so that few rows keep all threads busy."""
-    return min(inputs(linear) // 16 or 1, max(1, 32 // -(-linear.result.features // ROWS)))
-
-
-def items(linear: Linear) -> int:
-    """Return how many tiles the update has to hand out to the threads."""
-    return -(-linear.result.features // ROWS) * chunks(linear)
-
-
-def forward(linear: Linear) -> str:
-    """Return the function that computes outputs o0 to o1 of pictures n0 to n1."""
+def _forward(linear: Linear) -> str:
+    """Return the function that computes outputs o0 to o1 of images n0 to n1."""
     pair = "\n".join(
-        f"v8 w{r} = load(w + {r * inputs(linear)} + i); HOLD(w{r}); "
+        f"v8 w{r} = load(w + {r * linear.inputs} + i); HOLD(w{r}); "
         f"a{r} = fma8(w{r}, p, a{r}); b{r} = fma8(w{r}, q, b{r});"
         for r in range(ROWS)
     )
     one = "\n".join(
-        f"a{r} = fma8(load(w + {r * inputs(linear)} + i), p, a{r});" for r in range(2 * ROWS)
+        f"a{r} = fma8(load(w + {r * linear.inputs} + i), p, a{r});" for r in range(2 * ROWS)
     )
     return c(
         """
@@ -84,13 +202,13 @@ def forward(linear: Linear) -> str:
             }
         }
         """,
-        name=linear.name, inputs=inputs(linear), in_stride=linear.source.stride,
+        name=linear.name, inputs=linear.inputs, in_stride=linear.source.stride,
         out_stride=linear.result.stride, pair=pair, one=one,
     )  # fmt: skip
 
 
-def input_gradient(linear: Linear) -> str:
-    """Return the function that sums the gradient of inputs i0 to i1 of pictures n0 to n1."""
+def _input_gradient(linear: Linear) -> str:
+    """Return the function that sums the gradient of inputs i0 to i1 of images n0 to n1."""
     if linear.first:
         return ""
     tiles = [_input_tile(linear, width, pictures)
@@ -115,7 +233,7 @@ def input_gradient(linear: Linear) -> str:
 
 
 def _input_tile(linear: Linear, width: int, pictures: int) -> str:
-    """Return the function for a tile of the input's gradient: vectors of columns × pictures."""
+    """Return the function for a tile of the input's gradient: vectors of columns × images."""
     tile = [(v, n) for v in range(width) for n in range(pictures)]
     steps = [f"const v8 g{n} = all(dy[{n * linear.result.stride} + o]);" for n in range(pictures)]
     for v in range(width):
@@ -136,15 +254,15 @@ def _input_tile(linear: Linear, width: int, pictures: int) -> str:
             $stores
         }
         """,
-        name=linear.name, width=width, pictures=pictures, inputs=inputs(linear),
+        name=linear.name, width=width, pictures=pictures, inputs=linear.inputs,
         outputs=linear.result.features,
         sums=", ".join(f"a{v}_{n} = all(0)" for v, n in tile), steps="\n".join(steps),
         out_stride=linear.result.stride, in_stride=linear.source.stride, stores="\n".join(stores),
     )  # fmt: skip
 
 
-def update(linear: Linear, slots: int) -> str:
-    """Return the functions that sum the gradient over n pictures and update tiles or biases."""
+def _update(linear: Linear, slots: int) -> str:
+    """Return the functions that sum the gradient over n images and update tiles or biases."""
     state = "".join(f", s{i} + at" for i in range(slots))
     passed = "".join(f", s{i}" for i in range(slots))
     arguments = "".join(f", float *s{i}" for i in range(slots))
@@ -172,9 +290,9 @@ def update(linear: Linear, slots: int) -> str:
             }
         }
         """,
-        name=linear.name, arguments=arguments, passed=passed, state=state, chunks=chunks(linear),
-        vectors=inputs(linear) // LANES, out_stride=linear.result.stride,
-        biases=outputs(linear) * inputs(linear),
+        name=linear.name, arguments=arguments, passed=passed, state=state, chunks=linear.chunks,
+        vectors=linear.inputs // LANES, out_stride=linear.result.stride,
+        biases=linear.bias_start,
     )  # fmt: skip
 
 
@@ -187,7 +305,7 @@ def _update_tile(linear: Linear, slots: int, width: int) -> str:
         adds = " ".join(f"a{row}_{v} += g{row} * x{v};" for v in range(width))
         steps.append(f"const v8 g{row} = all(dy[{row}]); {adds}")
     updates = [
-        f"{{ const int at = (o + {r}) * {inputs(linear)} + i + {v * LANES}; "
+        f"{{ const int at = (o + {r}) * {linear.inputs} + i + {v * LANES}; "
         f"update(r, w + at{state}, a{r}_{v}); }}"
         for r, v in tile
     ]

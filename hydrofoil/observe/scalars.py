@@ -1,0 +1,112 @@
+"""What a tracker receives: a run's numbers under the names that trackers show."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from hydrofoil.recipe.schema import Recipe
+from hydrofoil.report.text import flat
+from hydrofoil.run.folder import Run
+
+NOT_TRACKED = ("about", "data.root")  # of a recipe: prose, and a path of this machine
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One number of a run.
+
+    Args:
+        name: Such as "loss/valid".
+        step: The epoch; of "loss/running" the steps since training began; of "test/…" and
+            "recall/…" which opening of the test split it was.
+        value: As in the log or in test.json.
+        at: When, in seconds since 1970; the past of a run is put together from its seconds.
+    """
+
+    name: str
+    step: int
+    value: float
+    at: float
+
+
+class Tracker(Protocol):
+    """What takes a run's numbers and figures; whatever it raises ends it, and not the run."""
+
+    needs: ClassVar[tuple[str, ...]]
+    """Modules that must be there."""
+    install: ClassVar[str]
+    """What installs them."""
+    environment: ClassVar[dict[str, str]]
+    """Variables for them, where they are not set."""
+
+    def __init__(self, run: Run, at: float) -> None:
+        """Begin, or go on with what was told of this run before; `at`: when training began."""
+
+    def tell(self, scalars: Sequence[Scalar]) -> None:
+        """Take the log's next numbers; the first call brings all that there are so far."""
+
+    def end(self, status: str, figures: Mapping[str, Path], opened: int) -> None:
+        """Take the figures of the latest test, and how the run ended: finished, failed, stopped."""
+
+
+def hyperparameters(recipe: Recipe) -> dict[str, bool | float | str]:
+    """Return a recipe's fields by their dotted names, lists as JSON, without what is not set."""
+    fields = flat(recipe.model_dump(mode="json", exclude_none=True))
+    return {
+        name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        for name, value in fields.items()
+        if name not in NOT_TRACKED
+    }
+
+
+def event_values(
+    event: Mapping[str, Any], recipe: Recipe, steps: int
+) -> tuple[int, dict[str, float]]:
+    """Return the step of a log's event, and its numbers by the names that trackers show.
+
+    Args:
+        event: As it stands in log.jsonl.
+        recipe: Of the run.
+        steps: Of an epoch.
+    """
+    if event.get("event") == "epoch":
+        values: dict[str, float] = {}
+        for part in ("train", "valid"):
+            if event[part]:
+                values[f"loss/{part}"] = event[part]["loss"]
+                values[f"accuracy/{part}"] = event[part]["accuracy"]
+        values["learning_rate"] = recipe.optimizer.lr
+        if event["train_seconds"]:
+            values["pictures_per_second"] = event["train"]["count"] / event["train_seconds"]
+        return event["epoch"], values
+    if event.get("event") == "loss":
+        return (event["epoch"] - 1) * steps + event["step"], {"loss/running": event["loss"]}
+    if event.get("event") == "test":
+        return event["opened"], {"test/accuracy": event["accuracy"]}
+    return 0, {}
+
+
+def result_values(test: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of test.json that the log has not: loss, interval, recall by class."""
+    low, high = test["interval"]
+    values = {"test/loss": test["loss"], "test/accuracy_low": low, "test/accuracy_high": high}
+    recalls = {f"recall/{one['class']}": one["accuracy"] for one in test["classes"]}
+    return values | {name: value for name, value in recalls.items() if value is not None}
+
+
+def metric_name(name: str) -> str:
+    """Return a name that MLflow takes, with what it refuses in a class's name as hexadecimal.
+
+    >>> metric_name("loss/valid"), metric_name("recall/6/9?")
+    ('loss/valid', 'recall/6_2f_9_3f_')
+    """
+    group, slash, rest = name.partition("/")
+    return group + slash + re.sub(r"[^\w -]", lambda found: f"_{ord(found[0]):x}_", rest)
+
+
+def epoch_seconds(event: Mapping[str, Any]) -> float:
+    """Return how long an epoch took, its validation included; 0 for what is no epoch."""
+    return event["train_seconds"] + event["valid_seconds"] if event.get("event") == "epoch" else 0.0

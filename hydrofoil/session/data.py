@@ -1,0 +1,99 @@
+"""What every verb needs first: the run or the recipe that was named, its images and its split."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.published.download import Watcher
+from hydrofoil.data.source import load
+from hydrofoil.data.split import PARTS, Split, draw_split
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.recipe.read import override, read_recipe
+from hydrofoil.recipe.schema import Recipe
+from hydrofoil.run.folder import Run
+from hydrofoil.run.reference import keep_statistics
+from hydrofoil.timing import CPU, Stopwatch
+
+
+def find_recipe(
+    recipe: str | Path | Recipe, overrides: Sequence[str] = (), seed: int | None = None
+) -> Recipe:
+    """Return a recipe by name, path or value, with fields overridden.
+
+    Raises:
+        HydrofoilError: There is no such recipe, or an override does not fit it.
+    """
+    changes = [*overrides, *([] if seed is None else [f"train.seed={seed}"])]
+    if not isinstance(recipe, Recipe):
+        return read_recipe(str(recipe), changes)
+    return override(recipe, changes) if changes else recipe
+
+
+def find_run(run: str | Path | Run) -> Run:
+    """Return a run as its folder is now."""
+    return Run.open(run.path if isinstance(run, Run) else run)
+
+
+def read_pictures(
+    recipe: Recipe, data_root: str | Path, pictures: Pictures | None, watcher: Watcher | None
+) -> tuple[Pictures, float]:
+    """Return the images that are given, or the recipe's, and the seconds that reading them took."""
+    if pictures is not None:
+        return pictures, 0.0
+    clock = Stopwatch(CPU)
+    pictures = load(recipe.data.source, data_root or recipe.data.root, watcher)
+    return pictures, clock.seconds()
+
+
+def find_split(
+    recipe: Recipe, pictures: Pictures, split: Split | None, *, for_test: bool = False
+) -> Split:
+    """Return the split that is given, or draw the recipe's.
+
+    Raises:
+        HydrofoilError: It is of other images, or has no test split where there is to be a test.
+    """
+    if split is None:
+        split = draw_split(pictures, **recipe.split_options())
+    else:
+        split.check(pictures)
+    if for_test:
+        check_testable(recipe, split)
+    return split
+
+
+def check_testable(recipe: Recipe, split: Split) -> None:
+    """Refuse to test what has no test split.
+
+    Raises:
+        HydrofoilError: The test split is empty.
+    """
+    if not len(split.test):
+        raise HydrofoilError(
+            f"{recipe.name}: no test split: {recipe.data.source} publishes none, and data.test = 0."
+            "\nTrain with data.test=0.2, for example."
+        )
+
+
+def log_data(run: Run, pictures: Pictures, split: Split, seconds: float) -> None:
+    """Log how long reading the images took and how many of each class each part has.
+
+    Also saves the statistics of the training images.
+    """
+    counts = {part: pictures.counts(getattr(split, part)) for part in PARTS}
+    differs = pictures.differs
+    run.log.append({"event": "data", "seconds": seconds, "counts": counts, "differs": differs})
+    keep_statistics(run, pictures, split)
+
+
+@contextmanager
+def own_threads() -> Generator[None]:
+    """Let a session set torch's number of threads, and restore it for the caller."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

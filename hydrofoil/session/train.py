@@ -1,0 +1,91 @@
+"""Trains a recipe and keeps everything in a run folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.published.download import Watcher
+from hydrofoil.data.split import Split
+from hydrofoil.device import pick_device
+from hydrofoil.models.code import Network, text_of
+from hydrofoil.observe.observer import Observer, Start
+from hydrofoil.recipe.schema import Recipe
+from hydrofoil.run.environment import environment
+from hydrofoil.run.folder import Run
+from hydrofoil.run.reference import keep_reference
+from hydrofoil.session.data import (
+    find_recipe,
+    find_split,
+    log_data,
+    own_threads,
+    read_pictures,
+)
+from hydrofoil.session.observing import Observers, all_observers, default_watcher
+from hydrofoil.session.start import untrained
+from hydrofoil.session.test import open_test_split
+from hydrofoil.train.executors import prepare
+from hydrofoil.train.loop import fit
+
+
+@own_threads()
+def train(
+    recipe: str | Path | Recipe,
+    overrides: Sequence[str] = (),
+    *,
+    run: str | Path | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    data_root: str | Path = "",
+    pictures: Pictures | None = None,
+    split: Split | None = None,
+    model: Network | None = None,
+    observers: Sequence[Observer] = (),
+    test: bool = False,
+    track: Sequence[str] = (),
+    watcher: Watcher | None = None,
+    command: Sequence[str] = (),
+) -> Run:
+    """Train a recipe in a new run folder; prints nothing, but shows a progress bar in a notebook.
+
+    Ctrl-C lets the step end and saves the run, which `resume` continues; the second stops at once.
+
+    Args:
+        recipe: A shipped recipe's name, a file's path, or a recipe.
+        overrides: Such as "train.epochs=3".
+        run: The folder; default: the next free runs/<recipe>-<n>.
+        seed: The recipe's train.seed.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        data_root: The datasets' folder; default: data.root, HYDROFOIL_DATA or the user's cache.
+        pictures: The images, in place of the recipe's dataset.
+        split: Which of them train, validate and test; default: drawn as the recipe says.
+        model: A network in place of the recipe's: a class, a function or a module, which is copied.
+        observers: Follow the training, in this order.
+        test: Also evaluate the best weights on the test split, which counts as one opening of it.
+        track: Trackers: tensorboard, mlflow.
+        watcher: Follows a download.
+        command: The command line, for environment.json.
+
+    Raises:
+        HydrofoilError: A wrong recipe, missing data, a folder in use, a loss that is not finite.
+        Stopped: A signal came; a KeyboardInterrupt, and `error.run` is the run.
+    """
+    resolved, place = find_recipe(recipe, overrides, seed), pick_device(device)
+    watching = all_observers(observers, track)
+    pictures, seconds = read_pictures(resolved, data_root, pictures, default_watcher(watcher))
+    split = find_split(resolved, pictures, split, for_test=test)
+    resolved, classifier, state, notes = untrained(resolved, pictures, place, model)
+    folder, where = Path(run) if run else None, environment(place, command)
+    created = Run.create(folder, resolved, split, where, text_of(model))
+    with created.writing(), Observers(created, watching) as watched:
+        log_data(created, pictures, split, seconds)
+        prepared = prepare(classifier, pictures, split, resolved, state)
+        with watched.training(Start(created, classifier, split, state, prepared, tuple(notes))):
+            for epoch in fit(
+                classifier, pictures, split, resolved,
+                state=state, executor=prepared.executor, watch=watched.steps,
+            ):  # fmt: skip
+                watched.epoch(epoch)
+        keep_reference(created, place, pictures, split, model)
+        if test:
+            open_test_split(created, pictures, place, model)
+    return created

@@ -1,0 +1,179 @@
+"""What people hand over as images: paths, folders and patterns; bytes, arrays and tensors.
+
+Axes: N images, C channels, H rows, W columns.
+"""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hydrofoil.data.decode import Decoded, decode
+from hydrofoil.errors import HydrofoilError
+
+SUFFIXES = frozenset(
+    ".png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .gif .tif .tiff .ppm .pgm .pbm .pnm .pfm .tga"
+    " .avif .heic .heif .jp2 .j2k .j2c .jpx .ico".split()
+)  # of the files in a folder that are taken for images; a file that is named needs none of these
+ACCEPTED = (
+    "a path, bytes, a binary file, a Pillow image, an array (H×W, H×W×C or N×H×W×C), "
+    "a tensor (C×H×W or N×C×H×W), or a list of these"
+)
+Source = str | Path | bytes | BinaryIO | Image.Image | Decoded | Tensor
+
+
+def find_images(names: Sequence[str]) -> Iterator[str | HydrofoilError]:
+    """Yield the image files that command-line arguments name, one by one.
+
+    A folder stands for the image files in it and below, sorted; a pattern (*.png, scans/**/*.jpg)
+    for the files that match it, sorted; `-` for standard input; any other name for itself. A folder
+    or pattern without an image yields the error that says so.
+    """
+    for name in names:
+        if name != "-" and os.path.isdir(name):
+            yield from _some(_in_folder(name), f"{name}: no image file in this folder")
+        elif any(letter in name for letter in "*?[") and not os.path.lexists(name):
+            matches = sorted(path for path in glob.iglob(name, recursive=True))
+            files = (path for path in matches if os.path.isfile(path))
+            yield from _some(files, f"{name}: no file matches this pattern")
+        else:
+            yield name
+
+
+def _in_folder(folder: str) -> Iterator[str]:
+    """Yield the image files in a folder and below, in the order of their names."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
+    except OSError:
+        return
+    for name, is_folder in entries:
+        path = os.path.join(folder, name)
+        if name.startswith("."):
+            continue
+        if is_folder:
+            yield from _in_folder(path)
+        elif os.path.splitext(name)[1].lower() in SUFFIXES:
+            yield path
+
+
+def _some(paths: Iterator[str], otherwise: str) -> Iterator[str | HydrofoilError]:
+    found = False
+    for path in paths:
+        found = True
+        yield path
+    if not found:
+        kinds = "expected .png, .jpg, .webp or another format that hydrofoil reads"
+        yield HydrofoilError(f"{otherwise}: {kinds}.")
+
+
+def to_sources(given: Any, shape: tuple[int, int, int]) -> tuple[list[Source], bool]:
+    """Return the images in what was handed to `hf.predict`, and whether they are several.
+
+    A tensor of the model's own shape stays one: it is the network's input already.
+
+    Args:
+        given: See `ACCEPTED`.
+        shape: Of the model's input.
+
+    Raises:
+        HydrofoilError: It is something else, or an array of another type, shape or range.
+    """
+    if isinstance(given, list | tuple):
+        return [source for item in given for source in to_sources(item, shape)[0]], True
+    if isinstance(given, Tensor):
+        return _of_tensor(given.detach().cpu(), shape)
+    if isinstance(given, np.ndarray):
+        return _of_array(given)
+    if isinstance(given, bytearray | memoryview):
+        return [bytes(given)], False
+    if isinstance(given, str | Path | bytes | Image.Image | Decoded) or hasattr(given, "read"):
+        return [given], False
+    raise HydrofoilError(f"a {type(given).__name__} as image: expected {ACCEPTED}.")
+
+
+def to_decoded(source: Source, shape: tuple[int, int, int], name: str = "") -> Decoded:
+    """Return an image as an array; a large photograph is read at a reduced scale.
+
+    Raises:
+        HydrofoilError: As `decode`.
+    """
+    if isinstance(source, Decoded):
+        return source
+    if isinstance(source, Tensor):
+        raise TypeError("a tensor of the model's shape is not decoded")
+    # 200 with the decoder's reserve of four: a drawing of a 20th of the page has 40 pixels left.
+    target = max(shape[2], 200), max(shape[1], 200)
+    return decode(source, target=target, name=name)
+
+
+def _of_tensor(given: Tensor, shape: tuple[int, int, int]) -> tuple[list[Source], bool]:
+    if given.ndim not in (2, 3, 4):
+        raise HydrofoilError(
+            f"a tensor of {_by(given.shape)}: expected C×H×W, N×C×H×W or H×W images."
+        )
+    several = given.ndim == 4
+    pictures_NCHW = given if several else given[None] if given.ndim == 3 else given[None, None]
+    if pictures_NCHW.shape[1] not in (1, 2, 3, 4) or 0 in pictures_NCHW.shape[1:]:
+        raise HydrofoilError(
+            f"a tensor of {_by(given.shape)}: expected 1 to 4 channels before rows and columns, "
+            "C×H×W.\nFor H×W×C pass tensor.permute(2, 0, 1), or a numpy array."
+        )
+    bytes_NCHW = torch.from_numpy(_to_bytes(pictures_NCHW.numpy(), "a tensor"))
+    if tuple(bytes_NCHW.shape[1:]) == shape:
+        return list(bytes_NCHW), several
+    return [_of_pixels(picture_CHW.permute(1, 2, 0).numpy()) for picture_CHW in bytes_NCHW], several
+
+
+def _of_array(given: "np.ndarray[Any, Any]") -> tuple[list[Source], bool]:
+    if given.ndim not in (2, 3, 4):
+        raise HydrofoilError(
+            f"an array of {_by(given.shape)}: expected H×W, H×W×C or N×H×W×C images."
+        )
+    several = given.ndim == 4
+    images_NHWC = given if several else given[None] if given.ndim == 3 else given[None, ..., None]
+    if images_NHWC.shape[3] not in (1, 2, 3, 4) or 0 in images_NHWC.shape[1:]:
+        raise HydrofoilError(
+            f"an array of {_by(given.shape)}: expected 1 to 4 channels at the end, H×W×C.\n"
+            "For N×H×W gray images pass array[..., None]; for C×H×W array.transpose(1, 2, 0)."
+        )
+    return [_of_pixels(pixels_HWC) for pixels_HWC in _to_bytes(images_NHWC, "an array")], several
+
+
+def _of_pixels(pixels_HWC: "np.ndarray[Any, Any]") -> Decoded:
+    size = pixels_HWC.shape[1], pixels_HWC.shape[0]
+    return Decoded(np.ascontiguousarray(pixels_HWC), 1, size, ())
+
+
+def _to_bytes(values: "np.ndarray[Any, Any]", what: str) -> "np.ndarray[Any, Any]":
+    """Return values as uint8: floats are taken as 0 to 1.
+
+    Raises:
+        HydrofoilError: They are of another type or range.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    if not np.issubdtype(values.dtype, np.floating):
+        raise HydrofoilError(
+            f"{what} of {values.dtype}: expected uint8 (0 to 255), or float (0 to 1).\n"
+            "Scale the values, and convert them with astype('uint8') or .to(torch.uint8)."
+        )
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if not (low >= -1e-6 and high <= 1 + 1e-6):  # NaN fails too
+        raise HydrofoilError(
+            f"{what} of {values.dtype} with values from {low:g} to {high:g}: expected 0 to 1.\n"
+            "Divide pixels of 0 to 255 by 255; undo a normalization first: the model has its own."
+        )
+    return np.round(values.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))

@@ -1,0 +1,95 @@
+"""A notebook: a bar while it trains, and images, runs and results that display themselves."""
+
+import base64
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from PIL import Image
+
+import hydrofoil as hf
+from hydrofoil.observe.notebook import bar_html, in_notebook
+
+CELLS = [
+    "import hydrofoil as hf\npictures = hf.load('digits')\npictures",
+    "run = hf.train('digits', ['train.epochs=3', 'train.execute=eager'])",
+    "run",
+    "result = hf.test(run)\nresult",
+    "import os, signal\n"
+    "class Stop(hf.Observer):\n"
+    "    def epoch(self, epoch):\n"
+    "        os.kill(os.getpid(), signal.SIGINT)\n"
+    "hf.train('digits', ['train.epochs=3', 'train.execute=eager'], run='b', observers=[Stop()])",
+]
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The cells, executed by a Jupyter kernel of this very interpreter."""
+    folder = tmp_path_factory.mktemp("notebook")
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        patch.setenv("IPYTHONDIR", str(folder / "ipython"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        client = NotebookClient(
+            made, timeout=60, allow_errors=True, resources={"metadata": {"path": str(folder)}}
+        )
+        client.execute()
+    return made, folder
+
+
+def html(cell: Any) -> str:
+    """Return the one display of a cell."""
+    (output,) = [one for one in cell.outputs if "text/html" in one.get("data", {})]
+    return output["data"]["text/html"]
+
+
+def test_images_show_as_a_grid_with_counts(notebook: Any) -> None:
+    made, _ = notebook
+    shown = html(made.cells[0])
+    (encoded,) = re.findall(r'src="data:image/png;base64,([^"]+)"', shown)
+    image = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    assert image.width > 12 * 8
+    assert image.height > 10 * 8
+    assert len(image.convert("L").getcolors()) > 10
+    pictures = hf.load("digits")
+    assert "1,797 images of 1×8×8" in shown
+    counts = [int((pictures.labels_N == k).sum()) for k in range(10)]
+    assert [int(found) for found in re.findall(r"\b\d (\d{3})\b", shown)] == counts
+
+
+def test_a_training_shows_one_bar_that_ends_full(notebook: Any) -> None:
+    made, _ = notebook
+    shown = html(made.cells[1])
+    assert '<progress value="3" max="3">' in shown
+    assert "best weights: epoch 3" in shown
+    assert [one.output_type for one in made.cells[1].outputs] == ["display_data"]
+
+
+def test_a_run_shows_its_curves_and_its_state(notebook: Any) -> None:
+    made, folder = notebook
+    shown = html(made.cells[2])
+    assert shown.count("<svg") == shown.count("</svg>") == 2
+    assert "digits: 3 of 3 epochs" in shown
+    assert "runs/digits-1" in shown
+    run = hf.Run.open(folder / "runs/digits-1")
+    assert "test accuracy" in run._repr_html_()  # tested since
+
+
+def test_ctrl_c_in_a_notebook_names_the_run_and_the_kernel_lives(notebook: Any) -> None:
+    made, folder = notebook
+    (error,) = [one for one in made.cells[4].outputs if one.output_type == "error"]
+    assert error.ename == "Stopped"
+    assert error.evalue == "stopped after 1 of 3 epochs. Resume with hydrofoil.resume('b')."
+    assert "stopped" in html(made.cells[4])
+    assert hf.Run.open(folder / "b").checkpoints.epoch() == 1
+
+
+def test_names_cannot_become_markup() -> None:
+    assert "<b>" not in bar_html("<b>", 1, 2, "<b>")
+    assert not in_notebook()
