@@ -47,7 +47,7 @@ def train(
 ) -> Run:
     """Train a recipe in a new run folder; prints nothing, but shows a progress bar in a notebook.
 
-    Ctrl-C lets the step end and saves the run, which `resume` continues; the second stops at once.
+    Ctrl-C ends the step, saves the run for `resume` and raises `Stopped`, whose `run` it is.
 
     Args:
         recipe: A shipped recipe's name, a file's path, or a recipe.
@@ -67,7 +67,6 @@ def train(
 
     Raises:
         HydrofoilError: A wrong recipe, missing data, a folder in use, a loss that is not finite.
-        Stopped: A signal came; a KeyboardInterrupt, and `error.run` is the run.
     """
     resolved, place = find_recipe(recipe, overrides, seed), pick_device(device)
     watching = all_observers(observers, track)
