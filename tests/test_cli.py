@@ -371,7 +371,7 @@ def test_weights_for_another_number_of_classes_are_refused(cli: Cli) -> None:
     torch.save(network.state_dict(), "nine.pt")
     status, _, errors = cli("import", "mnist-cnn", "nine.pt")
     assert status == 2
-    assert "fc1.weight is 9×784, expected 10×784" in errors
+    assert "fc1.weight is 9×784, expected fc1.weight is 10×784" in errors
     assert not Path("runs").exists()
 
 

@@ -20,7 +20,7 @@ from hydrofoil.data.published.archives import unpack_gzip, unpack_tar
 from hydrofoil.data.published.blocks import Block
 from hydrofoil.data.published.cifar import read_batch
 from hydrofoil.data.published.idx import read_idx
-from hydrofoil.ship.adopt import read_weights
+from hydrofoil.ship.import_weights import read_weights
 from tests import published
 from tests.hostile import archive, escapes, header, malicious_pickles, member, mutations
 

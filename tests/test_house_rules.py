@@ -176,7 +176,12 @@ RUNS_DATA = {
 METHODS = {"unpack_archive", "read_pickle", "to_pickle", "extractall", "load_module", "exec_module"}
 # Where these may stand, and why.
 ALLOWED = {
-    ("ship.adopt", "torch.load"): "a tutorial's state dict, by an explicit command: weights_only",
+    ("models.code", "exec"): "the user's own network, by --model-code in that very command",
+    ("models.code", "compile"): "the same",
+    (
+        "ship.import_weights",
+        "torch.load",
+    ): "weights from elsewhere: weights_only",
     ("__init__", "importlib.import_module"): "the public names, on first use; the name is ours",
     ("display", "importlib.import_module"): "what draws for notebooks; the name is ours",
     ("observe.track", "importlib.import_module"): "the trackers' packages, named in its table",

@@ -5,11 +5,11 @@ from typing import Any, get_args
 import pytest
 import torch
 import torchvision
-from hydrofoil.native.emit_optimizer import make_rule
 from torch import Tensor, nn
 
 from hydrofoil import HydrofoilError, State, build, draw_split, fit, load, read_recipe
 from hydrofoil.native import Unsupported
+from hydrofoil.native.optimizer import make_rule
 from hydrofoil.recipe import schema
 from hydrofoil.recipe.schema import tags
 from hydrofoil.train.optimizers import OPTIMIZERS, biases_and_norms, build_optimizer

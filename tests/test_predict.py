@@ -7,7 +7,7 @@ from PIL import Image
 
 from hydrofoil import Classifier, HydrofoilError, build, load, predict, read_recipe
 from hydrofoil.data import image_readers
-from hydrofoil.ship.adopt import read_weights
+from hydrofoil.ship.import_weights import read_weights
 from hydrofoil.ship.predict import read_picture
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)

@@ -13,6 +13,7 @@ from hydrofoil.cli.options import (
     Device,
     Invert,
     Json,
+    ModelCode,
     Overrides,
     RunFolder,
     app,
@@ -131,11 +132,13 @@ def explain(
         option("--out", "DIR", "Where to draw; default: the run's figures.", parser=path_of),
     ] = None,
     device: Device = "auto",
+    model_code: ModelCode = None,
     as_json: Json = False,
 ) -> None:
     """Show why a run's model answers as it does: Grad-CAM, occlusion, feature maps, filters."""
     from hydrofoil.device import pick_device
     from hydrofoil.files import write_whole
+    from hydrofoil.models.code import load_network
     from hydrofoil.report.explain import explain as find
     from hydrofoil.report.explain import figure_names, filters_figure
     from hydrofoil.run.folder import Run
@@ -144,7 +147,7 @@ def explain(
     run, how = Run.open(run_folder), Preparation(invert, as_is, background)
     if out is not None and (out.suffix.lower() == ".png" or out.is_file()):
         raise HydrofoilError(f"--out {out}: a figure for each picture: expected a folder's name.")
-    model, _ = run.weights.load(pick_device(device))
+    model, _ = run.weights.load(pick_device(device), load_network(model_code))
     say, folder, contents = printer(as_json), out or run.path / "figures", list[dict[str, Any]]()
     explained = [find(model, path, class_name, how) for path in pictures]
     for one, name in zip(explained, figure_names(pictures), strict=True):
@@ -173,18 +176,26 @@ def report(
         ),
     ] = None,
     then_open: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    model_code: ModelCode = None,
     as_json: Json = False,
 ) -> None:
     """Write one HTML page of a run, or of several side by side."""
     from hydrofoil.files import write_whole
+    from hydrofoil.models.code import load_network
     from hydrofoil.report.page import run_page, runs_page
 
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise HydrofoilError(f"--out {out}: expected a name that ends in .html.")
     if len(run_folders) == 1:
-        page, path = run_page(run_folders[0]), run_folders[0] / "report.html"
+        page, path = (
+            run_page(run_folders[0], load_network(model_code)),
+            run_folders[0] / "report.html",
+        )
     else:
-        page, path = runs_page(run_folders), run_folders[0].resolve().parent / "report.html"
+        page, path = (
+            runs_page(run_folders, load_network(model_code)),
+            run_folders[0].resolve().parent / "report.html",
+        )
     write_whole(out or path, page)
     printer(as_json)(f"written: {out or path}")
     print_json(as_json, {"written": str(out or path), "bytes": len(page)})

@@ -113,6 +113,14 @@ Prove = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
+ModelCode = Annotated[
+    str | None,
+    option(
+        "--model-code", "FILE.py:NAME", "Run this file: its NAME makes the network to use here."
+    ),
+]
+
+
 Images = Annotated[
     list[str],
     argument(

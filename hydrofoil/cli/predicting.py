@@ -18,6 +18,7 @@ from hydrofoil.cli.options import (
     Images,
     Invert,
     Json,
+    ModelCode,
     RunFolder,
     app,
     option,
@@ -59,10 +60,12 @@ def predict(
         Path | None,
         option("--csv", "FILE", "Also write a table: a row for each image.", parser=path_of),
     ] = None,
+    model_code: ModelCode = None,
     as_json: Json = False,
 ) -> None:
     """Classify images: files of any common format and size, whole folders, standard input."""
     from hydrofoil.device import pick_device, thread_rule, use_threads
+    from hydrofoil.models.code import load_network
     from hydrofoil.models.summary import total_multiply_adds
     from hydrofoil.run.folder import Run
     from hydrofoil.ship.inputs import find_images
@@ -72,7 +75,7 @@ def predict(
     how = Preparation(invert, as_is, background)
     if show_input is not None and show_input.suffix.lower() != ".png":
         raise HydrofoilError(f"--show-input {show_input}: expected a name that ends in .png.")
-    model, _ = Run.open(run_folder).weights.load(pick_device(device))
+    model, _ = Run.open(run_folder).weights.load(pick_device(device), load_network(model_code))
     use_threads(thread_rule(total_multiply_adds(model.network, model.shape)))
     found = find_images(images)
     first = list(islice(found, DETAILED + 1))

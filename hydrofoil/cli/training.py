@@ -12,6 +12,7 @@ from hydrofoil.cli.options import (
     Device,
     Execute,
     Json,
+    ModelCode,
     NewRun,
     OtherEpochs,
     Overrides,
@@ -51,9 +52,11 @@ def train(
         bool, typer.Option("--test", help="Also evaluate the best weights on the test split.")
     ] = False,
     track: Track = None,
+    model_code: ModelCode = None,
     as_json: Json = False,
 ) -> None:
     """Train a recipe, and keep everything in a run folder."""
+    from hydrofoil.models.code import load_network
     from hydrofoil.observe.console import Console, DownloadProgress
     from hydrofoil.run.commands import command
     from hydrofoil.session.train import train as train_run
@@ -65,6 +68,7 @@ def train(
             recipe_name, overrides or [],
             run=run_folder, seed=seed, device=device, data_root=data_root, test=then_test,
             observers=_observers(console, track), watcher=watcher, command=context.obj,
+            model=load_network(model_code),
         )  # fmt: skip
     summary = _summary(run, console)
     if then_test:
@@ -82,11 +86,13 @@ def resume(
     execute: Execute = None,
     prove: Prove = False,
     track: Track = None,
+    model_code: ModelCode = None,
     device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
 ) -> None:
     """Resume a run that was stopped, from its last checkpoint."""
+    from hydrofoil.models.code import load_network
     from hydrofoil.observe.console import Console, DownloadProgress
     from hydrofoil.session.prove import prove as prove_run
     from hydrofoil.session.resume import resume as resume_run
@@ -98,12 +104,13 @@ def resume(
     with stoppable(data_root), DownloadProgress(note) as watcher:
         if prove:
             proof = prove_run(
-                run_folder, execute=execute, device=device, data_root=data_root, watcher=watcher
-            )
+                run_folder, execute=execute, device=device, data_root=data_root, watcher=watcher,
+                model=load_network(model_code),
+            )  # fmt: skip
             return _print_proof(proof, as_json)
         run = resume_run(
             run_folder, overrides or [], execute=execute, device=device, data_root=data_root,
-            observers=_observers(console, track), watcher=watcher,
+            observers=_observers(console, track), watcher=watcher, model=load_network(model_code),
         )  # fmt: skip
     say(_next(run, data_root))
     print_json(as_json, {**_summary(run, console), "notes": list(console.notes)})
@@ -113,6 +120,7 @@ def resume(
 def test(
     run_folder: RunFolder,
     track: Track = None,
+    model_code: ModelCode = None,
     csv: Annotated[
         Path | None,
         option("--csv", "FILE", "Also list every test image in a table.", parser=path_of),
@@ -123,6 +131,7 @@ def test(
 ) -> None:
     """Evaluate a run's best weights on its test split, and save figures."""
     from hydrofoil.files import write_whole
+    from hydrofoil.models.code import load_network
     from hydrofoil.observe.console import DownloadProgress
     from hydrofoil.observe.track import Tracking
     from hydrofoil.run.folder import Run
@@ -133,7 +142,7 @@ def test(
     with DownloadProgress(note) as watcher:
         test_run(
             run, device=device, data_root=data_root, observers=[Tracking(track or [], note)],
-            watcher=watcher,
+            watcher=watcher, model=load_network(model_code),
         )  # fmt: skip
     say = printer(as_json)
     result = _say_test(run, say)

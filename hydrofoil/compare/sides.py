@@ -74,7 +74,7 @@ def fields(recipe: Recipe) -> dict[str, Any]:
             "about": True,
             "expect": True,
             "data": {"root"},
-            "train": {"seed", "threads", *FREE} - {"epochs"},
+            "train": {"seed", "threads", "init_sha256", *FREE} - {"epochs"},
         },
     )
     return {f"{top}.{field}": value for top in plain for field, value in plain[top].items()}

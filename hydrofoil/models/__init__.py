@@ -14,10 +14,11 @@ from torch import nn
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.cnn import cnn, cnn3
+from hydrofoil.models.code import Network, as_code, check_code, prepare_network, unasked
 from hydrofoil.models.lenet import lenet, lenet_linear
 from hydrofoil.models.mlp import mlp
 from hydrofoil.randomness import key
-from hydrofoil.recipe.schema import Recipe
+from hydrofoil.recipe.schema import Custom, Recipe
 
 MODELS: dict[str, Callable[[Any, tuple[int, int, int], int], dict[str, nn.Module]]] = {
     "mlp": mlp,
@@ -28,21 +29,30 @@ MODELS: dict[str, Callable[[Any, tuple[int, int, int], int], dict[str, nn.Module
 }
 
 
-def build(recipe: Recipe, shape: tuple[int, int, int], classes: Sequence[str]) -> Classifier:
+def build(
+    recipe: Recipe,
+    shape: tuple[int, int, int],
+    classes: Sequence[str],
+    network: Network | None = None,
+) -> Classifier:
     """Return a recipe's network, with its initial weights drawn from the recipe's seed.
 
     The layers stand in one nn.Sequential under the tutorials' own names, so that what is read in
     models/ is what runs, and its state dict is the tutorial's. Initialisation is torch's default,
     drawn layer by layer as the tutorial's class would.
 
+    Any other network is given: from normalized float32 N×C×H×W to one logit for each class.
+
     Args:
         recipe: Names the model, the normalisation and the seed.
         shape: Channels, height and width of the pictures.
         classes: Their class names.
+        network: Takes the place of the recipe's model: a class or function that makes it, called
+            with the seed set; or a module, of which a copy is used, with the weights that it has.
 
     Raises:
         HydrofoilError: The pictures are too small for the model, or have another number of channels
-            than the recipe's mean and deviation.
+            than the recipe's mean and deviation; or a given network does not fit them.
 
     >>> from hydrofoil.recipe.read import read_recipe
     >>> model = build(read_recipe("mnist-cnn"), (1, 28, 28), "0123456789")
@@ -52,9 +62,9 @@ def build(recipe: Recipe, shape: tuple[int, int, int], classes: Sequence[str]) -
     # torch's layers draw from the CPU's global generator: it is left as it was.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key(recipe.train.seed, "weights"))
-        layers = MODELS[recipe.model.name](recipe.model, shape, len(classes))
-    network = nn.Sequential(OrderedDict(layers))
-    model = Classifier(network, shape, classes, recipe.data.mean, recipe.data.std)
+        made = _network(recipe, shape, len(classes), network)
+    model = Classifier(made, shape, classes, recipe.data.mean, recipe.data.std)
+    model.freeze(recipe.train.freeze)
     bytes_1C1W = torch.arange(256, dtype=torch.uint8).expand(1, shape[0], 1, 256)
     largest = model.normalise(bytes_1C1W).abs().max().item()
     if not isfinite(largest):
@@ -63,3 +73,19 @@ def build(recipe: Recipe, shape: tuple[int, int, int], classes: Sequence[str]) -
             "expected deviations of pixels scaled to [0, 1], such as 0.5."
         )
     return model
+
+
+def _network(
+    recipe: Recipe, shape: tuple[int, int, int], classes: int, given: Network | None
+) -> nn.Module:
+    """Return the given network, or else the one that a recipe names."""
+    if given is not None:
+        code = as_code(given)
+        check_code(recipe, code.section, recipe.name)
+        network = code(shape, classes)
+        prepare_network(network, shape, classes, code.name)
+        return network
+    if isinstance(recipe.model, Custom):
+        raise unasked(recipe, None)
+    layers = MODELS[recipe.model.name](recipe.model, shape, classes)
+    return nn.Sequential(OrderedDict(layers))

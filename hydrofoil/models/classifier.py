@@ -5,12 +5,13 @@ Axes: N pictures, C channels, H rows, W columns, K classes.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
 
-from hydrofoil.errors import HydrofoilError
+from hydrofoil.errors import HydrofoilError, nearest
 
 if TYPE_CHECKING:
     from hydrofoil.data.statistics import Statistics
@@ -56,6 +57,7 @@ class Classifier(nn.Module):
             numbers = list(given) * (shape[0] if len(given) == 1 else 1)
             tensor = torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1)
             self.register_buffer(f"{field}_C11", tensor, persistent=False)
+        self._frozen: list[nn.Module] = []
         # What the run of these weights knows of its training images: see run/reference.py.
         self.statistics: Statistics | None = None
         self.novelty: Novelty | None = None
@@ -78,8 +80,54 @@ class Classifier(nn.Module):
         return scaled_NCHW.sub_(self.mean_C11).div_(self.std_C11) if self._centred else scaled_NCHW
 
     def forward(self, pictures_NCHW: Tensor) -> Tensor:
-        """Return logits_NK for uint8 pictures_NCHW."""
-        return self.network(self.normalise(pictures_NCHW))
+        """Return logits_NK for uint8 pictures_NCHW.
+
+        Raises:
+            HydrofoilError: Batch norm has one image to train on.
+        """
+        try:
+            return self.network(self.normalise(pictures_NCHW))
+        except ValueError as error:
+            if "Expected more than 1 value per channel" not in str(error):
+                raise
+            raise HydrofoilError(
+                "a batch of one image: batch norm needs two or more to train on.\n"
+                "Choose another train.batch_size: the last batch of an epoch has what is left over."
+            ) from error
+
+    def freeze(self, names: Sequence[str]) -> None:
+        """Take layers out of training: their parameters, dropout and running statistics.
+
+        Args:
+            names: Of layers or parameters, with all that is inside them; a * stands for any text.
+
+        Raises:
+            HydrofoilError: Nothing is called so.
+        """
+        layers = {name: layer for name, layer in self.network.named_modules() if name}
+        parameters = dict(self.network.named_parameters())
+        for pattern in names:
+            inside = f"{pattern}.*"
+            found = {
+                name
+                for name in (*layers, *parameters)
+                if fnmatchcase(name, pattern) or fnmatchcase(name, inside)
+            }
+            if not found:
+                raise HydrofoilError(
+                    f"train.freeze: the network has no '{pattern}'. {nearest(pattern, layers)}"
+                )
+            for name in found & parameters.keys():
+                parameters[name].requires_grad_(False)
+            self._frozen += [layers[name] for name in found & layers.keys()]
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of every layer; frozen ones stay in evaluation."""
+        super().train(mode)
+        for layer in self._frozen:
+            layer.train(False)
+        return self
 
     def weights_hash(self) -> str:
         """Return the hexadecimal SHA-256 over the network's parameters, their names and shapes."""

@@ -43,6 +43,8 @@ class Console(Observer):
         else:
             self.say(text.recipe_lines(recipe))
             self.say(f"{text.split_line(recipe, start.split)}\nrun: {start.run.path}")
+            for line in notes_lines(start.notes):
+                self.say(line)
         self.say(f"{start.prepared.line}\n")
 
     def steps(self, progress: Progress) -> None:

@@ -21,7 +21,7 @@ class Start:
         split: Which images train, validate and test.
         state: How far the training is: the epochs and steps of earlier sessions.
         prepared: The executor that runs the steps.
-        notes: What a resumed run should be known for: a broken checkpoint, another machine.
+        notes: What the user should know: initial weights, a broken checkpoint, another machine.
         resumed: Whether the run existed before.
     """
 

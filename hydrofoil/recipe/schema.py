@@ -137,7 +137,17 @@ class Cnn(Convolutional):
     """Units of each hidden layer after the convolutions."""
 
 
-Model = Annotated[Mlp | LeNet | LeNetLinear | Cnn3 | Cnn, Field(discriminator="name")]
+class Custom(Fields):
+    """The user's own network, given by --model-code or in Python: a recipe runs no code."""
+
+    name: Literal["custom"]
+    code: str = ""
+    """The class or function, as in --model-code FILE.py:NAME."""
+    sha256: str = ""
+    """SHA-256 of the file's text, which the run keeps; other code is refused."""
+
+
+Model = Annotated[Mlp | LeNet | LeNetLinear | Cnn3 | Cnn | Custom, Field(discriminator="name")]
 
 
 class Train(Fields):
@@ -153,6 +163,12 @@ class Train(Fields):
     """What initialisation, split, order and dropout are drawn from."""
     label_smoothing: Fraction = 0.0
     """The share of each label that is spread over all classes in the training loss."""
+    init: str = ""
+    """Start from these weights: a run folder or a file of weights; empty: drawn from the seed."""
+    init_sha256: str = ""
+    """SHA-256 of their tensors, which a run fills in; other weights are refused."""
+    freeze: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    """Layers that are not trained, such as ["conv1", "layer1.*"]; they run as in evaluation."""
     execute: Literal["auto", "eager", "compile", "graph", "native"] = "auto"
     """What runs the steps; auto: native on a CPU, graph on a GPU, eager if they cannot run."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
@@ -469,7 +485,9 @@ class Recipe(Fields):
         what runs the steps on how many threads, and the number of epochs, unless the schedule
         depends on it.
         """
-        free = {*FREE, "execute", "threads"} - ({"epochs"} if self.schedule.needs_epochs else set())
+        free = {*FREE, "execute", "threads", "init"} - (
+            {"epochs"} if self.schedule.needs_epochs else set()
+        )
         plain = self.model_dump(
             mode="json",
             exclude={

@@ -17,8 +17,10 @@ from hydrofoil.data.split import PARTS
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.result import Epoch, TestResult
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.code import Network
 from hydrofoil.models.summary import LayerSummary, summarize
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.report.text import weights_of
 from hydrofoil.run.commands import command
 from hydrofoil.run.events import Event, Imported, Interrupted, NotFinite, Trained
 from hydrofoil.run.folder import Run
@@ -89,7 +91,7 @@ class Gathered:
         return ends[-1] if ends and isinstance(ends[-1], NotFinite) else None
 
 
-def gather(path: Path) -> Gathered:
+def gather(path: Path, network: Network | None = None) -> Gathered:
     """Return what a run folder holds; what cannot be read is named and passed over.
 
     Raises:
@@ -115,12 +117,12 @@ def gather(path: Path) -> Gathered:
     gathered.environment = attempt(run.environment, {})
     gathered.events = attempt(run.log.events, [])
     gathered.epochs = attempt(run.epochs, []) if gathered.events else []
-    split = attempt(run.split, None)
+    split = attempt(run.split, None) if run.has_split() else None
     gathered.sizes = {part: len(getattr(split, part)) for part in PARTS} if split else {}
     gathered.test = attempt(run.results.test, None)
     gathered.shown = attempt(run.results.shown, {})
     gathered.model, gathered.best_epoch = attempt(
-        lambda: run.weights.load(torch.device("cpu")), (None, 0)
+        lambda: run.weights.load(torch.device("cpu"), network), (None, 0)
     )
     if gathered.model is not None:
         gathered.layers = summarize(gathered.model.network, gathered.model.shape)
@@ -151,6 +153,6 @@ def _note_what_is_missing(gathered: Gathered, recipe: Recipe) -> None:
         )
     if test and model and test.weights != model.weights_hash():
         gathered.missing.append(
-            f"The test measured other weights (epoch {test.epoch}) than the best weights now "
-            f"(epoch {gathered.best_epoch}).\nTest again with: {command('test', path)}"
+            f"The test measured other weights ({weights_of(test.epoch)}) than the best weights now "
+            f"({weights_of(gathered.best_epoch)}).\nTest again with: {command('test', path)}"
         )

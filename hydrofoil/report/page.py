@@ -29,6 +29,7 @@ from hydrofoil.evaluate.explain import GradCam, feature_maps, grad_cam, occlusio
 from hydrofoil.evaluate.result import Example, TestResult
 from hydrofoil.evaluate.test import data_warnings
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.code import Network
 from hydrofoil.report import charts, explanations, sheet, text, words
 from hydrofoil.report.comparison import covers_line, differs_line, note_lines
 from hydrofoil.report.explain import filters_figure, heat_line, hidden_line
@@ -79,22 +80,22 @@ FILTERS: dict[str, Callable[..., str]] = {
 }
 
 
-def run_page(path: Path) -> bytes:
+def run_page(path: Path, network: Network | None = None) -> bytes:
     """Return the page of one run, finished or not.
 
     Raises:
         HydrofoilError: It is no run folder.
     """
-    return _page("run.html", **_run_values(gather(path)))
+    return _page("run.html", **_run_values(gather(path, network)))
 
 
-def runs_page(paths: Sequence[Path]) -> bytes:
+def runs_page(paths: Sequence[Path], network: Network | None = None) -> bytes:
     """Return one page of several runs, side by side.
 
     Raises:
         HydrofoilError: One of them is no run folder.
     """
-    runs = [gather(path) for path in paths]
+    runs = [gather(path, network) for path in paths]
     names = _distinct([run.name for run in runs])
     return _page("runs.html", names=names, runs=runs, **_side_by_side(runs, names))
 

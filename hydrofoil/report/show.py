@@ -187,7 +187,9 @@ def show_run(path: Path) -> Shown:
     """
     run = Run.open(path)
     epochs, test, recipe = run.epochs(), run.results.test(), run.recipe
-    lines = [text.recipe_lines(recipe), text.split_line(recipe, run.split()), ""]
+    lines = [text.recipe_lines(recipe)]
+    lines += [text.split_line(recipe, run.split())] if run.has_split() else []
+    lines += ["imported weights", ""] if run.log.imported() else [""]
     lines += [text.epoch_line(epoch, recipe) for epoch in epochs]
     left = recipe.train.epochs - len(epochs)
     if left > 0 and not run.log.imported():

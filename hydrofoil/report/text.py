@@ -208,6 +208,15 @@ def split_line(recipe: Recipe, split: Split) -> str:
     return f"{recipe.data.source}: {counts}"
 
 
+def weights_of(epoch: int) -> str:
+    """Return whose weights these are: an epoch's, or, of epoch 0, imported ones.
+
+    >>> weights_of(0), weights_of(3)
+    ('imported weights', 'weights of epoch 3')
+    """
+    return f"weights of epoch {epoch}" if epoch else "imported weights"
+
+
 def epoch_line(epoch: Epoch, recipe: Recipe) -> str:
     """Return one epoch of the log as a line; the star marks the best weights so far.
 
@@ -245,7 +254,7 @@ def test_lines(test: TestResult) -> str:
     lines = [
         f"test accuracy {percent(test.accuracy)} ({test.correct:,} of {test.count:,}), "
         f"{interval(test.interval)}",
-        f"test loss {test.loss:.4f}; weights of epoch {test.epoch}",
+        f"test loss {test.loss:.4f}; {weights_of(test.epoch)}",
     ]
     if test.top_5:
         among = f"{percent(test.top_5.accuracy)}, {interval(test.top_5.interval)}"

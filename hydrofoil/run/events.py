@@ -92,6 +92,8 @@ class Imported(Record):
     event: Literal["imported"] = "imported"
     weights: str
     """Their hash."""
+    notes: tuple[str, ...] = ()
+    """What was converted, renamed or missing."""
 
 
 class Tested(Record):

@@ -1,6 +1,7 @@
 """The run folder: what lies in it, who may write it, and how it is known to be whole.
 
     recipe.toml           resolved: every field, also the defaults
+    model.py              the code of a network that is the user's own; never run from here unasked
     environment.json      versions, device, threads, git revision, command line
     split.npz             indices of train, valid and test, and the hash of the set they index
     log.jsonl             one object an epoch, and one an event
@@ -32,6 +33,7 @@ from hydrofoil.display import notebook_html
 from hydrofoil.errors import HydrofoilError, reason
 from hydrofoil.evaluate.result import Epoch
 from hydrofoil.files import discard, is_staged
+from hydrofoil.models.code import KEPT_CODE
 from hydrofoil.recipe.read import parse_recipe
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.checkpoints import Checkpoints
@@ -43,7 +45,7 @@ from hydrofoil.run.manifest import NAME
 from hydrofoil.run.results import Results
 from hydrofoil.run.weights import Weights
 
-BEGINNINGS = {".lock", NAME, "environment.json", "split.npz"}  # before it is a run
+BEGINNINGS = {".lock", NAME, "environment.json", "split.npz", KEPT_CODE}  # before it is a run
 
 
 class Run:
@@ -71,9 +73,21 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: Path | None, recipe: Recipe, split: Split, environment: Mapping[str, Any]
+        cls,
+        path: Path | None,
+        recipe: Recipe,
+        split: Split | None,
+        environment: Mapping[str, Any],
+        code: str = "",
     ) -> "Run":
         """Make the folder of a new run; without a path, the next free runs/<recipe>-<n>.
+
+        Args:
+            path: Where.
+            recipe: What it trains.
+            split: Of its dataset; None: imported weights, whose first test makes the split.
+            environment: What `environment` returned.
+            code: The Python text of a network that is the user's own; it is kept, and never run.
 
         Raises:
             HydrofoilError: Something is there already, or the folder cannot be written.
@@ -83,7 +97,8 @@ class Run:
         run = cls(_claim_folder(path, recipe.name), recipe)
         files = {
             "environment.json": json_bytes(environment),
-            "split.npz": split.to_bytes(),
+            **({"split.npz": split.to_bytes()} if split else {}),
+            **({KEPT_CODE: code.encode()} if code else {}),
             "recipe.toml": recipe.toml().encode(),  # last: it makes a folder a run
         }
         with locked(run.path):
@@ -139,6 +154,14 @@ class Run:
                     self.files.write_all({})
                 raise
             self.files.write_all({})
+
+    def has_split(self) -> bool:
+        """Tell whether the dataset was split; imported weights need none before their test."""
+        return (self.path / "split.npz").exists() or not self.log.imported()
+
+    def save_split(self, split: Split) -> None:
+        """Write the split of a run that has none."""
+        self.files.write("split.npz", split.to_bytes())
 
     def split(self) -> Split:
         """Return the run's split."""

@@ -19,6 +19,7 @@ from hydrofoil.models.classifier import Classifier
 from hydrofoil.run.files import Files
 
 if TYPE_CHECKING:
+    from hydrofoil.models.code import Network
     from hydrofoil.run.folder import Run
 
 NAME = "reference.npz"
@@ -29,12 +30,18 @@ def keep_statistics(run: "Run", pictures: Pictures, split: Split) -> None:
     run.files.write(NAME, _content(measure_statistics(pictures, split.train), None))
 
 
-def keep_reference(run: "Run", device: torch.device, pictures: Pictures, split: Split) -> None:
+def keep_reference(
+    run: "Run",
+    device: torch.device,
+    pictures: Pictures,
+    split: Split,
+    network: "Network | None" = None,
+) -> None:
     """Write reference.npz for the run's best weights, unless it is there already.
 
     Takes a pass over up to 3,000 images: about 0.1 s for MNIST on two cores.
     """
-    model, _ = run.weights.load(device)
+    model, _ = run.weights.load(device, network)
     if model.novelty is None:
         statistics = model.statistics or measure_statistics(pictures, split.train)
         novelty = calibrate_novelty(model, pictures, split)

@@ -10,7 +10,8 @@ from safetensors.torch import save as save_tensors
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.recipe.schema import Recipe
+from hydrofoil.models.code import Network, unasked
+from hydrofoil.recipe.schema import Custom, Recipe
 from hydrofoil.run.commands import command
 from hydrofoil.run.files import Files
 from hydrofoil.run.manifest import cure
@@ -52,8 +53,12 @@ class Weights:
         }
         return safetensors_bytes(weights, metadata)
 
-    def load(self, device: torch.device) -> tuple[Classifier, int]:
+    def load(self, device: torch.device, network: Network | None = None) -> tuple[Classifier, int]:
         """Return the model with the run's best weights, and their epoch.
+
+        Args:
+            device: Where to put it.
+            network: The code of a run whose network is the user's own: it runs only when given.
 
         Raises:
             HydrofoilError: There are none yet, or the file is missing or has changed.
@@ -67,8 +72,11 @@ class Weights:
                 f"Resume with: {command('resume', folder)}"
             )
         tensors, metadata = read_tensors(self.files, self.recipe, BEST)
+        if isinstance(self.recipe.model, Custom) and network is None:
+            raise unasked(self.recipe, folder)
         channels, height, width = json.loads(metadata["shape"])
-        model = build(self.recipe, (channels, height, width), json.loads(metadata["classes"]))
+        classes = json.loads(metadata["classes"])
+        model = build(self.recipe, (channels, height, width), classes, network)
         model.load_weights(tensors, str(path))
         attach_reference(self.files, model)
         return model.to(device), int(metadata["epoch"])
@@ -88,7 +96,7 @@ def read_tensors(
         HydrofoilError: It is missing, has changed, or belongs to another recipe.
     """
     content = files.read(name)
-    metadata = _metadata_of(content)
+    metadata = metadata_of(content)
     if metadata.get("recipe") != recipe.hash():
         raise HydrofoilError(
             f"{files.path / name}: trained by another recipe than the recipe.toml beside it.\n"
@@ -113,10 +121,20 @@ def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: dict[str, s
 
 
 def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Return the tensors as safetensors takes them: on the CPU, and no two of one memory."""
+    plain: dict[str, torch.Tensor] = {}
+    seen = set[int]()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != tensor.nbytes:
+            tensor = tensor.clone()  # weights that two layers share, or a part of others
+        seen.add(tensor.untyped_storage().data_ptr())
+        plain[name] = tensor
+    return plain
 
 
-def _metadata_of(content: bytes) -> dict[str, str]:
+def metadata_of(content: bytes) -> dict[str, str]:
     """Return the metadata of a safetensors file's content: see its format's description."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return dict(header.get("__metadata__", {}))

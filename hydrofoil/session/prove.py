@@ -14,6 +14,7 @@ from hydrofoil.device import exact
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.code import Network
 from hydrofoil.models.layers import dropouts
 from hydrofoil.run.folder import Run
 from hydrofoil.session.data import find_run, own_threads
@@ -62,6 +63,7 @@ def prove(
     data_root: str | Path = "",
     pictures: Pictures | None = None,
     watcher: Watcher | None = None,
+    model: Network | None = None,
 ) -> Proof:
     """Train a few steps without a break, and again from a checkpoint after half of them; compare.
 
@@ -74,18 +76,19 @@ def prove(
         data_root: Where the datasets are; default: data.root, HYDROFOIL_DATA or the user's cache.
         pictures: The images that the run was trained on, in place of its recipe's dataset.
         watcher: Follows a download.
+        model: The network of a run whose network is the user's own code.
 
     Raises:
         HydrofoilError: An epoch is a single step, or the run cannot be resumed.
     """
     with find_run(run).writing(say_for(watcher)):
         found = restore(
-            run, (), device, data_root, pictures, default_watcher(watcher), only_read=True
+            run, (), device, data_root, pictures, default_watcher(watcher), model, only_read=True
         )
-        return _proof(found, execute)
+        return _proof(found, execute, model)
 
 
-def _proof(found: Restored, execute: str | None) -> Proof:
+def _proof(found: Restored, execute: str | None, network: Network | None) -> Proof:
     """Compare both ways; the model and state that were restored are used up."""
     run, model, state = found.run, found.model, found.state
     pictures, split = found.pictures, found.split
@@ -108,7 +111,7 @@ def _proof(found: Restored, execute: str | None) -> Proof:
         state.step = start + half
 
     train(model, state, first)
-    again = build(recipe, pictures.shape, pictures.classes).to(model.device)
+    again = build(recipe, pictures.shape, pictures.classes, network).to(model.device)
     fresh = State.fresh(again, recipe)
     with tempfile.TemporaryDirectory() as folder:
         beside = Run(Path(folder), recipe)

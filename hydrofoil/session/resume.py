@@ -11,8 +11,8 @@ from hydrofoil.data.published.download import Watcher
 from hydrofoil.data.split import Split
 from hydrofoil.device import pick_device, resumed_device, use_threads
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.code import Network
 from hydrofoil.native import Unsupported
 from hydrofoil.native.build import compiler
 from hydrofoil.observe.observer import Observer, Start
@@ -24,6 +24,7 @@ from hydrofoil.run.folder import Run
 from hydrofoil.run.reference import keep_reference
 from hydrofoil.session.data import find_run, log_data, own_threads, read_pictures
 from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
+from hydrofoil.session.start import restored
 from hydrofoil.train.executors import prepare
 from hydrofoil.train.loop import fit
 from hydrofoil.train.state import State
@@ -42,6 +43,7 @@ def resume(
     observers: Sequence[Observer] = (),
     track: Sequence[str] = (),
     watcher: Watcher | None = None,
+    model: Network | None = None,
 ) -> Run:
     """Continue a run from its last checkpoint; prints nothing, shows a progress bar in a notebook.
 
@@ -58,6 +60,7 @@ def resume(
         observers: Follow the training, in this order.
         track: Trackers: tensorboard, mlflow.
         watcher: Follows a download.
+        model: The network of a run whose network is the user's own code.
 
     Raises:
         HydrofoilError: No such run, nothing to resume from, or other images than it was trained on.
@@ -67,8 +70,9 @@ def resume(
     watching = all_observers(observers, track)
     with find_run(run).writing(say_for(watcher)):
         found = restore(
-            run, asked, device, data_root, pictures, default_watcher(watcher), only_read=False
-        )
+            run, asked, device, data_root, pictures, default_watcher(watcher), model,
+            only_read=False,
+        )  # fmt: skip
         resumed, split, state = found.run, found.split, found.state
         with Observers(resumed, watching) as watched:
             keep_extended(resumed)
@@ -83,7 +87,7 @@ def resume(
                     state=state, executor=prepared.executor, watch=watched.steps,
                 ):  # fmt: skip
                     watched.epoch(epoch)
-            keep_reference(resumed, found.model.device, found.pictures, split)
+            keep_reference(resumed, found.model.device, found.pictures, split, model)
     return resumed
 
 
@@ -117,6 +121,7 @@ def restore(
     data_root: str | Path,
     pictures: Pictures | None,
     watcher: Watcher | None,
+    network: Network | None = None,
     *,
     only_read: bool,
 ) -> Restored:
@@ -138,11 +143,8 @@ def restore(
     use_threads(run.recipe.train.threads)
     pictures, seconds = read_pictures(run.recipe, data_root, pictures, watcher)
     split.check(pictures)
-    model = build(run.recipe, pictures.shape, pictures.classes).to(place)
-    state = State.fresh(model, run.recipe)
-    notes += [*run.checkpoints.load(model, state, only_read=only_read), *changes(run, place)]
-    if not state.epoch + state.step:  # it was killed before its first save
-        state.executor = run.log.executor()
+    model, state, found = restored(run, pictures, place, network, only_read=only_read)
+    notes += [*found, *changes(run, place)]
     return Restored(run, model, pictures, split, state, tuple(notes), seconds)
 
 

@@ -7,10 +7,12 @@ import torch
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
+from hydrofoil.data.split import draw_split
 from hydrofoil.device import pick_device, use_threads
 from hydrofoil.evaluate.result import TestResult
 from hydrofoil.evaluate.score import answer
 from hydrofoil.evaluate.test import example_indices, test_result
+from hydrofoil.models.code import Network
 from hydrofoil.observe.observer import Observer
 from hydrofoil.report.results import result_figures
 from hydrofoil.run.events import Tested
@@ -31,6 +33,7 @@ def test(
     observers: Sequence[Observer] = (),
     track: Sequence[str] = (),
     watcher: Watcher | None = None,
+    model: Network | None = None,
 ) -> TestResult:
     """Evaluate a run's best weights on its test split; prints nothing.
 
@@ -45,6 +48,7 @@ def test(
         observers: Hear how it ended.
         track: Trackers: tensorboard, mlflow.
         watcher: Follows a download.
+        model: The network of a run whose network is the user's own code.
 
     Raises:
         HydrofoilError: No such run, no test split, no weights, or other images than it was trained
@@ -54,16 +58,20 @@ def test(
     watching = all_observers(observers, track)
     with found.writing(say_for(watcher)), Observers(found, watching):
         pictures, _ = read_pictures(found.recipe, data_root, pictures, default_watcher(watcher))
-        return open_test_split(found, pictures, place)
+        return open_test_split(found, pictures, place, model)
 
 
-def open_test_split(run: Run, pictures: Pictures, device: torch.device) -> TestResult:
+def open_test_split(
+    run: Run, pictures: Pictures, device: torch.device, network: Network | None = None
+) -> TestResult:
     """Evaluate a run whose lock is held: open the test split, and write everything found."""
     use_threads(run.recipe.train.threads)
+    if not run.has_split():
+        run.save_split(draw_split(pictures, **run.recipe.split_options()))
     split = run.split()
     split.check(pictures)
     check_testable(run.recipe, split)
-    model, epoch = run.weights.load(device)
+    model, epoch = run.weights.load(device, network)
     clock = Stopwatch(device)
     answers = answer(model, pictures, split.test).cpu()
     seconds = clock.seconds()
@@ -79,5 +87,5 @@ def open_test_split(run: Run, pictures: Pictures, device: torch.device) -> TestR
     run.results.save_test(result)
     for name, png in result_figures(pictures, result).items():
         run.files.write(f"figures/{name}.png", png)
-    keep_reference(run, device, pictures, split)
+    keep_reference(run, device, pictures, split, network)
     return result

@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
 from hydrofoil.data.split import Split
 from hydrofoil.device import pick_device, use_threads
-from hydrofoil.models import build
-from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.code import Network, text_of
 from hydrofoil.observe.observer import Observer, Start
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.environment import environment
@@ -24,10 +21,10 @@ from hydrofoil.session.data import (
     read_pictures,
 )
 from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
+from hydrofoil.session.start import untrained
 from hydrofoil.session.test import open_test_split
 from hydrofoil.train.executors import prepare
 from hydrofoil.train.loop import fit
-from hydrofoil.train.state import State
 
 
 @own_threads()
@@ -41,6 +38,7 @@ def train(
     data_root: str | Path = "",
     pictures: Pictures | None = None,
     split: Split | None = None,
+    model: Network | None = None,
     observers: Sequence[Observer] = (),
     test: bool = False,
     track: Sequence[str] = (),
@@ -49,7 +47,7 @@ def train(
 ) -> Run:
     """Train a recipe in a new run folder; prints nothing, but shows a progress bar in a notebook.
 
-    Ctrl-C ends the step, saves and raises `Stopped`; the second Ctrl-C interrupts at once.
+    Ctrl-C ends the step, saves the run for `resume` and raises `Stopped`, whose `run` it is.
 
     Args:
         recipe: A shipped recipe's name, a file's path, or a recipe.
@@ -60,6 +58,7 @@ def train(
         data_root: The datasets' folder; default: data.root, HYDROFOIL_DATA or the user's cache.
         pictures: The images, in place of the recipe's dataset.
         split: Which of them train, validate and test; default: drawn as the recipe says.
+        model: A network in place of the recipe's: a class, a function or a module, which is copied.
         observers: Follow the training, in this order.
         test: Also evaluate the best weights on the test split, which counts as one opening of it.
         track: Trackers: tensorboard, mlflow.
@@ -68,34 +67,26 @@ def train(
 
     Raises:
         HydrofoilError: A wrong recipe, missing data, a folder in use, a loss that is not finite.
-        Stopped: A signal came, a KeyboardInterrupt; `resume` continues `error.run`.
     """
     resolved, place = find_recipe(recipe, overrides, seed), pick_device(device)
     watching = all_observers(observers, track)
     pictures, seconds = read_pictures(resolved, data_root, pictures, default_watcher(watcher))
     split = find_split(resolved, pictures, split, for_test=test)
-    classifier, state = _untrained(resolved, pictures, place)
+    resolved, classifier, state, notes = untrained(resolved, pictures, place, model)
     prepared = prepare(classifier, pictures, split, resolved, state)
     resolved = prepared.recipe  # with executor and threads, so that the run repeats itself
     use_threads(resolved.train.threads)
-    created = Run.create(Path(run) if run else None, resolved, split, environment(place, command))
+    folder, where = Path(run) if run else None, environment(place, command)
+    created = Run.create(folder, resolved, split, where, text_of(model))
     with created.writing(say_for(watcher)), Observers(created, watching) as watched:
         log_data(created, pictures, split, seconds)
-        with watched.training(Start(created, classifier, split, state, prepared)):
+        with watched.training(Start(created, classifier, split, state, prepared, tuple(notes))):
             for epoch in fit(
                 classifier, pictures, split, resolved,
                 state=state, executor=prepared.executor, watch=watched.steps,
             ):  # fmt: skip
                 watched.epoch(epoch)
-        keep_reference(created, place, pictures, split)
+        keep_reference(created, place, pictures, split, model)
         if test:
-            open_test_split(created, pictures, place)
+            open_test_split(created, pictures, place, model)
     return created
-
-
-def _untrained(
-    recipe: Recipe, pictures: Pictures, device: torch.device
-) -> tuple[Classifier, State]:
-    """Return the recipe's network and the state before its first epoch."""
-    classifier = build(recipe, pictures.shape, pictures.classes).to(device)
-    return classifier, State.fresh(classifier, recipe)

@@ -1,0 +1,67 @@
+"""A model before its first step: its network, the weights it starts from, and optimizer."""
+
+import torch
+
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.models import build
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.code import Network, unasked, with_network
+from hydrofoil.recipe.schema import Custom, Recipe
+from hydrofoil.run.folder import Run
+from hydrofoil.ship.initial import initialize
+from hydrofoil.train.state import State
+
+
+def untrained(
+    recipe: Recipe, pictures: Pictures, device: torch.device, network: Network | None = None
+) -> tuple[Recipe, Classifier, State, list[str]]:
+    """Return a model to train, with the recipe that it resolves to.
+
+    Args:
+        recipe: Says the model and what it starts from.
+        pictures: Of which it learns; their shape and classes count.
+        device: Where it is trained.
+        network: Takes the place of the recipe's model.
+
+    Returns:
+        The recipe with the hash of what it starts from, the model, its state, and what a person
+        should know.
+    """
+    recipe = with_network(recipe, network)
+    model = build(recipe, pictures.shape, pictures.classes, network)
+    recipe, notes = initialize(model, recipe)
+    model.to(device)
+    return recipe, model, State.fresh(model, recipe), notes
+
+
+def restored(
+    run: Run,
+    pictures: Pictures,
+    device: torch.device,
+    network: Network | None = None,
+    *,
+    only_read: bool = False,
+) -> tuple[Classifier, State, list[str]]:
+    """Return a run's model and state as its last checkpoint has them, and what to say of it.
+
+    A run that was killed before its first checkpoint begins again, from `train.init` if it has one.
+
+    Args:
+        run: Says the recipe.
+        pictures: Its dataset.
+        device: Where it is trained.
+        network: Of a run whose network is the user's own code.
+        only_read: Nothing of the run is put in order.
+
+    Raises:
+        HydrofoilError: The network's code is needed and was not given; the checkpoint is broken.
+    """
+    if network is None and isinstance(run.recipe.model, Custom):
+        raise unasked(run.recipe, run.path)
+    model = build(run.recipe, pictures.shape, pictures.classes, network).to(device)
+    state = State.fresh(model, run.recipe)
+    notes = run.checkpoints.load(model, state, only_read=only_read)
+    if not state.epoch + state.step:
+        initialize(model, run.recipe)
+        state.executor = run.log.executor()
+    return model, state, notes
