@@ -139,6 +139,10 @@ def test_nothing_but_the_command_line_prints() -> None:
     ]
 
 
+def test_no_verb_is_called_for_its_output() -> None:
+    assert not [module for module in MODULES if "redirect_stdout" in source(module)]
+
+
 def waits(code: str) -> list[str]:
     """Return what in a piece of code makes the CPU wait for a device's numbers."""
     return re.findall(

@@ -12,7 +12,7 @@ import torch
 import hydrofoil as hf
 from hydrofoil.observe.recorder import Recorder
 from hydrofoil.session.compare import Completed
-from hydrofoil.train.step import Eager
+from hydrofoil.train.executors.eager import Eager
 from tests.resume_steps import command, fingerprint
 
 QUICK = ["train.epochs=3", "train.execute=eager", "train.log_every=10"]

@@ -23,7 +23,7 @@ class Console(Observer):
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self.say, self.terminal, self.bar = say, sys.stderr.isatty(), Bar()
+        self.say, self.terminal, self.bar = say, sys.stderr.isatty(), Bar(counts=True)
         self.run: Run | None = None
         self.notes: tuple[str, ...] = ()
         self.end: Ended | None = None
@@ -139,10 +139,15 @@ class DownloadProgress:
 
 
 class Bar:
-    """A progress bar on standard error, imported and drawn at its first update."""
+    """A progress bar on standard error, imported and drawn at its first update.
 
-    def __init__(self) -> None:
+    Args:
+        counts: Also show how many of how many, and the time that is left.
+    """
+
+    def __init__(self, *, counts: bool = False) -> None:
         self.shown: Any = None
+        self.counts = counts
 
     def update(self, name: str, done: int, total: int, status: str) -> None:
         """Show so much of the total, with a few words."""
@@ -160,10 +165,12 @@ class Bar:
         from rich import progress as rich
         from rich.console import Console as Terminal
 
+        status = rich.TextColumn("{task.fields[status]}", markup=False)
+        counted = [rich.MofNCompleteColumn(), status, rich.TimeRemainingColumn()]
         bar = rich.Progress(
             rich.TextColumn("{task.description}", markup=False),
             rich.BarColumn(),
-            rich.TextColumn("{task.fields[status]}", markup=False),
+            *(counted if self.counts else [status]),
             console=Terminal(stderr=True),
             transient=True,
             auto_refresh=False,
