@@ -1,4 +1,4 @@
-"""The five tutorials as they stand: torchvision set, DataLoader, workers, plain optimiser and loop.
+"""The five tutorials as they stand: torchvision set, DataLoader, workers, plain optimizer and loop.
 
 This is what hydrofoil is compared with, so it shares no code with it: networks, data and loop are
 written from the tutorials' description. It keeps their mathematics and their way of working, and
@@ -120,7 +120,7 @@ class Cnn(nn.Module):
 
 @dataclass(frozen=True)
 class Tutorial:
-    """One tutorial: its network, data, loader and optimiser."""
+    """One tutorial: its network, data, loader and optimizer."""
 
     network: Callable[[], nn.Module]
     dataset: Callable[..., Any]

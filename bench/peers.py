@@ -290,7 +290,7 @@ def job(name: str, root: str, epochs: int) -> Job:
     return Job(seconds, peak, tested)
 
 
-def summarise(rounds: Sequence[dict[str, Job]]) -> list[dict[str, Any]]:
+def summarize(rounds: Sequence[dict[str, Job]]) -> list[dict[str, Any]]:
     """Return one row a side: medians over the rounds, and the ratios to hydrofoil's seconds.
 
     A ratio is taken within a round, where both sides had the same machine, and only then the
@@ -386,7 +386,7 @@ def compare(arguments: argparse.Namespace) -> None:
             done[name] = job(name, arguments.root, epochs)
             print(f"round {number + 1}: {name} {done[name].seconds:.1f} s", flush=True)
         rounds.append(done)
-    rows = summarise(rounds)
+    rows = summarize(rounds)
     print(COLUMNS, *map(line, rows), fastest(rows), sep="\n")
     if arguments.json:
         settings = {"epochs": epochs, "fraction": arguments.fraction, "device": device}

@@ -31,7 +31,7 @@ def train(recipe: str, seed: int, runs: Path) -> Path:
     return run
 
 
-def summarise(recipe: str, runs: list[Path]) -> dict[str, Any]:
+def summarize(recipe: str, runs: list[Path]) -> dict[str, Any]:
     """Return the mean accuracy over seeds with its spread, and the seconds that training took."""
     tests = [json.loads((run / "test.json").read_text()) for run in runs]
     accuracies = [test["accuracy"] for test in tests]
@@ -86,7 +86,7 @@ def main() -> None:
             (arguments.record / run.name).mkdir(parents=True, exist_ok=True)
             for name in KEPT:
                 shutil.copy(run / name, arguments.record / run.name / name)
-        summaries.append(summarise(recipe, runs))
+        summaries.append(summarize(recipe, runs))
         one = summaries[-1]
         each = ", ".join(f"{100 * accuracy:.2f}" for accuracy in one["test_accuracy"])
         print(f"{recipe:22} {100 * one['mean']:.2f} %  ({each}; n = {one['n']})", flush=True)

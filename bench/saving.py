@@ -3,7 +3,7 @@
     python bench/saving.py [RECIPE]... [--fraction 1] [--set FIELD=VALUE]... [--json FILE]
 
 Trains each shipped recipe as `hydrofoil train` does, into a folder of its own, and prints how often
-checkpoints were saved, the seconds that this took (serialising, hashing, waiting for the disk),
+checkpoints were saved, the seconds that this took (serializing, hashing, waiting for the disk),
 their share of the seconds from preparing the first step to the last file, and the seconds that
 looking took whether the numbers are finite. The disk is the one that TMPDIR is on.
 

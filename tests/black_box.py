@@ -81,7 +81,7 @@ def without_seconds(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def end_of(run: Path) -> dict[str, Any]:
-    """Return what a run came to: all bits of weights and optimiser, the counters, the log."""
+    """Return what a run came to: all bits of weights and optimizer, the counters, the log."""
     last, metadata = tensors_of(run / "last.safetensors")
     best, about = tensors_of(run / "best.safetensors")
     events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 ETAG = '"first"'
-Behaviour = Callable[["Answer", bytes], None]
+Behavior = Callable[["Answer", bytes], None]
 
 
 def make_certificate(folder: Path) -> Path:
@@ -30,7 +30,7 @@ def make_certificate(folder: Path) -> Path:
 
 
 class Answer(BaseHTTPRequestHandler):
-    """One request, with what a behaviour needs to answer it."""
+    """One request, with what a behavior needs to answer it."""
 
     protocol_version = "HTTP/1.1"
     timeout = 20
@@ -89,9 +89,7 @@ class Mirror:
         certificate: Key and certificate; None: plain http.
     """
 
-    def __init__(
-        self, files: dict[str, bytes], behave: Behaviour, certificate: Path | None
-    ) -> None:
+    def __init__(self, files: dict[str, bytes], behave: Behavior, certificate: Path | None) -> None:
         self.files, self.behave, self.asked = files, behave, list[dict[str, str]]()
         self.server = Quiet(("127.0.0.1", 0), Answer)
         self.server.mirror = self
@@ -121,11 +119,11 @@ def honest(answer: Answer, content: bytes) -> None:
     answer.body(content)
 
 
-def dies_after(count: int) -> Behaviour:
+def dies_after(count: int) -> Behavior:
     return lambda answer, content: answer.body(content, send=count)
 
 
-def claims(length: int) -> Behaviour:
+def claims(length: int) -> Behavior:
     """Serve the file, and say that it is longer or shorter."""
 
     def behave(answer: Answer, content: bytes) -> None:
@@ -198,15 +196,15 @@ def garbage(answer: Answer, content: bytes) -> None:
     answer.wfile.write(b"\xff\x00 this is not http \r\n\r\n" * 100)
 
 
-def goes_to(location: str, code: int = 302) -> Behaviour:
+def goes_to(location: str, code: int = 302) -> Behavior:
     return lambda answer, content: answer.head(code, {"Location": location, "Content-Length": "0"})
 
 
-def answers(code: int) -> Behaviour:
+def answers(code: int) -> Behavior:
     return lambda answer, content: answer.head(code, {"Content-Length": "0"})
 
 
-def stalls(until: threading.Event, count: int = 1000) -> Behaviour:
+def stalls(until: threading.Event, count: int = 1000) -> Behavior:
     """Send a little, and nothing more until the test is over."""
 
     def behave(answer: Answer, content: bytes) -> None:
@@ -217,7 +215,7 @@ def stalls(until: threading.Event, count: int = 1000) -> Behaviour:
     return behave
 
 
-def drips(until: threading.Event) -> Behaviour:
+def drips(until: threading.Event) -> Behavior:
     """Send a byte every now and then: never silent for long, and never done."""
 
     def behave(answer: Answer, content: bytes) -> None:
@@ -230,9 +228,9 @@ def drips(until: threading.Event) -> Behaviour:
     return behave
 
 
-def in_turn(*behaviours: Behaviour) -> Behaviour:
+def in_turn(*behaviors: Behavior) -> Behavior:
     """Behave otherwise with each request, and as the last one from there on."""
-    left = list(behaviours)
+    left = list(behaviors)
 
     def behave(answer: Answer, content: bytes) -> None:
         (left.pop(0) if len(left) > 1 else left[0])(answer, content)

@@ -76,7 +76,7 @@ def layer(word: str, shape: Shape) -> nn.Module:
 def classifier(shape: Shape, words: Sequence[str], classes: int = 4) -> Classifier | None:
     """Return the model of the words, flattened and with a linear layer at the end.
 
-    None where a window finds no place. Normalisation begins away from 0 and 1.
+    None where a window finds no place. Normalization begins away from 0 and 1.
     """
     torch.manual_seed(3)
     layers: list[nn.Module] = []
@@ -106,7 +106,7 @@ def classifier(shape: Shape, words: Sequence[str], classes: int = 4) -> Classifi
 
 
 def made_pictures(shape: Shape, count: int, classes: int = 4, levels: int = 255) -> Pictures:
-    """Return random pictures; few grey levels make many ties in pooling."""
+    """Return random pictures; few gray levels make many ties in pooling."""
     generator = torch.Generator().manual_seed(1)
     bytes_NCHW = torch.randint(0, levels, (count, *shape), generator=generator) * (255 // levels)
     labels_N = torch.randint(0, classes, (count,), generator=generator)
@@ -116,7 +116,7 @@ def made_pictures(shape: Shape, count: int, classes: int = 4, levels: int = 255)
 def in_float64(model: Classifier) -> Classifier:
     """Return a copy that computes in float64 from the same pixels."""
     exact = copy.deepcopy(model).double()
-    exact.normalise = lambda x: model.normalise(x).double()  # type: ignore[method-assign]
+    exact.normalize = lambda x: model.normalize(x).double()  # type: ignore[method-assign]
     return exact
 
 
@@ -147,7 +147,7 @@ def share_rows(patch: pytest.MonkeyPatch, rows: bool) -> None:
 
 
 # ruff: noqa: E501 - a case is easiest to read in a line
-# Every emitter and, between them, every way of sharing the work; shape, words, optimiser, batch,
+# Every emitter and, between them, every way of sharing the work; shape, words, optimizer, batch,
 # pictures, threads, whether linear layers are shared by rows.
 SANITIZED: list[tuple[Any, ...]] = [
     ((3, 32, 32), ["conv 6 5 1 0", "relu", "max 2", "conv 16 5 1 0", "relu", "max 2", "flatten",

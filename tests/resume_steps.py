@@ -27,7 +27,7 @@ from hydrofoil.run.checkpoints import Checkpoints
 
 
 def normed(_: object, shape: tuple[int, int, int], classes: int) -> dict[str, nn.Module]:
-    """Return layers with batch normalisation, of maps and of units, and dropout."""
+    """Return layers with batch normalization, of maps and of units, and dropout."""
     channels, height, width = shape
     return {
         "conv": nn.Conv2d(channels, 8, 3, padding=1),
@@ -44,7 +44,7 @@ def normed(_: object, shape: tuple[int, int, int], classes: int) -> dict[str, nn
 
 @contextlib.contextmanager
 def model(kind: str) -> Generator[None]:
-    """Let the model `mlp` be the one with batch normalisation; and wait for no disk."""
+    """Let the model `mlp` be the one with batch normalization; and wait for no disk."""
     changed = {"mlp": normed} if kind == "normed" else {}
     with mock.patch.dict(models.MODELS, changed), mock.patch("os.fsync"):
         yield

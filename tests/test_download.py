@@ -35,7 +35,7 @@ from hydrofoil.data.published.download import (
 )
 from hydrofoil.observe.console import DownloadProgress
 from tests import mirrors
-from tests.mirrors import Behaviour, Mirror, honest
+from tests.mirrors import Behavior, Mirror, honest
 
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
@@ -63,7 +63,7 @@ def policy(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> RetryPolicy:
 def serve(certificate: Path) -> Iterator[Serve]:
     with ExitStack() as stack:
 
-        def start(behave: Behaviour = honest, content: bytes = CONTENT, tls: bool = True) -> Mirror:
+        def start(behave: Behavior = honest, content: bytes = CONTENT, tls: bool = True) -> Mirror:
             return stack.enter_context(
                 Mirror({"file": content}, behave, certificate if tls else None)
             )
@@ -110,7 +110,7 @@ def test_a_connection_that_dies_fifty_times_still_completes(serve: Serve, tmp_pa
     assert len(mirror.asked) >= 50
 
 
-LIARS: dict[str, tuple[Behaviour, str]] = {
+LIARS: dict[str, tuple[Behavior, str]] = {
     "says that it is longer": (mirrors.claims(1000), "has 301000 bytes, expected 300000"),
     "says that it is shorter": (mirrors.claims(-1000), "has 299000 bytes, expected 300000"),
     "truncates": (mirrors.half, "the connection broke off"),
@@ -260,7 +260,7 @@ def test_a_partial_file_survives_a_killed_process(
 @pytest.mark.parametrize(
     "then", [mirrors.ignores_range, mirrors.wrong_range, mirrors.tells_no_length, mirrors.half]
 )
-def test_a_bad_continuation_harms_nothing(then: Behaviour, serve: Serve, tmp_path: Path) -> None:
+def test_a_bad_continuation_harms_nothing(then: Behavior, serve: Serve, tmp_path: Path) -> None:
     mirror = serve(mirrors.in_turn(mirrors.dies_after(100_000), then, then, then, honest))
     assert is_complete(fetch(published(mirror), tmp_path), tmp_path)
 
@@ -324,7 +324,7 @@ def offer(
     """Serve a made set as if it were the published one."""
     with ExitStack() as stack:
 
-        def start(name: str, *served: tuple[dict[str, bytes], Behaviour]) -> list[Mirror]:
+        def start(name: str, *served: tuple[dict[str, bytes], Behavior]) -> list[Mirror]:
             source, files = SOURCES[name], packed(data_root / FOLDERS[name])
             running = [stack.enter_context(Mirror(*one, certificate)) for one in served]
             holds = () if "raw" in FOLDERS[name] else source.files

@@ -51,7 +51,7 @@ def classifier(*layers: nn.Module, shape: tuple[int, int, int], classes: int = 3
 
 def captums_grad_cam(model: Classifier, layer: str, pictures_NCHW: Tensor, target: Any) -> Tensor:
     oracle = LayerGradCam(model.network, model.network.get_submodule(layer))
-    values = model.normalise(pictures_NCHW)
+    values = model.normalize(pictures_NCHW)
     return oracle.attribute(values, target, relu_attributions=True)[:, 0].detach()
 
 
@@ -137,7 +137,7 @@ def test_grad_cam_of_any_small_network_is_captums(
     pictures_NCHW = noise(count, *model.shape, seed=target)
     modules = list(model.network)
     spatial = []
-    values = model.normalise(pictures_NCHW)
+    values = model.normalize(pictures_NCHW)
     for number, layer in enumerate(modules):
         values = layer(values)
         if values.ndim == 4 and values[0, 0].numel() > 1:
@@ -202,7 +202,7 @@ def test_a_cell_is_laid_on_the_middle_of_what_it_sees(axis: int) -> None:
     head = nn.Linear(maps.numel(), 1)
     nn.init.constant_(head.weight, 1)
     model = classifier(*layers, OneCell(), nn.Flatten(), head, shape=shape, classes=1)
-    model._centred = False  # so that bright pixels stay positive
+    model._centered = False  # so that bright pixels stay positive
     found = grad_cam(model, torch.full(shape, 255, dtype=torch.uint8))
     heat = found.heat_NHW[0].sum(2 - axis)
     assert float((heat * torch.arange(len(heat))).sum() / heat.sum()) == pytest.approx(middle)
@@ -295,7 +295,7 @@ def test_the_strongest_place_is_what_its_numbers_say() -> None:
     assert drop >= float(found.drops_HW.max()) > 0  # no mean exceeds the largest
 
 
-def test_a_flat_picture_in_its_own_colour_changes_nothing() -> None:
+def test_a_flat_picture_in_its_own_color_changes_nothing() -> None:
     model = built("mnist-mlp", (1, 28, 28))
     found = occlusion(model, torch.full((1, 28, 28), 99, dtype=torch.uint8))
     assert found.drops_HW.abs().max() < 1e-6
@@ -443,13 +443,13 @@ def pixels(png: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("signed", "name"), [(False, "inferno"), (True, "PuOr_r")])
-def test_heat_has_the_colours_of_matplotlibs_map(signed: bool, name: str) -> None:
+def test_heat_has_the_colors_of_matplotlibs_map(signed: bool, name: str) -> None:
     heat_HW = torch.linspace(-1 if signed else 0, 1, 41)[None].repeat(2, 1)
     black_CHW = torch.zeros(1, 2, 41, dtype=torch.uint8)
     shown = pixels(explanations.heat_overlay(black_CHW, heat_HW, signed=signed))
-    grey = 128 if signed else 0
-    colours = matplotlib.colormaps[name](np.linspace(0, 1, 41))[:, :3] * 255
-    expected = explanations.HEAT * colours + (1 - explanations.HEAT) * grey
+    gray = 128 if signed else 0
+    colors = matplotlib.colormaps[name](np.linspace(0, 1, 41))[:, :3] * 255
+    expected = explanations.HEAT * colors + (1 - explanations.HEAT) * gray
     assert np.abs(shown[0] - expected).max() <= 6
 
 
@@ -462,7 +462,7 @@ def test_an_overlay_is_the_picture_at_a_whole_factor(shape: tuple[int, int, int]
     assert (large == np.kron(small, np.ones((3, 3, 1), int))).all()
 
 
-def test_zero_weight_is_grey_and_the_largest_white() -> None:
+def test_zero_weight_is_gray_and_the_largest_white() -> None:
     model = built("mnist-cnn", (1, 28, 28))
     with torch.no_grad():
         model.network.conv1.weight.zero_()

@@ -112,8 +112,8 @@ FIGURES: dict[str, Callable[[], bytes]] = {
     "no picture": lambda: grid(DIGITS, 0, 1, 8, 8),
     "rows of digits": lambda: rows(DIGITS, 1, 8, 8),
     "rows of many": lambda: rows(HUNDRED, 3, 32, 32),
-    "grey pixels": lambda: figures.pixel_values(noise(1, 1, 28, 28)[0], HEADING),
-    "colour pixels": lambda: figures.pixel_values(noise(1, 3, 9, 8)[0], HEADING),
+    "gray pixels": lambda: figures.pixel_values(noise(1, 1, 28, 28)[0], HEADING),
+    "color pixels": lambda: figures.pixel_values(noise(1, 3, 9, 8)[0], HEADING),
     "10 digits confused": lambda: confusion(DIGITS),
     "10 names confused": lambda: confusion(ANIMALS),
     "2 names confused": lambda: confusion(ANIMALS[:2], heading="60 %"),
@@ -127,8 +127,8 @@ FIGURES: dict[str, Callable[[], bytes]] = {
     "a perceptron explained": lambda: explanation(DIGITS, 1, 28, 28, recipe="mnist-mlp"),
     "odd names explained": lambda: explanation(ODD, 3, 32, 20, recipe="cifar10-lenet"),
     "wide pictures explained": lambda: explanation(DIGITS, 1, 20, 130, recipe="mnist-cnn"),
-    "colour filters": lambda: network_filters("cifar10-lenet", 3, 32, 32),
-    "grey filters": lambda: network_filters("mnist-cnn", 1, 28, 28),
+    "color filters": lambda: network_filters("cifar10-lenet", 3, 32, 32),
+    "gray filters": lambda: network_filters("mnist-cnn", 1, 28, 28),
     "512 filters": lambda: network_filters("mnist-mlp", 1, 28, 28),
     "one map": lambda: maps((1, 3, 3)),
     "maps of all sizes": lambda: maps((64, 32, 32), (9, 100, 3), (100, 1, 40), (3, 2, 2)),
@@ -183,7 +183,7 @@ def test_every_picture_is_there_once_and_each_pixel_is_a_square(shape: tuple[int
             assert 64 <= scales[0] * max(shape[1:]) <= 200
 
 
-def test_titles_have_their_colours(written: Written) -> None:
+def test_titles_have_their_colors(written: Written) -> None:
     figures.picture_grid(noise(2, 1, 8, 8), ["yes", "no"], [sheet.CORRECT, sheet.MISCLASSIFIED])
     assert [(line, ink) for line, ink, _, _ in written] == [
         ("yes", sheet.CORRECT),

@@ -46,7 +46,7 @@ IN_THE_STEP = {
     "train.loop": {"fit"},
     "data.batches": {""},
     "models.layers": {"forward", "set_draws"},
-    "models.classifier": {"forward", "normalise"},
+    "models.classifier": {"forward", "normalize"},
     "randomness": {"uniform_bits"},
     "evaluate.metrics": {"add"},
 }

@@ -144,7 +144,7 @@ def assert_same(fork: str, found: Imported, tolerance: float = 0) -> None:
     images = torch.randint(256, (5, *found.model.shape), dtype=torch.uint8)
     with torch.no_grad():
         ours = found.model.eval()(images)
-        theirs = network(fork)(found.model.normalise(images))
+        theirs = network(fork)(found.model.normalize(images))
     torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
 

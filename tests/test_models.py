@@ -85,11 +85,11 @@ def test_building_leaves_the_global_generator_as_it_was() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_normalisation_is_torchvisions_to_the_last_bit() -> None:
+def test_normalization_is_torchvisions_to_the_last_bit() -> None:
     classifier = built("cifar10-lenet")
     pictures = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
     theirs = transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    for picture, ours in zip(pictures, classifier.normalise(pictures), strict=True):
+    for picture, ours in zip(pictures, classifier.normalize(pictures), strict=True):
         assert torch.equal(ours, theirs(transforms.ToTensor()(picture.permute(1, 2, 0).numpy())))
 
 
@@ -194,7 +194,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     assert torch.equal(layer.eval()(ones), ones)
 
 
-def test_masks_are_uniform_and_independent_of_their_neighbours() -> None:
+def test_masks_are_uniform_and_independent_of_their_neighbors() -> None:
     bits = uniform_bits(key(0, "dropout", 3, 5, 1), 1 << 18, torch.device("cpu")).double() / (
         1 << 24
     )

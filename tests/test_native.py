@@ -47,7 +47,7 @@ def test_a_single_number_has_no_variance() -> None:
 
 
 class Doubled(nn.BatchNorm2d):
-    """A layer of somebody's own, which is no batch normalisation any more."""
+    """A layer of somebody's own, which is no batch normalization any more."""
 
     def forward(self, input: Tensor) -> Tensor:
         return 2 * super().forward(input)
@@ -162,7 +162,7 @@ def test_a_system_that_gives_no_more_threads_is_asked_for_none(
         (lambda p: torch.optim.SGD([{"params": [x]} for x in p], lr=0.1), "several groups"),
     ],
 )
-def test_an_optimiser_that_has_no_code_is_named(make: Any, text: str) -> None:
+def test_an_optimizer_that_has_no_code_is_named(make: Any, text: str) -> None:
     model = classifier((1, 2, 2), [])
     assert model
     with pytest.raises(Unsupported, match=text):

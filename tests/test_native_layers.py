@@ -44,7 +44,7 @@ def check(
     """Hold training and evaluation against torch in float64 and float32, and threads' bits.
 
     A single step of size 1 leaves weights minus gradient. Torch in float64 is the judge; a network
-    with normalisation may be off by four times what torch's own float32 is off, for a variance of a
+    with normalization may be off by four times what torch's own float32 is off, for a variance of a
     few numbers may be small and magnifies rounding.
     """
     model = classifier(shape, words)
@@ -156,7 +156,7 @@ def test_linear_layers_have_torchs_gradients(many: int) -> None:
 
 
 @many
-def test_normalisation_of_channels_is_torchs(many: int) -> None:
+def test_normalization_of_channels_is_torchs(many: int) -> None:
     @settings(max_examples=many, phases=PHASES)
     @given(
         shape=SHAPES, out=st.integers(1, 19), affine=st.booleans(),
@@ -175,7 +175,7 @@ def test_normalisation_of_channels_is_torchs(many: int) -> None:
 
 
 @many
-def test_normalisation_of_features_is_torchs(many: int) -> None:
+def test_normalization_of_features_is_torchs(many: int) -> None:
     @settings(max_examples=many, phases=PHASES)
     @given(
         shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)),
@@ -213,7 +213,7 @@ def test_layers_without_biases_learn_none_in_a_second_step() -> None:
 
 @pytest.mark.parametrize("width", [2, 3, 5, 6, 11])
 def test_relu_by_itself_passes_the_gradient_of_rows_of_any_length(width: int) -> None:
-    # A pooling between keeps the ReLU by itself; gcc unrolls short rows and vectorises over rows.
+    # A pooling between keeps the ReLU by itself; gcc unrolls short rows and vectorizes over rows.
     check((1, 6, width), ["conv 3 1 1 0", "avg 1", "relu"])
 
 
@@ -233,8 +233,8 @@ def test_a_row_sharing_network_of_every_kind_is_torchs() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimisers_take_torchs_steps_and_go_on_from_each_others_state(name: str) -> None:
-    # A smooth network: no kink turns rounding into a difference. No biases before normalisation:
+def test_optimizers_take_torchs_steps_and_go_on_from_each_others_state(name: str) -> None:
+    # A smooth network: no kink turns rounding into a difference. No biases before normalization:
     # their gradient is zero but for rounding, which Adam divides by itself.
     shape, words = (1, 8, 8), ["conv 3 3 1 0 1", "norm", "tanh"]
     ours, theirs = classifier(shape, words), classifier(shape, words)
@@ -252,7 +252,7 @@ def test_optimisers_take_torchs_steps_and_go_on_from_each_others_state(name: str
 
 
 def compare_states(ours: Classifier, our: Any, theirs: Classifier, their: Any) -> None:
-    """Hold weights, running means and optimiser state against torch's."""
+    """Hold weights, running means and optimizer state against torch's."""
     for (name, a), b in zip(
         ours.network.state_dict().items(), theirs.network.state_dict().values(), strict=True
     ):

@@ -51,7 +51,7 @@ def state_bits(model: Classifier, optimizer: torch.optim.Optimizer) -> list[Any]
 
 
 def recipe_and_model(name: str) -> tuple[Classifier, Any, Pictures, Tensor, int]:
-    """Return a recipe's model, optimiser, pictures, indices of 200 steps and batch size."""
+    """Return a recipe's model, optimizer, pictures, indices of 200 steps and batch size."""
     recipe = read_recipe(name)
     pictures = load(recipe.data.source)
     split = draw_split(pictures, **recipe.split_options())

@@ -23,7 +23,7 @@ def rounds() -> list[dict[str, peers.Job]]:
 
 
 def test_a_ratio_is_taken_within_its_round_before_the_median() -> None:
-    ours, skorch, keras = peers.summarise(rounds())
+    ours, skorch, keras = peers.summarize(rounds())
     assert (ours["ratio"], ours["ratio_range"]) == (1, [1, 1])
     assert (skorch["ratio"], skorch["ratio_range"]) == (3, [2, 4])  # of the medians it would be 4
     assert (keras["ratio"], keras["ratio_range"]) == (5, [5, 5])
@@ -32,7 +32,7 @@ def test_a_ratio_is_taken_within_its_round_before_the_median() -> None:
 
 
 def test_a_row_stands_under_its_columns() -> None:
-    row = peers.summarise(rounds())[1]
+    row = peers.summarize(rounds())[1]
     shown = peers.line(row)
     assert shown.split() == "skorch 40.0 30.0–40.0 3.00 2.00–4.00 501 98.10 1.2.3".split()
     for column, value in [("seconds", "40.0"), ("÷ ours", "3.00"), ("peak MB", "501")]:
@@ -43,13 +43,13 @@ def test_a_row_stands_under_its_columns() -> None:
 
 
 def test_the_fastest_of_the_others_is_named_also_where_it_beats_ours() -> None:
-    rows = peers.summarise(rounds())
+    rows = peers.summarize(rounds())
     said = "skorch, 3.00 times hydrofoil's seconds (2.00–4.00, n = 3)"
     assert peers.fastest(rows).endswith(said)
     swift = [{name: job for name, job in one.items() if name != "skorch"} for one in rounds()]
     for one in swift:
         one["keras"] = peers.Job(5, 500, peers.Tested(0.98, 5, "1.2.3"))
-    assert "keras, 0.50 times" in peers.fastest(peers.summarise(swift))
+    assert "keras, 0.50 times" in peers.fastest(peers.summarize(swift))
 
 
 def test_each_round_begins_with_another_side() -> None:

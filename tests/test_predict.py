@@ -50,7 +50,7 @@ def test_a_jpeg_is_read() -> None:
 
 
 def test_what_is_done_to_a_picture_is_said() -> None:
-    path = saved(Image.fromarray(noise(60, 100)), "grey.png")
+    path = saved(Image.fromarray(noise(60, 100)), "gray.png")
     picture_CHW, done = read_picture(path, COLOUR)
     assert picture_CHW.shape == COLOUR
     assert torch.equal(picture_CHW[0], picture_CHW[2])
@@ -61,7 +61,7 @@ def test_what_is_done_to_a_picture_is_said() -> None:
     )
 
 
-def test_colour_becomes_grey_by_luminance() -> None:
+def test_color_becomes_gray_by_luminance() -> None:
     picture_CHW, done = read_picture(saved(Image.new("RGB", (28, 28), (0, 255, 0)), "p.png"), GREY)
     assert done == ("color → gray",)
     assert picture_CHW.unique().tolist() == [150]  # 0.587 · 255, ITU-R 601
@@ -75,7 +75,7 @@ def test_transparency_is_laid_on_white() -> None:
     assert "transparency → white" in done
 
 
-def test_a_palette_with_a_transparent_colour_is_read() -> None:
+def test_a_palette_with_a_transparent_color_is_read() -> None:
     image = Image.new("P", (32, 32), 0)
     image.putpalette([0, 0, 0, 255, 0, 0])
     image.save("p.gif", transparency=0)

@@ -69,7 +69,7 @@ def test_overrides_reach_any_field_by_its_dotted_name() -> None:
     assert recipe.data.root == "/a b"
 
 
-def test_another_model_or_optimiser_leaves_the_files_other_fields_behind() -> None:
+def test_another_model_or_optimizer_leaves_the_files_other_fields_behind() -> None:
     recipe = read_recipe("cifar10-cnn3", ["optimizer.name=adam", "model.name=lenet"])
     assert recipe.model == LeNet(name="lenet")
     assert recipe.optimizer.lr == 0.01  # both have one, so the file's stands
@@ -107,7 +107,7 @@ MISTAKES = {
     "data.std=[0]": ["data.std.0 = 0", "greater than 0"],
     "data.mean=[0.1, 0.2]": ["data.mean has 2 numbers and data.std 1"],
     "data.valid=1.5": ["data.valid = 1.5", "less than 1"],
-    "data.colour=red": ["data.colour: no such field"],
+    "data.color=red": ["data.color: no such field"],
     "epochs=3": ["Did you mean train.epochs?"],
     "optimizer.lr=1e308": ["optimizer.lr", "expected less than"],
     "data.std=0.5": ["data.std = 0.5", "expected a list, such as [0.5]"],

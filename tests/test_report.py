@@ -50,7 +50,7 @@ def copied(tested: Path, tmp_path: Path) -> Path:
 
 
 def section(page: Element, name: str) -> Element:
-    (found,) = [one for one in page.all("section") if one.attributes.get("aria-labelledby") == name]
+    (found,) = [one for one in page.all("section") if one.attributes.get("aria-labeledby") == name]
     return found
 
 
@@ -537,7 +537,7 @@ def epochs(*losses: tuple[float, float | None]) -> list[Epoch]:
         # The same with as much noise as there is rise, as of a small validation split.
         (
             [(2 - 0.1 * n, 1.2 + 0.01 * abs(n - 4) + 0.1 * (n % 3 == 1)) for n in range(12)],
-            "Validation has levelled off",
+            "Validation has leveled off",
         ),
         # Worst from its first epoch on, and close to the end.
         ([(2 - 0.1 * n, 1 + 0.3 * n) for n in range(10)], "Overfitting after epoch 1"),
@@ -551,9 +551,9 @@ def epochs(*losses: tuple[float, float | None]) -> list[Epoch]:
         ([(2.0, 2.0), (1.5, 1.6), (1.2, 1.3)], "Still learning at the end: from epoch 1 to 3"),
         ([(2.0, 2.0), (1.5, 1.6), (1.49, 1.6)], "The validation loss is lowest at epoch 2, 1.6000"),
         ([(2.0, 1.0), (1.5, 2.5)], "The validation loss is lowest at epoch 1, 1.0000, and 2.5000"),
-        ([(2 - 0.1 * n, 1.6 - 0.3 * (n > 1)) for n in range(10)], "Validation has levelled off"),
+        ([(2 - 0.1 * n, 1.6 - 0.3 * (n > 1)) for n in range(10)], "Validation has leveled off"),
         # Nearly nought: such losses double by chance.
-        ([(0.001 + 0.001 * (n % 2), 0.05) for n in range(10)], "Validation has levelled off"),
+        ([(0.001 + 0.001 * (n % 2), 0.05) for n in range(10)], "Validation has leveled off"),
         ([(2.0, 2.0), (1.0, 1.1), (2.3, 2.3)], "Training diverges after epoch 2"),
         ([(2.0, None), (1.0, None)], "There is no validation split"),
         ([(2.0, 2.0)], "One epoch is too few"),
@@ -570,7 +570,7 @@ def test_noise_alone_is_seldom_called_learning_or_overfitting() -> None:
         for _ in range(200):
             noise = rng.normal(1, 0.05, count).tolist()
             said = words.of_curves(epochs(*((2 - 0.01 * n, v) for n, v in enumerate(noise))), count)
-            called += not said[0].startswith("Validation has levelled off")
+            called += not said[0].startswith("Validation has leveled off")
         assert called <= 20
 
 

@@ -163,7 +163,7 @@ def test_grad_cam_of_any_network_is_captums_at_the_last_maps(name: str, layer: s
     if layer.endswith("relu"):  # called twice in its block: captum hooks the block instead
         layer = layer.removesuffix(".relu")
     captum = LayerGradCam(network, network.get_submodule(layer))
-    inputs_NCHW = model.normalise(images_NCHW).requires_grad_()
+    inputs_NCHW = model.normalize(images_NCHW).requires_grad_()
     expected_N1HW = captum.attribute(
         inputs_NCHW, target=torch.tensor([1, 2, 3]), relu_attributions=True
     )
@@ -179,7 +179,7 @@ def test_feature_maps_of_any_network_are_what_its_layers_put_out() -> None:
     image_CHW = torch.randint(256, (3, 32, 32), dtype=torch.uint8)
     maps = {one.layer: one.maps_MHW for one in feature_maps(model, image_CHW)}
     with torch.no_grad():
-        conv1 = network.layer1.conv1(model.normalise(image_CHW[None]))
+        conv1 = network.layer1.conv1(model.normalize(image_CHW[None]))
     assert torch.equal(maps["layer1.conv1"], conv1[0])
     assert torch.equal(maps["layer1.bn1"], network.layer1.bn1(conv1)[0])
     assert {"layer2.down", "layer2.conv2"} < maps.keys()

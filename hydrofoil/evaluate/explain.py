@@ -115,7 +115,7 @@ def grad_cam(model: Classifier, pictures: Tensor, classes_N: Tensor | None = Non
     it is positive, is the heat.
 
     The layer is found by shape: the last one with weights of its own that puts out maps of more
-    than one pixel, and then what follows it without changing the shape (batch normalisation, the
+    than one pixel, and then what follows it without changing the shape (batch normalization, the
     activation). A max-pooling after it would give the same weights, up to one factor, and a
     coarser map, so the map is taken before. Each of its cells is laid where the middle of its
     receptive field lies in the picture, bilinear between them: under windows without padding that
@@ -175,7 +175,7 @@ def occlusion(
 ) -> Occlusion:
     """Return by how much a class's probability falls when a patch covers one place after another.
 
-    The patch has the picture's own mean colour unless another is given: it shows neither an edge
+    The patch has the picture's own mean color unless another is given: it shows neither an edge
     nor a brightness that is not there, on white paper as on black. At the right and lower edge it
     may stand out of the picture. All places go through the model as pictures of large batches.
 
@@ -203,8 +203,8 @@ def occlusion(
     covered_PHW = _covered(sides, patch, stride)
     picture_CHW = picture_CHW.cpu()
     mean_C = picture_CHW.double().mean((1, 2)).round() if fill is None else torch.tensor(fill)
-    colour_C11 = mean_C.to(torch.uint8)[:, None, None]
-    pictures_NCHW = torch.where(covered_PHW[:, None], colour_C11, picture_CHW)
+    color_C11 = mean_C.to(torch.uint8)[:, None, None]
+    pictures_NCHW = torch.where(covered_PHW[:, None], color_C11, picture_CHW)
     logits_NK = logits_of(model, torch.cat([picture_CHW[None], pictures_NCHW]))
     answers_NK = logits_NK.cpu().double().softmax(1)
     chosen = int(answers_NK[0].argmax()) if class_index is None else class_index

@@ -38,13 +38,13 @@ def build(
     """Return a recipe's network, with its initial weights drawn from the recipe's seed.
 
     The layers stand in one nn.Sequential under the tutorials' own names, so that what is read in
-    models/ is what runs, and its state dict is the tutorial's. Initialisation is torch's default,
+    models/ is what runs, and its state dict is the tutorial's. Initialization is torch's default,
     drawn layer by layer as the tutorial's class would.
 
     Any other network is given: from normalized float32 N×C×H×W to one logit for each class.
 
     Args:
-        recipe: Names the model, the normalisation and the seed.
+        recipe: Names the model, the normalization and the seed.
         shape: Channels, height and width of the pictures.
         classes: Their class names.
         network: Takes the place of the recipe's model: a class or function that makes it, called
@@ -66,7 +66,7 @@ def build(
     model = Classifier(made, shape, classes, recipe.data.mean, recipe.data.std)
     model.freeze(recipe.train.freeze)
     bytes_1C1W = torch.arange(256, dtype=torch.uint8).expand(1, shape[0], 1, 256)
-    largest = model.normalise(bytes_1C1W).abs().max().item()
+    largest = model.normalize(bytes_1C1W).abs().max().item()
     if not isfinite(largest):
         raise HydrofoilError(
             f"data.std = {list(recipe.data.std)}: pixels become {largest:g} by it; "

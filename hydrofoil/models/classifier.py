@@ -1,4 +1,4 @@
-"""What is trained, tested and shipped: a network behind the normalisation that its pictures need.
+"""What is trained, tested and shipped: a network behind the normalization that its pictures need.
 
 Axes: N pictures, C channels, H rows, W columns, K classes.
 """
@@ -22,7 +22,7 @@ class Classifier(nn.Module):
     """Takes raw uint8 pictures and gives logits; `network` alone holds the parameters.
 
     Args:
-        network: Maps normalised pictures to logits; any module does.
+        network: Maps normalized pictures to logits; any module does.
         shape: Channels, height and width of the pictures that it takes.
         classes: The K class names.
         mean: Subtracted from each channel, of pixels scaled to [0, 1]; one number serves all
@@ -62,14 +62,14 @@ class Classifier(nn.Module):
         self.statistics: Statistics | None = None
         self.novelty: Novelty | None = None
         # Decided here, on the CPU: asking the tensors in every step would make a GPU wait.
-        self._centred = any(mean) or any(number != 1 for number in std)
+        self._centered = any(mean) or any(number != 1 for number in std)
 
     @property
     def device(self) -> torch.device:
         """Where the parameters lie."""
         return self.mean_C11.device
 
-    def normalise(self, pictures_NCHW: Tensor) -> Tensor:
+    def normalize(self, pictures_NCHW: Tensor) -> Tensor:
         """Return float32 pictures as torchvision's ToTensor and Normalize make them.
 
         They are rounded in the same order.
@@ -77,7 +77,7 @@ class Classifier(nn.Module):
         if pictures_NCHW.dtype != torch.uint8:
             raise TypeError(f"pictures: expected torch.uint8, 0 to 255, got {pictures_NCHW.dtype}")
         scaled_NCHW = pictures_NCHW.to(torch.float32).div_(255)
-        return scaled_NCHW.sub_(self.mean_C11).div_(self.std_C11) if self._centred else scaled_NCHW
+        return scaled_NCHW.sub_(self.mean_C11).div_(self.std_C11) if self._centered else scaled_NCHW
 
     def forward(self, pictures_NCHW: Tensor) -> Tensor:
         """Return logits_NK for uint8 pictures_NCHW.
@@ -86,7 +86,7 @@ class Classifier(nn.Module):
             HydrofoilError: Batch norm has one image to train on.
         """
         try:
-            return self.network(self.normalise(pictures_NCHW))
+            return self.network(self.normalize(pictures_NCHW))
         except ValueError as error:
             if "Expected more than 1 value per channel" not in str(error):
                 raise

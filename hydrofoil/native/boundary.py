@@ -9,7 +9,7 @@ def gather(pictures: Buffer) -> str:
     source = pictures
     return c(
         """
-        /* Channels × rows × columns of bytes become rows × columns × channels of normalised floats. */
+        /* Channels × rows × columns of bytes become rows × columns × channels of normalized floats. */
         static void gather(const uint8_t *restrict picture, const float *restrict table, float *restrict x) {
             for (int row = 0; row < $height; row++)
                 for (int column = 0; column < $width; column++)

@@ -100,7 +100,7 @@ class Native:
         self._pictures_NCHW = pictures.pictures_NCHW.contiguous()
         self._labels_N = pictures.labels_N.contiguous()
         bytes_1CH1 = torch.arange(256, dtype=torch.uint8).expand(model.shape[0], 1, 256)
-        self._table = model.normalise(bytes_1CH1.unsqueeze(0)).flatten().contiguous()
+        self._table = model.normalize(bytes_1CH1.unsqueeze(0)).flatten().contiguous()
         self.step_seconds = 0.0
         self._load()
         if threads is None:

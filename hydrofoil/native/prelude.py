@@ -41,7 +41,7 @@ INLINE v8 fma8(v8 a, v8 b, v8 c) {
 
 /* g where x is above zero, else zero. By bits, so that g is read whatever x is: gcc 12 with AVX2
    makes wrong code of a read under a condition in a short row (its masked loads take the masks of
-   other elements once it has unrolled the row and vectorises the loop over rows). */
+   other elements once it has unrolled the row and vectorizes the loop over rows). */
 INLINE float where_positive(float x, float g) {
     int32_t bits;
     memcpy(&bits, &g, 4);

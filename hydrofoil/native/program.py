@@ -116,7 +116,7 @@ def write(plan: Plan, rule: Rule) -> str:
     parts = [
         c(
             """
-            /* Written by hydrofoil.native for one network, batch size and optimiser:
+            /* Written by hydrofoil.native for one network, batch size and optimizer:
 
             $table
             */

@@ -98,7 +98,7 @@ def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 def _resolved(document: dict[str, Any], overrides: Sequence[str], name: str) -> Recipe:
     """Return the recipe of a document; `name` is what errors call it."""
-    # Names first: another model or optimiser leaves behind the file's fields that it does not know.
+    # Names first: another model or optimizer leaves behind the file's fields that it does not know.
     for override in sorted(overrides, key=lambda text: ".name=" not in text.replace(" ", "")):
         _override(document, override)
     try:

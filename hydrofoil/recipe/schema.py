@@ -38,7 +38,7 @@ class Fields(BaseModel):
 
 
 class Data(Fields):
-    """Which pictures, how they are normalised and how they are divided."""
+    """Which pictures, how they are normalized and how they are divided."""
 
     source: str
     """The set: digits, mnist, fashion-mnist, cifar10 or cifar100."""
@@ -160,7 +160,7 @@ class Train(Fields):
     select: Literal["last", "valid.loss", "valid.accuracy"] | None = None
     """Which epoch's weights are kept as best; default: valid.loss, or last if none is held out."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """What initialisation, split, order and dropout are drawn from."""
+    """What initialization, split, order and dropout are drawn from."""
     label_smoothing: Fraction = 0.0
     """The share of each label that is spread over all classes in the training loss."""
     init: str = ""
@@ -418,7 +418,7 @@ class Recipe(Fields):
     about: str = ""
     """One line on what it trains and where it comes from."""
     data: Data
-    """Which pictures, how they are normalised and how they are divided."""
+    """Which pictures, how they are normalized and how they are divided."""
     model: Model
     """Which network."""
     train: Train

@@ -1,4 +1,4 @@
-"""Charts as SVG, drawn once and inlined; their colours are the page's, light or dark.
+"""Charts as SVG, drawn once and inlined; their colors are the page's, light or dark.
 
 Every part of a chart is made by `tag`, which escapes whatever it is given: a class name or a file
 name never becomes markup.
@@ -79,7 +79,7 @@ class Line:
 
     Args:
         name: Stands at its end.
-        kind: The page's class for its colour and dash: "train", "valid", "s0" to "s7".
+        kind: The page's class for its color and dash: "train", "valid", "s0" to "s7".
         points: x and y; what is not finite leaves a gap.
     """
 

@@ -1,4 +1,4 @@
-"""What `explain` says and draws of a picture: Grad-CAM and occlusion in numbers, words and colours.
+"""What `explain` says and draws of a picture: Grad-CAM and occlusion in numbers, words and colors.
 
 Axes: N pictures, C channels, H rows, W columns.
 """

@@ -184,7 +184,7 @@ def _validation(epochs: Sequence[Epoch], train: Sequence[float]) -> str:
             f"Worse after epoch {at}: by epoch {end} {rise}, and the training loss falls no more."
         )
     return (
-        f"Validation has levelled off, as far as its noise lets that be seen: its lowest loss is "
+        f"Validation has leveled off, as far as its noise lets that be seen: its lowest loss is "
         f"{valid[low]:.4f} at epoch {at}, its last {valid[-1]:.4f}."
     )
 

@@ -140,7 +140,7 @@ class Guard:
     def _cause(self, feed: Feed, step: int, batch: list[int]) -> str:
         """Name the probable cause: the input, or the learning rate."""
         shown_NCHW = self.pictures.pictures_NCHW[torch.tensor(batch)]
-        inputs_NCHW = self.model.normalise(shown_NCHW.to(self.model.device))
+        inputs_NCHW = self.model.normalize(shown_NCHW.to(self.model.device))
         largest = inputs_NCHW.abs().max().item()
         if not largest < LARGE:
             return f"pixels reach {largest:.3g} after normalization: see data.mean and data.std."

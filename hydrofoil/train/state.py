@@ -1,6 +1,6 @@
 """What training carries from step to step beside the weights, and its form on disk.
 
-Order and dropout are functions of (seed, epoch, step), so the rest is the optimiser's tensors, the
+Order and dropout are functions of (seed, epoch, step), so the rest is the optimizer's tensors, the
 best weights so far, and some numbers.
 """
 
@@ -22,7 +22,7 @@ from hydrofoil.train.optimizers import FIRST_VALUES, build_optimizer, restore_sl
 
 @dataclass
 class State:
-    """The optimiser, how far training is, and the best epoch so far.
+    """The optimizer, how far training is, and the best epoch so far.
 
     Args:
         optimizer: Bound to the model's parameters.
@@ -121,7 +121,7 @@ class State:
 
 
 class Snapshot:
-    """A copy of weights, optimiser and sums at one moment, to be put back in place.
+    """A copy of weights, optimizer and sums at one moment, to be put back in place.
 
     Costs as much memory as they do, and the time to copy them.
     """
@@ -173,7 +173,7 @@ class Snapshot:
 
 @contextmanager
 def unchanged(model: Classifier, optimizer: torch.optim.Optimizer) -> Generator[None]:
-    """Put weights and optimiser back afterwards, in place: steps inside were a trial."""
+    """Put weights and optimizer back afterwards, in place: steps inside were a trial."""
     before = Snapshot(model, State(optimizer, Sums(model.device)))
     try:
         yield

@@ -176,8 +176,8 @@ def _forward(norm: Norm) -> str:
                 }
             const double all = $count;
             for (int k = c0; k < c1; k++) {
-                const double mean = sum[k] / all, centred = squares[k] / all - mean * mean;
-                const double variance = centred > 0 ? centred : 0;
+                const double mean = sum[k] / all, centered = squares[k] / all - mean * mean;
+                const double variance = centered > 0 ? centered : 0;
                 means[k] = (float)mean;
                 rates[k] = (float)(1 / sqrt(variance + $eps));
                 shift[k] = $bias;
