@@ -3,35 +3,45 @@
 import torch
 
 from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.split import Split
+from hydrofoil.device import use_threads
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.code import Network, unasked, with_network
 from hydrofoil.recipe.schema import Custom, Recipe
 from hydrofoil.run.folder import Run
 from hydrofoil.ship.initial import initialize
+from hydrofoil.train.executors import Prepared, prepare
 from hydrofoil.train.state import State
 
 
 def untrained(
-    recipe: Recipe, pictures: Pictures, device: torch.device, network: Network | None = None
-) -> tuple[Recipe, Classifier, State, list[str]]:
-    """Return a model to train, with the recipe that it resolves to.
+    recipe: Recipe,
+    pictures: Pictures,
+    split: Split,
+    device: torch.device,
+    network: Network | None = None,
+) -> tuple[Classifier, State, Prepared, list[str]]:
+    """Return a model before its first step, and set torch's CPU threads for it.
 
     Args:
-        recipe: Says the model and what it starts from.
-        pictures: Of which it learns; their shape and classes count.
-        device: Where it is trained.
-        network: Takes the place of the recipe's model.
+        recipe: Names the model and its initial weights.
+        pictures: The dataset.
+        split: Which images train.
+        device: Where to train.
+        network: Replaces the recipe's model.
 
     Returns:
-        The recipe with the hash of what it starts from, the model, its state, and what a person
-        should know.
+        The model, its state, its executor with the resolved recipe, and notes for the user.
     """
     recipe = with_network(recipe, network)
     model = build(recipe, pictures.shape, pictures.classes, network)
     recipe, notes = initialize(model, recipe)
     model.to(device)
-    return recipe, model, State.fresh(model, recipe), notes
+    state = State.fresh(model, recipe)
+    prepared = prepare(model, pictures, split, recipe, state)
+    use_threads(prepared.recipe.train.threads)
+    return model, state, prepared, notes
 
 
 def restored(

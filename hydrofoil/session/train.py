@@ -6,7 +6,7 @@ from pathlib import Path
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
 from hydrofoil.data.split import Split
-from hydrofoil.device import pick_device, use_threads
+from hydrofoil.device import pick_device
 from hydrofoil.models.code import Network, text_of
 from hydrofoil.observe.observer import Observer, Start
 from hydrofoil.recipe.schema import Recipe
@@ -23,7 +23,6 @@ from hydrofoil.session.data import (
 from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
 from hydrofoil.session.start import untrained
 from hydrofoil.session.test import open_test_split
-from hydrofoil.train.executors import prepare
 from hydrofoil.train.loop import fit
 
 
@@ -72,10 +71,8 @@ def train(
     watching = all_observers(observers, track)
     pictures, seconds = read_pictures(resolved, data_root, pictures, default_watcher(watcher))
     split = find_split(resolved, pictures, split, for_test=test)
-    resolved, classifier, state, notes = untrained(resolved, pictures, place, model)
-    prepared = prepare(classifier, pictures, split, resolved, state)
+    classifier, state, prepared, notes = untrained(resolved, pictures, split, place, model)
     resolved = prepared.recipe  # with executor and threads, so that the run repeats itself
-    use_threads(resolved.train.threads)
     folder, where = Path(run) if run else None, environment(place, command)
     created = Run.create(folder, resolved, split, where, text_of(model))
     with created.writing(say_for(watcher)), Observers(created, watching) as watched:

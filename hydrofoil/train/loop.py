@@ -69,8 +69,7 @@ def fit(
             step. Or the device failed.
     """
     spec, device = recipe.train, model.device
-    if not len(split.train):
-        raise HydrofoilError("the split has no training images: expected at least one.")
+    _check_any(split)
     state = state or State.fresh(model, recipe)
     executor = executor or prepare(model, pictures, split, recipe, state).executor
     state.executor, sums = executor.name, state.sums
@@ -98,14 +97,14 @@ def fit(
             guard.begin_epoch()
             seconds, rate = clock.seconds(), feed.rate(steps - 1)
         yield Epoch(
-            number=number,
-            train=train,
-            valid=valid,
-            best=best,
-            train_seconds=train_seconds,
-            valid_seconds=seconds,
-            learning_rate=rate,
-        )
+            number=number, train=train, valid=valid, best=best, learning_rate=rate,
+            train_seconds=train_seconds, valid_seconds=seconds,
+        )  # fmt: skip
+
+
+def _check_any(split: Split) -> None:
+    if not len(split.train):
+        raise HydrofoilError("the split has no training images: expected at least one.")
 
 
 def _next_stop(done: int, steps_per_call: int, spec: Train) -> int:
