@@ -44,6 +44,7 @@ NOTICE: dict[str, list[tuple[str, ...]]] = {
     "best.safetensors": [("test",), ("predict", PICTURE), ("explain", PICTURE)],
     "test.json": [("show",), ("compare", "other"), ("resume", "train.epochs=3")],
     "answers.npz": [("compare", "other")],
+    "reference.npz": [("test",), ("predict", PICTURE), ("explain", PICTURE)],
     # See `noticed`.
     "shown.npz": [("report",)],
     "last.safetensors": [("resume",)],
@@ -106,7 +107,7 @@ def contents(run: Path) -> dict[Path, bytes]:
 
 def refused(name: str, told: Told) -> bool:
     """Tell whether a command said of this file that it is not as written, and ended with 2."""
-    start = f"run/{name}: its content is not what was written"
+    start = f"run/{name}: checksum mismatch"
     return told.status == 2 and told.keeps_the_contract() and told.err.startswith(start)
 
 
@@ -121,7 +122,7 @@ def noticed(name: str, verb: tuple[str, ...], made: Path) -> bool:
         told = cli("report", run)
         page = unescape((run / "report.html").read_text())
         (run / "report.html").unlink()
-        return told.status == 0 and f"run/{name}: its content is not what was written" in page
+        return told.status == 0 and f"run/{name}: checksum mismatch" in page
     if name.startswith("figures/"):
         return unknown_to_manifest(run) == [name]
     if name == "previous.safetensors":
@@ -129,7 +130,7 @@ def noticed(name: str, verb: tuple[str, ...], made: Path) -> bool:
         before.pop(run / "last.safetensors")
     if name == "last.safetensors":
         told = cli("resume", run)
-        note = f"note: run/{name}: its content is not what was written"
+        note = f"note: run/{name}: checksum mismatch"
         same = end_of(run) == end_of(made / "run") and unknown_to_manifest(run) == []
         shutil.rmtree(run)
         shutil.copytree(made / "run", run)
@@ -198,9 +199,9 @@ def test_two_files_that_changed_places_are_refused(made: Path) -> None:
             said = told.out + told.err
             if verb == ("report",) and told.status == 0:
                 said = unescape(Path("run/report.html").read_text())
-            named = [f"run/{n}: its content is not what was written" for n in (first, second)]
+            named = [f"run/{n}: checksum mismatch" for n in (first, second)]
             if first == "previous.safetensors" and told.status == 0:
-                assert "going on from" not in said  # last.safetensors is whole: this is not read
+                assert "resuming from" not in said  # last.safetensors is whole: this is not read
             elif (first, second) == ("answers.npz", "last.safetensors"):
                 assert "hydrofoil resume run" in told.err  # which names it: see above
             else:

@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -113,8 +114,8 @@ def test_a_connection_that_dies_fifty_times_still_completes(serve: Serve, tmp_pa
 LIARS: dict[str, tuple[Behavior, str]] = {
     "says that it is longer": (mirrors.claims(1000), "has 301000 bytes, expected 300000"),
     "says that it is shorter": (mirrors.claims(-1000), "has 299000 bytes, expected 300000"),
-    "truncates": (mirrors.half, "the connection broke off"),
-    "dies at once": (mirrors.dies_after(0), "the connection broke off"),
+    "truncates": (mirrors.half, "the connection was interrupted"),
+    "dies at once": (mirrors.dies_after(0), "the connection was interrupted"),
     "serves wrong bytes": (mirrors.wrong_bytes, "has other bytes than were published"),
     "sends without end": (mirrors.endless, "sends more than 300000 bytes"),
     "sends chunks without end": (mirrors.endless_chunks, "sends more than 300000 bytes"),
@@ -491,3 +492,17 @@ def test_the_follower_draws_a_bar_on_a_terminal_and_else_tells_a_line_now_and_th
     follow(terminal=True)
     assert not lines
     assert "file.gz" in capsys.readouterr().err
+
+
+def test_a_mirror_that_never_answers_is_left_after_two_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(download.time, "sleep", waits.append)
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.socket() as closed:  # bound and not listening: connections are refused
+        closed.bind(("127.0.0.1", 0))
+        url = f"https://127.0.0.1:{closed.getsockname()[1]}/"
+        with pytest.raises(DownloadError, match="refused"):
+            fetch(Published("file", 1, "0" * 64, (url,)), tmp_path, policy=RetryPolicy())
+    assert waits == [0.5]

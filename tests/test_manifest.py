@@ -29,6 +29,9 @@ READERS: dict[str, Callable[[Run], object]] = {
     "last.safetensors": lambda run: run.files.read("last.safetensors"),
     "previous.safetensors": lambda run: run.files.read("previous.safetensors"),
     "test.json": lambda run: run.results.test(),
+    "answers.npz": lambda run: run.results.answers(),
+    "shown.npz": lambda run: run.results.shown(),
+    "reference.npz": lambda run: run.weights.load(CPU),
     "figures/confusion.png": lambda run: run.files.read("figures/confusion.png"),
     "manifest.json": lambda run: run.environment(),
 }
@@ -252,8 +255,8 @@ def save_epoch(run: Run, model: Classifier, state: State, epoch: int) -> None:
             parameter.fill_(epoch)
     state.epoch = epoch - 1
     state.finish(model, "last", None)
-    scores, seconds = Scores(1.0, 1, 2), {"train_seconds": 1.0, "valid_seconds": 0.0}
-    run.log.append(Epoch(number=epoch, train=scores, valid=None, best=True, **seconds))
+    numbers = {"train_seconds": 1.0, "valid_seconds": 0.0, "learning_rate": 0.1}
+    run.log.append(Epoch(number=epoch, train=Scores(1.0, 1, 2), valid=None, best=True, **numbers))
     run.checkpoints.save(model, state.tensors(model), state.numbers())
 
 

@@ -32,7 +32,13 @@ def run() -> Run:
 def epoch_of(number: int) -> Epoch:
     train = Scores(0.5, 3, 4)
     return Epoch(
-        number=number, train=train, valid=None, best=True, train_seconds=1.0, valid_seconds=0.0
+        number=number,
+        train=train,
+        valid=None,
+        best=True,
+        train_seconds=1.0,
+        valid_seconds=0.0,
+        learning_rate=0.1,
     )
 
 

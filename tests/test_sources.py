@@ -17,9 +17,11 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from sklearn.datasets import load_digits
 
 from hydrofoil import HydrofoilError, load
+from hydrofoil.data.published import download
 from hydrofoil.data.published.blocks import Block
 from hydrofoil.data.published.catalogue import SOURCES
 from hydrofoil.data.published.cifar import read_batch
+from hydrofoil.data.published.download import RetryPolicy
 from hydrofoil.data.published.idx import read_idx
 from hydrofoil.data.source import data_root
 from tests import published
@@ -161,6 +163,7 @@ def test_without_network_the_error_names_folder_and_files(
 
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     monkeypatch.setattr("socket.socket.connect", no_network)
+    monkeypatch.setattr(download, "RETRY_POLICY", RetryPolicy(wait_seconds=0))
     with pytest.raises(HydrofoilError) as caught:
         load(name, tmp_path)
     message = str(caught.value)

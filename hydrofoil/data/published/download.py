@@ -26,6 +26,7 @@ PIECE = 1 << 16
 OVERLAP = 1 << 12  # bytes that a continuation requests again
 MOST_REDIRECTS = 5  # the home of CIFAR takes one
 MOST_WAIT = 8.0  # seconds between two attempts
+TRIES_UNREACHED = 2  # attempts at a mirror that never answered: without a network, more only wait
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ class RetryPolicy:
     Args:
         stall_seconds: A connection that is silent for this long is dead.
         wait_seconds: Before the first retry; doubles with each further one, up to eight seconds.
-        tries: Attempts in a row that bring no new byte before the next mirror is tried.
+        tries: Attempts in a row that bring no new byte before the next mirror is tried; fewer at
+            a mirror that has not answered once.
         restarts: Times that a mirror may begin the file again from the first byte.
         context: Trusted certificates; None: the system's.
     """
@@ -121,6 +123,10 @@ class DownloadError(Exception):
 
 class _FailedError(Exception):
     """The connection failed: worth a retry."""
+
+
+class _UnreachedError(_FailedError):
+    """No connection was made."""
 
 
 class _OtherBytesError(Exception):
@@ -162,6 +168,7 @@ class _Fetch:
         self.file, self.policy, self.watcher = file, policy, watcher
         self.path, self.part = folder / file.name, folder / f"{file.name}.part"
         self.held = 0  # bytes of the partial file
+        self.reached = False  # whether the mirror has answered
         self.reasons: list[str] = []  # why each mirror failed
 
     def run(self) -> Path:
@@ -186,8 +193,8 @@ class _Fetch:
         what = f"resuming at {self.held / 1e6:.1f} of" if self.held else "downloading"
         self.watcher.say(f"{self.file.name}: {what} {megabytes:.1f} MB from {_host(url)}")
         tries = restarts = 0
-        why = ""
-        while tries < self.policy.tries and restarts <= self.policy.restarts:
+        why, self.reached = "", False
+        while tries < self._most_tries() and restarts <= self.policy.restarts:
             if tries:
                 time.sleep(min(self.policy.wait_seconds * 2 ** (tries - 1), MOST_WAIT))
             held = self.held
@@ -209,8 +216,12 @@ class _Fetch:
             except _FailedError as error:
                 why = str(error)
                 tries = 0 if self.held > held else tries + 1
+                self.reached |= not isinstance(error, _UnreachedError)
         self.reasons.append(why)
         return False
+
+    def _most_tries(self) -> int:
+        return self.policy.tries if self.reached else min(self.policy.tries, TRIES_UNREACHED)
 
     def _transfer(self, url: str) -> None:
         """Request the rest of the file, or all of it, and append what comes."""
@@ -226,7 +237,7 @@ class _Fetch:
         except (OSError, http.client.HTTPException) as error:
             raise _FailedError(f"{host}: {_why(error)}") from error
         if self.held < self.file.bytes:
-            raise _FailedError(f"{host}: the connection broke off")
+            raise _FailedError(f"{host}: the connection was interrupted")
 
     def _copy(self, response: Any, at: int, host: str) -> None:
         """Compare the bytes that are there already, and append the others."""
@@ -282,7 +293,7 @@ def _host(url: str) -> str:
 
 
 def _network(response: Any, host: str) -> bytes:
-    """Read a piece; errors of the network are not taken for errors of the disk."""
+    """Read a piece; errors of the network stay apart from errors of the disk."""
     try:
         return response.read1(PIECE)
     except (OSError, http.client.HTTPException) as error:
@@ -334,7 +345,7 @@ def _open(url: str, headers: dict[str, str], policy: RetryPolicy) -> Any:
                 continue
             raise _refusal(host, error.code) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _FailedError(f"{host}: {_why(error)}") from error
+            raise _UnreachedError(f"{host}: {_why(error)}") from error
     raise _RefusedError(f"{host}: redirects without end")
 
 
