@@ -160,12 +160,12 @@ def test_the_pictures_to_look_at_are_ranked_by_loss_and_by_how_sure_the_answer_w
     right = answers.predicted_N == answers.labels_N
     for positions, values, among, falling in (
         (answers.highest_loss(20), losses, right | ~right, True),
-        (answers.surest_wrong(20), sure, ~right, True),
-        (answers.least_sure_right(20), sure, right, False),
+        (answers.most_confident_mistakes(20), sure, ~right, True),
+        (answers.least_confident_correct(20), sure, right, False),
     ):
         assert bool(among[positions].all())
         assert values[positions].tolist() == sorted(values[among].tolist(), reverse=falling)[:20]
-    assert len(answers.surest_wrong(10_000)) == int((~right).sum())
+    assert len(answers.most_confident_mistakes(10_000)) == int((~right).sum())
 
 
 def test_the_interval_of_f1_holds_it_and_covers_as_often_as_it_says() -> None:

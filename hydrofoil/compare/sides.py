@@ -16,6 +16,7 @@ import numpy as np
 
 from hydrofoil.compare.statistics import Answered
 from hydrofoil.compare.verdict import Comparison, compare
+from hydrofoil.data.source import known_as
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.result import Epoch
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
@@ -77,7 +78,13 @@ def fields(recipe: Recipe) -> dict[str, Any]:
             "train": {"seed", "threads", "init_sha256", *FREE} - {"epochs"},
         },
     )
+    plain["data"]["source"] = _dataset(recipe)
     return {f"{top}.{field}": value for top in plain for field, value in plain[top].items()}
+
+
+def _dataset(recipe: Recipe) -> str:
+    """Return the dataset's own name, which the recipe may write in another way."""
+    return known_as(recipe.data.source) or recipe.data.source
 
 
 def _trained(recipe: Recipe) -> dict[str, Any]:
@@ -234,10 +241,10 @@ def check_comparable(jobs_a: Sequence[Job], jobs_b: Sequence[Job]) -> None:
         HydrofoilError: Two sets, or the same recipe twice.
     """
     recipes = [jobs[0].recipe for jobs in (jobs_a, jobs_b)]
-    sources = [recipe.data.source for recipe in recipes]
+    sources = [_dataset(recipe) for recipe in recipes]
     if sources[0] != sources[1]:
         raise HydrofoilError(
-            f"A is tested on {sources[0]} and B on {sources[1]}: accuracies on different sets "
+            f"A is tested on {sources[0]} and B on {sources[1]}: accuracies on different datasets "
             "cannot be compared."
         )
     shared = {job.recipe.train.seed for job in jobs_a} & {job.recipe.train.seed for job in jobs_b}

@@ -42,9 +42,17 @@ class Split:
 
     @staticmethod
     def from_bytes(content: bytes) -> "Split":
-        """Return the split that `to_bytes` stored."""
+        """Return the split that `to_bytes` stored.
+
+        Raises:
+            Exception: It is something else; of several kinds.
+        """
         arrays = read_npz(content)
         parts = [torch.from_numpy(arrays[part]) for part in PARTS]
+        for name, part in zip(PARTS, parts, strict=True):
+            rising = part.ndim == 1 and bool((part[1:] > part[:-1]).all())
+            if part.dtype != torch.int64 or not rising or (len(part) and int(part[0]) < 0):
+                raise ValueError(f"{name} is not an ascending list of indices")
         return Split(*parts, pictures_hash=str(arrays["pictures_hash"]))
 
     def check(self, pictures: Pictures) -> None:

@@ -97,13 +97,13 @@ class Sums:
         self.loss = torch.zeros(
             (), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device
         )
-        self.right = torch.zeros((), dtype=torch.int64, device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.count = 0
 
     def add(self, loss: Tensor, logits_NK: Tensor, labels_N: Tensor) -> None:
         """Add a batch: its mean loss, weighted by its size, and its right answers."""
         self.loss += loss.detach().to(self.loss.dtype) * len(labels_N)
-        self.right += (logits_NK.detach().argmax(1) == labels_N).sum()
+        self.correct += (logits_NK.detach().argmax(1) == labels_N).sum()
         self.count += len(labels_N)
 
     def read(self) -> Scores:
@@ -113,12 +113,12 @@ class Sums:
 
     def totals(self) -> tuple[float, int, int]:
         """Return the sum of losses, right answers and pictures so far; waits for the device."""
-        return self.loss.item(), int(self.right.item()), self.count
+        return self.loss.item(), int(self.correct.item()), self.count
 
-    def set_totals(self, loss: float, right: int, count: int) -> None:
+    def set_totals(self, loss: float, correct: int, count: int) -> None:
         """Go on from what `totals` returned, to the last bit."""
         self.loss.fill_(loss)
-        self.right.fill_(right)
+        self.correct.fill_(correct)
         self.count = count
 
 

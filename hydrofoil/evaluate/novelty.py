@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
+from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.score import BATCH, evaluating
 from hydrofoil.models.classifier import Classifier
 
@@ -51,7 +52,15 @@ class Novelty:
         """Return for each image the share of calibration images that are less unusual, novelty_N.
 
         It is 1.0 where the image is more unusual than every one of them.
+
+        Raises:
+            HydrofoilError: The features are another network's.
         """
+        if features_ND.shape[1] != self.training_MD.shape[1]:
+            raise HydrofoilError(
+                f"reference.npz: holds {self.training_MD.shape[1]} features of each image, "
+                f"expected {features_ND.shape[1]}."
+            )
         distance_N = _distances(features_ND, self.training_MD)
         below_N = torch.searchsorted(self.distances_Q, distance_N.cpu().contiguous())
         return below_N.double() / len(self.distances_Q)

@@ -64,13 +64,13 @@ class Answers:
         """Return positions of the pictures whose true class was given the least probability."""
         return self.losses_N.argsort(descending=True, stable=True)[:count]
 
-    def surest_wrong(self, count: int) -> Tensor:
+    def most_confident_mistakes(self, count: int) -> Tensor:
         """Return positions of wrong answers, the surest first."""
         wrong = (self.predicted_N != self.labels_N).nonzero()[:, 0]
         order = self.confidences_N[wrong].argsort(descending=True, stable=True)
         return wrong[order[:count]]
 
-    def least_sure_right(self, count: int) -> Tensor:
+    def least_confident_correct(self, count: int) -> Tensor:
         """Return positions of right answers, the least sure first."""
         right = (self.predicted_N == self.labels_N).nonzero()[:, 0]
         return right[self.confidences_N[right].argsort(stable=True)[:count]]

@@ -137,8 +137,12 @@ def _examples(answers: Answers, classes: tuple[str, ...], seed: int) -> Examples
     return Examples(
         random=_examples_at(answers, sample, classes),
         highest_loss=_examples_at(answers, answers.highest_loss(SHOWN), classes),
-        most_confident_mistakes=_examples_at(answers, answers.surest_wrong(SHOWN), classes),
-        least_confident_correct=_examples_at(answers, answers.least_sure_right(SHOWN), classes),
+        most_confident_mistakes=_examples_at(
+            answers, answers.most_confident_mistakes(SHOWN), classes
+        ),
+        least_confident_correct=_examples_at(
+            answers, answers.least_confident_correct(SHOWN), classes
+        ),
     )
 
 

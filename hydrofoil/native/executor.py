@@ -138,7 +138,7 @@ class Native:
         self.step_seconds = (perf_counter() - began) / steps
         self._store(done_before + steps, steps)
         sums.loss.fill_(job.loss)
-        sums.right += job.right
+        sums.correct += job.right
         sums.count += len(index_N)
 
     def score(self, index_N: Tensor) -> Metrics:

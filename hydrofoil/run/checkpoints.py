@@ -135,7 +135,8 @@ class Checkpoints:
 
     def _restore(self, name: str, model: Classifier, state: "State") -> None:
         tensors, metadata = read_tensors(self.files, self.recipe, name)
-        state.restore(model, tensors, json.loads(metadata["numbers"]))
+        with self.files.parsing(name):
+            state.restore(model, tensors, json.loads(metadata["numbers"]))
 
     def _put_best_back(self, model: Classifier, state: "State") -> None:
         """Write the checkpoint's best weights to best.safetensors, unless they are there.

@@ -1,14 +1,18 @@
 """Reads and writes the files of a run folder, every one verified by the manifest."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
+from hydrofoil.errors import HydrofoilError
 from hydrofoil.files import discard, put_in_place, read_file, stage_all, sync_folder
-from hydrofoil.run.manifest import LOG, NAME, Entry, Manifest
+from hydrofoil.run.manifest import LOG, NAME, Entry, Manifest, cure
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -71,13 +75,43 @@ class Files:
             seen = manifest
         return None
 
+    def parse(self, name: str, parser: Callable[[bytes], T]) -> T:
+        """Return what a parser makes of a file's verified content.
+
+        Raises:
+            HydrofoilError: The file is missing, has changed, or the parser fails.
+        """
+        content = self.read(name)
+        with self.parsing(name):
+            return parser(content)
+
+    @contextlib.contextmanager
+    def parsing(self, name: str) -> Generator[None]:
+        """Name the file if its content cannot be used.
+
+        A run may come from elsewhere, with hashes that match content which hydrofoil never wrote.
+
+        Raises:
+            HydrofoilError: The code inside raised any other exception.
+        """
+        try:
+            yield
+        except HydrofoilError:
+            raise
+        except Exception as error:  # whatever json, zipfile, numpy or torch raise
+            said = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+            path = self.path / name
+            raise HydrofoilError(
+                f"{path}: not a file as hydrofoil writes it: {said}.{cure(path)}"
+            ) from error
+
     def read_json(self, name: str) -> dict[str, Any]:
         """Return the object in a JSON file of the run.
 
         Raises:
-            HydrofoilError: It is missing, or has changed since it was written.
+            HydrofoilError: It is missing, has changed, or holds no JSON object.
         """
-        return json.loads(self.read(name))
+        return self.parse(name, _json_object)
 
     def write(self, name: str, content: bytes, *, epoch: int | None = None) -> Path:
         """Write one file atomically, and return its path."""
@@ -176,6 +210,13 @@ class Files:
         hashed.size += complete
         self._log = hashed
         return Entry(hashed.size, hashed.sha.hexdigest())
+
+
+def _json_object(content: bytes) -> dict[str, Any]:
+    found = json.loads(content)
+    if not isinstance(found, dict):
+        raise TypeError("not a JSON object")
+    return cast("dict[str, Any]", found)
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:

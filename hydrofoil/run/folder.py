@@ -128,7 +128,7 @@ class Run:
             raise HydrofoilError(
                 f"{path}: not a run folder: it holds no recipe.toml.{_runs_beside(path)}"
             )
-        text = Files(path).read("recipe.toml").decode()
+        text = Files(path).parse("recipe.toml", bytes.decode)
         return cls(path, parse_recipe(text, str(path / "recipe.toml")))
 
     @contextlib.contextmanager
@@ -165,7 +165,7 @@ class Run:
 
     def split(self) -> Split:
         """Return the run's split."""
-        return Split.from_bytes(self.files.read("split.npz"))
+        return self.files.parse("split.npz", Split.from_bytes)
 
     def environment(self) -> dict[str, Any]:
         """Return what the run was started on; nothing if that was lost: no verb depends on it."""

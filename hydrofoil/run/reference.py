@@ -58,10 +58,15 @@ def attach_reference(files: Files, model: Classifier) -> None:
     """
     if not (files.path / NAME).exists():
         return
-    arrays = read_npz(files.read(NAME))
-    model.statistics = Statistics.from_dict(json.loads(str(arrays["statistics"])))
-    if "weights" in arrays and str(arrays["weights"]) == model.weights_hash():
-        model.novelty = Novelty.from_arrays(arrays)
+    model.statistics, novelty = files.parse(NAME, _parsed)
+    if novelty is not None and novelty.weights == model.weights_hash():
+        model.novelty = novelty
+
+
+def _parsed(content: bytes) -> tuple[Statistics, Novelty | None]:
+    arrays = read_npz(content)
+    statistics = Statistics.from_dict(json.loads(str(arrays["statistics"])))
+    return statistics, Novelty.from_arrays(arrays) if "weights" in arrays else None
 
 
 def _content(statistics: Statistics, novelty: Novelty | None) -> bytes:

@@ -13,7 +13,6 @@ from hydrofoil.evaluate.score import Answers
 from hydrofoil.files import npz, read_npz
 from hydrofoil.run.commands import command
 from hydrofoil.run.files import Files
-from hydrofoil.run.manifest import cure
 
 ANSWER_FIELDS = ("index_N", "labels_N", "logits_NK")
 
@@ -37,12 +36,7 @@ class Results:
         path = self.path / "test.json"
         if not path.exists():
             return None
-        try:
-            return TestResult.model_validate_json(self.files.read("test.json"))
-        except ValidationError as error:
-            raise HydrofoilError(
-                f"{path}: not a test result: {complaint(error)}.{cure(path)}"
-            ) from error
+        return self.files.parse("test.json", _test_result)
 
     def save_test(self, result: TestResult) -> None:
         """Write test.json."""
@@ -70,12 +64,7 @@ class Results:
                 f"{path}: missing, so the predictions of each image are unknown.\n"
                 f"Write it with: {command('test', self.path)}"
             )
-        arrays = read_npz(self.files.read(path.name))
-        parts = sorted({name.partition("_")[0] for name in arrays})
-        return {
-            part: Answers(*(torch.from_numpy(arrays[f"{part}_{field}"]) for field in ANSWER_FIELDS))
-            for part in parts
-        }
+        return self.files.parse(path.name, _answers)
 
     def save_shown(self, pictures: Pictures, index_N: torch.Tensor) -> None:
         """Write shown.npz: the indexed pictures."""
@@ -93,6 +82,41 @@ class Results:
         path = self.path / "shown.npz"
         if not path.exists():
             return {}
-        arrays = read_npz(self.files.read(path.name))
-        pictures_NCHW = torch.from_numpy(arrays["pictures_NCHW"])
-        return dict(zip(arrays["index_N"].tolist(), pictures_NCHW, strict=True))
+        return self.files.parse(path.name, _shown)
+
+
+def _test_result(content: bytes) -> TestResult:
+    """Return the content of test.json, whose tables must fit each other."""
+    try:
+        result = TestResult.model_validate_json(content)
+    except ValidationError as error:
+        raise ValueError(complaint(error)) from error
+    lengths = {len(result.classes), len(result.confusion), *map(len, result.confusion)}
+    if len(lengths) != 1:
+        raise ValueError("classes and confusion have different lengths")
+    return result
+
+
+def _answers(content: bytes) -> dict[str, Answers]:
+    """Return the content of answers.npz."""
+    arrays = read_npz(content)
+    found: dict[str, Answers] = {}
+    for part in sorted({name.partition("_")[0] for name in arrays}):
+        answers = Answers(*(torch.from_numpy(arrays[f"{part}_{field}"]) for field in ANSWER_FIELDS))
+        images, classes = answers.logits_NK.shape
+        whole = (answers.index_N, answers.labels_N)
+        if any(one.dtype != torch.int64 or one.shape != (images,) for one in whole):
+            raise ValueError(f"{part}: expected an index and a label for each image")
+        if not ((answers.labels_N >= 0) & (answers.labels_N < classes)).all():
+            raise ValueError(f"{part}: labels outside the classes")
+        found[part] = answers
+    return found
+
+
+def _shown(content: bytes) -> dict[int, torch.Tensor]:
+    """Return the content of shown.npz."""
+    arrays = read_npz(content)
+    pictures_NCHW = torch.from_numpy(arrays["pictures_NCHW"])
+    if pictures_NCHW.dtype != torch.uint8 or pictures_NCHW.ndim != 4:
+        raise ValueError("expected uint8 pictures, N×C×H×W")
+    return dict(zip(arrays["index_N"].tolist(), pictures_NCHW, strict=True))

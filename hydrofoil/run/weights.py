@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -74,17 +75,27 @@ class Weights:
         tensors, metadata = read_tensors(self.files, self.recipe, BEST)
         if isinstance(self.recipe.model, Custom) and network is None:
             raise unasked(self.recipe, folder)
-        channels, height, width = json.loads(metadata["shape"])
-        classes = json.loads(metadata["classes"])
-        model = build(self.recipe, (channels, height, width), classes, network)
-        model.load_weights(tensors, str(path))
+        with self.files.parsing(BEST):
+            shape, classes, epoch = _described(metadata)
+            model = build(self.recipe, shape, classes, network)
+            model.load_weights(tensors, str(path))
         attach_reference(self.files, model)
-        return model.to(device), int(metadata["epoch"])
+        return model.to(device), epoch
 
     def epoch(self) -> int:
         """Return the epoch of the best weights, as the manifest has it; 0 if there are none."""
         entry = self.files.entry(BEST)
         return entry.epoch or 0 if entry else 0
+
+
+def _described(metadata: Mapping[str, str]) -> tuple[tuple[int, int, int], tuple[str, ...], int]:
+    """Return the images' shape, the classes and the epoch that best.safetensors states."""
+    channels, height, width = map(int, json.loads(metadata["shape"]))
+    classes = json.loads(metadata["classes"])
+    if not isinstance(classes, list):
+        raise TypeError("classes are not a list")
+    names = tuple(map(str, cast("list[object]", classes)))
+    return (channels, height, width), names, int(metadata["epoch"])
 
 
 def read_tensors(
@@ -95,14 +106,15 @@ def read_tensors(
     Raises:
         HydrofoilError: It is missing, has changed, or belongs to another recipe.
     """
-    content = files.read(name)
-    metadata = metadata_of(content)
+    tensors, metadata = files.parse(
+        name, lambda content: (load_tensors(content), metadata_of(content))
+    )
     if metadata.get("recipe") != recipe.hash():
         raise HydrofoilError(
             f"{files.path / name}: trained by another recipe than the recipe.toml beside it.\n"
             "Put the old recipe back, or train the new one in its own run."
         )
-    return load_tensors(content), metadata
+    return tensors, metadata
 
 
 def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> bytes:

@@ -160,7 +160,7 @@ def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
     Raises:
         HydrofoilError: Another field, or fewer epochs than are done.
     """
-    text, before = run.files.read("recipe.toml").decode(), run.recipe
+    text, before = run.files.parse("recipe.toml", bytes.decode), run.recipe
     recipe = parse_recipe(text, str(run.path / "recipe.toml"), overrides)
     same = recipe.model_copy(update={"train": before.train})
     epochs, old = recipe.train.epochs, before.train.epochs

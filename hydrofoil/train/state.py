@@ -142,7 +142,7 @@ class Snapshot:
     def take_sums(self) -> None:
         """Copy the sums and the number of the step alone."""
         sums = self.state.sums
-        self.sums = sums.loss.clone(), sums.right.clone(), sums.count
+        self.sums = sums.loss.clone(), sums.correct.clone(), sums.count
         self.step = self.state.step
 
     @torch.no_grad()
@@ -160,7 +160,7 @@ class Snapshot:
                         FIRST_VALUES.get(name, 0.0)
                     )
         self.state.sums.loss.copy_(self.sums[0])
-        self.state.sums.right.copy_(self.sums[1])
+        self.state.sums.correct.copy_(self.sums[1])
         self.state.sums.count, self.state.step = self.sums[2], self.step
         self.state.optimizer.zero_grad()
 
