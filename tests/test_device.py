@@ -143,7 +143,7 @@ def test_the_command_line_says_which(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("hydrofoil.data.sources.load", fail)
+    monkeypatch.setattr("hydrofoil.session.data.load", fail)
     with pytest.raises(SystemExit) as left:
         main(["train", "digits"])
     said = capsys.readouterr().err

@@ -65,7 +65,7 @@ def test_auto_is_native_on_a_cpu_with_a_compiler_however_long_a_run_is(
     name: str, epochs: int
 ) -> None:
     model, _, _, recipe, state = parts(name, f"train.epochs={epochs}")
-    names, refused = executors.choose(model, state.optimizer, "auto", recipe.train.batch_size)
+    names, refused, _ = executors.choose(model, state.optimizer, "auto", recipe.train.batch_size)
     assert (names, refused) == (["native", "eager"], {})
 
 
@@ -76,7 +76,7 @@ def test_auto_is_a_graph_on_a_gpu_and_eager_where_neither_runs(
     for kind, expected in (("cuda", ["graph", "eager"]), ("mps", ["eager"])):
         monkeypatch.setattr(Classifier, "device", torch.device(kind))
         monkeypatch.setattr(executors, "graph_problem", lambda *_: "")
-        names, _ = executors.choose(model, state.optimizer, "auto", 32)
+        names, *_ = executors.choose(model, state.optimizer, "auto", 32)
         assert names == expected
 
 
@@ -276,21 +276,25 @@ def test_a_run_says_and_keeps_who_ran_its_steps(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("execute", ["eager", "native"])
-def test_a_stopped_run_goes_on_with_its_own_executor_to_the_same_bits(execute: str) -> None:
-    asked = f"train.execute={execute}"
-    other = f"train.execute={'native' if execute == 'eager' else 'eager'}"
-    assert run_command("train", "digits", "train.epochs=4", asked, "--run", "whole") == 0
-    assert run_command("train", "digits", "train.epochs=1", other, "--run", "cut") == 0
-    assert run_command("train", "digits", "train.epochs=1", asked, "--run", "whole-1") == 0
-    for name in ("last.safetensors", "best.safetensors", "manifest.json", "log.jsonl"):
-        Path("cut", name).write_bytes(Path("whole-1", name).read_bytes())
-    Path("cut/manifest.json").unlink()  # its recipe names the other executor
-    assert run_command("resume", "cut", "train.epochs=4") == 0
-    whole, cut = (Run.open(name) for name in ("whole", "cut"))
-    names = [event.name for event in cut.log.all(ExecutorChosen)]
+def test_a_stopped_run_resumes_with_its_own_executor_bit_identically(execute: str) -> None:
+    chosen = f"train.execute={execute}"
+    assert run_command("train", "digits", "train.epochs=4", chosen, "--run", "complete") == 0
+    assert run_command("train", "digits", "train.epochs=1", chosen, "--run", "stopped") == 0
+    assert run_command("resume", "stopped", "train.epochs=4") == 0
+    complete, stopped = (Run.open(name) for name in ("complete", "stopped"))
+    names = [event.name for event in stopped.log.all(ExecutorChosen)]
     assert names == [execute, execute]
-    assert same_tensors("whole/last.safetensors", "cut/last.safetensors")
-    assert whole.epochs()[-1].train == cut.epochs()[-1].train
+    assert same_tensors("complete/last.safetensors", "stopped/last.safetensors")
+    assert complete.epochs()[-1].train == stopped.epochs()[-1].train
+
+
+@pytest.mark.parametrize("execute", ["eager", "native"])
+def test_a_states_executor_takes_precedence_over_the_recipes(execute: str) -> None:
+    other = "native" if execute == "eager" else "eager"
+    model, pictures, split, recipe, state = parts("digits", f"train.execute={other}")
+    state.executor = execute
+    made = executors.prepare(model, pictures, split, recipe, state)
+    assert (made.executor.name, made.recipe.train.execute) == (execute, execute)
 
 
 def test_a_run_can_be_gone_on_with_by_another_executor() -> None:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import hydrofoil.native
+from hydrofoil import State, draw_split, load, read_recipe
 from hydrofoil.native import Native, Unsupported, build, job, make_program, program
+from hydrofoil.train.executors import prepare
 from tests.native_cases import OPTIMIZERS, classifier, made_pictures
 
 SEVEN = "int seven(void) { return 7; }"
@@ -207,3 +209,18 @@ def test_the_layout_and_the_code_are_made_once(
     assert sorted(made) == ["lay_out", "write"]
     with pytest.raises(ValueError, match="code for batches of 4, not of 3"):
         Native(model, optimizer, pictures, batch_size=3, program=given)
+
+
+def test_preparing_a_training_generates_its_code_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    write = program.write
+    monkeypatch.setattr(program, "write", lambda *a: (written.append(""), write(*a))[1])
+    recipe = read_recipe("digits", ["train.execute=native"])
+    pictures = load(recipe.data.source)
+    model = hydrofoil.build(recipe, pictures.shape, pictures.classes)
+    split = draw_split(pictures, **recipe.split_options())
+    prepared = prepare(model, pictures, split, recipe, State.fresh(model, recipe))
+    assert prepared.executor.name == "native"
+    assert len(written) == 1

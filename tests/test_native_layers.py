@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy
 from hydrofoil import Classifier
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.native import Native
-from hydrofoil.train.step import Eager
+from hydrofoil.train.executors.eager import Eager
+from tests.feeds import take_steps
 from tests.native_cases import (
     CPU,
     OPTIMIZERS,
@@ -58,17 +59,17 @@ def check(
     judges = in_float64(model), copy.deepcopy(model)
     sums = Sums(CPU), Sums(CPU), Sums(CPU)
     for judge, total in zip(judges, sums, strict=False):
-        Eager(judge, sgd(judge, lr), pictures, **options).train_steps(index_N, 1, 1, total)
+        take_steps(Eager(judge, sgd(judge, lr), pictures, **options), index_N, 1, 1, total)
     again = copy.deepcopy(model)
     with pytest.MonkeyPatch.context() as patch:
         share_rows(patch, rows)
         native = Native(model, sgd(model, lr), pictures, threads=threads, flags=flags, **options)
-        native.train_steps(index_N, 1, 1, sums[2])
+        take_steps(native, index_N, 1, 1, sums[2])
         other = Native(again, sgd(again, lr), pictures, threads=threads % 3 + 1, flags=flags,
                        **options)  # fmt: skip
         for first in range(0, count, batch):  # a step a call
             part_N = index_N[first : first + batch]
-            other.train_steps(part_N, 1, first // batch + 1, Sums(CPU))
+            take_steps(other, part_N, 1, first // batch + 1, Sums(CPU))
     assert again.weights_hash() == model.weights_hash()
     exact, single, found = (float(s.loss) for s in sums)
     assert (sums[2].count, int(sums[2].right)) == (count, int(sums[1].right))
@@ -246,8 +247,8 @@ def test_optimizers_take_torchs_steps_and_go_on_from_each_others_state(name: str
     eager = Eager(ours, optimizers[0], pictures, batch_size=8)
     reference = Eager(theirs, optimizers[1], pictures, batch_size=8)
     for runs in (native, eager, native):  # the last batch has 4 pictures
-        runs.train_steps(index_N, 1, 1, Sums(CPU))
-        reference.train_steps(index_N, 1, 1, Sums(CPU))
+        take_steps(runs, index_N, 1, 1, Sums(CPU))
+        take_steps(reference, index_N, 1, 1, Sums(CPU))
         compare_states(ours, optimizers[0], theirs, optimizers[1])
 
 
@@ -273,5 +274,5 @@ def test_training_is_torchs_loss_to_the_end() -> None:
         before = cross_entropy(
             model(pictures.pictures_NCHW), pictures.labels_N, label_smoothing=0.2
         )
-    native.train_steps(torch.arange(7), 1, 1, sums)
+    take_steps(native, torch.arange(7), 1, 1, sums)
     assert sums.read().loss == pytest.approx(float(before), rel=1e-6)

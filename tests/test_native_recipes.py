@@ -18,9 +18,10 @@ from hydrofoil.data.batches import epoch_order
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.evaluate.score import score
 from hydrofoil.native import Native
+from hydrofoil.train.executors.eager import Eager
 from hydrofoil.train.optimizers import build_optimizer
-from hydrofoil.train.step import Eager
 from tests.conftest import REAL_RECIPES
+from tests.feeds import take_steps
 from tests.native_cases import (
     CPU,
     OPTIMIZERS,
@@ -81,7 +82,7 @@ def train_step(run: Any, index_N: Tensor, step: int, *, reverse: bool = False) -
         if reverse:
             patch.setattr("torch.nn.functional.linear", reversed_linear)
             patch.setattr("torch.nn.functional.conv2d", reversed_conv2d)
-        run.train_steps(index_N, 1, step, sums)
+        take_steps(run, index_N, 1, step, sums)
     return float(sums.loss) / len(index_N)
 
 
@@ -153,7 +154,7 @@ def test_any_threads_and_any_cuts_give_the_same_bits(name: str) -> None:
         sums = Sums(CPU)
         for first, last in pairwise(cuts):
             part_N = order_N[first * batch : min(last * batch, 12 * batch - 1)]
-            native.train_steps(part_N, 1, first + 1, sums)
+            take_steps(native, part_N, 1, first + 1, sums)
         logits_NK = native.logits(order_N[: batch + 1])
         loss = float(sums.loss) if len(cuts) == 2 else None
         bits.append([*state_bits(model, optimizer), logits_NK.numpy().tobytes(), loss])
@@ -192,7 +193,7 @@ def test_any_threads_give_the_same_bits_on_any_network(many: int) -> None:
                 native = Native(
                     model, made, made_pictures(shape, count), batch_size=batch, threads=threads
                 )
-            native.train_steps(torch.arange(count), 1, 1, Sums(CPU))
+            take_steps(native, torch.arange(count), 1, 1, Sums(CPU))
             bits.append(state_bits(model, made))
         assert all(b == bits[0] for b in bits)
 

@@ -90,10 +90,7 @@ class Classifier(nn.Module):
         except ValueError as error:
             if "Expected more than 1 value per channel" not in str(error):
                 raise
-            raise HydrofoilError(
-                "a batch of one image: batch norm needs two or more to train on.\n"
-                "Choose another train.batch_size: the last batch of an epoch has what is left over."
-            ) from error
+            raise one_image() from error
 
     def freeze(self, names: Sequence[str]) -> None:
         """Take layers out of training: their parameters, dropout and running statistics.
@@ -178,3 +175,11 @@ class Classifier(nn.Module):
             if not bool(tensor.isfinite().all()):
                 raise HydrofoilError(f"{origin}: {name} holds numbers that are not finite.")
         self.network.load_state_dict(weights)
+
+
+def one_image() -> HydrofoilError:
+    """Return the error for batch normalization of a single number per channel in training."""
+    return HydrofoilError(
+        "a batch of one image: batch norm needs two or more to train on.\n"
+        "Choose another train.batch_size: the last batch of an epoch has what is left over."
+    )

@@ -124,8 +124,9 @@ class Native:
             sums: Loss and correct answers are added, in float64.
 
         Raises:
-            ValueError: An index is outside the set, batch normalization has a single number to take
-                the mean of, or the optimizer has other terms than the code was built for.
+            ValueError: An index is outside the set, or the optimizer has other terms than the code
+                was built for.
+            HydrofoilError: Batch normalization has a single number per channel.
         """
         index_N, steps = self._checked(feed.span(first, stop)), stop - first
         self._check_unchanged(len(index_N) % self.plan.batch or self.plan.batch)

@@ -225,7 +225,7 @@ class Operation:
         return tensor
 
     def check_batch(self, count: int) -> None:
-        """Raise ValueError where torch refuses to train on so few images."""
+        """Raise HydrofoilError where torch refuses to train on so few images."""
 
     def count_steps(self, layer: nn.Module, steps: int) -> None:
         """Add steps to the counter that the layer keeps, if it keeps one."""

@@ -13,6 +13,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from hydrofoil.models.classifier import one_image
 from hydrofoil.native.layout import LANES, padded
 from hydrofoil.native.operations.base import Operation, Place, Sharing, Site, View
 from hydrofoil.native.text import c
@@ -122,7 +123,7 @@ class Norm(Operation):
     def check_batch(self, count: int) -> None:
         """Refuse a variance of one number, as torch does."""
         if self.area * count == 1:
-            raise ValueError("Expected more than 1 value per channel when training")
+            raise one_image()
 
     def count_steps(self, layer: nn.Module, steps: int) -> None:
         """Count the batches."""

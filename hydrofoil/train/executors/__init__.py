@@ -20,7 +20,7 @@ from hydrofoil.evaluate.metrics import Metrics, Sums
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.summary import total_multiply_adds
-from hydrofoil.native import Native, Unsupported, make_program
+from hydrofoil.native import Native, Program, Unsupported, make_program
 from hydrofoil.native.build import compiler
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.train.executors.compiled import Compiled
@@ -136,7 +136,7 @@ def prepare(
     batch_size = min(recipe.train.batch_size, max(len(split.train), 1))
     threads = threads_of(recipe, model)
     asked = execute or state.executor or recipe.train.execute
-    names, refused = choose(model, state.optimizer, asked, batch_size)
+    names, refused, program = choose(model, state.optimizer, asked, batch_size)
     for name in names:
         try:
             with exact(model.device, threads):
@@ -146,6 +146,7 @@ def prepare(
                     pictures.to(model.device),
                     batch_size=batch_size,
                     label_smoothing=recipe.train.label_smoothing,
+                    **({"program": program} if name == "native" else {}),
                 )
         except (Unsupported, RuntimeError, OSError) as error:
             if name == "eager":
@@ -166,8 +167,8 @@ def prepare(
 
 def choose(
     model: Classifier, optimizer: torch.optim.Optimizer, asked: str, batch_size: int
-) -> tuple[list[str], dict[str, str]]:
-    """Return which executors to try, in order, and why others cannot run here.
+) -> tuple[list[str], dict[str, str], Program | None]:
+    """Return which executors to try, in order, why others cannot run here, and native's program.
 
     The answer depends on the arguments, the device and the compiler alone; nothing is built.
 
@@ -179,17 +180,18 @@ def choose(
     device = model.device
     wanted = AUTO.get(device.type, ("eager",)) if asked == "auto" else FALLBACKS[asked]
     refused: dict[str, str] = {}
+    program: Program | None = None
     if device.type == "cpu" and torch.cuda.is_available() and (problem := cuda_problem()):
         refused["cuda"] = problem
     if "graph" in wanted and (problem := graph_problem(model, optimizer)):
         refused["graph"] = problem
     if "native" in wanted:
         try:
-            make_program(model, optimizer, batch_size)
             compiler()
+            program = make_program(model, optimizer, batch_size)
         except Unsupported as error:
             refused["native"] = str(error)
-    return [name for name in wanted if name not in refused], refused
+    return [name for name in wanted if name not in refused], refused, program
 
 
 def threads_of(recipe: Recipe, model: Classifier) -> int:
@@ -211,9 +213,10 @@ def expected(recipe: Recipe, device: torch.device) -> tuple[str, str]:
     found = find_source(recipe.data.source)
     model = build(recipe, found.shape, [""] * found.classes).to(device)
     optimizer = build_optimizer(recipe.optimizer, model.network)
-    names, refused = choose(model, optimizer, recipe.train.execute, recipe.train.batch_size)
+    batch_size = recipe.train.batch_size
+    names, refused, program = choose(model, optimizer, recipe.train.execute, batch_size)
     line = f"executor: {names[0]}{_reasons(refused)}"
     try:
-        return line, make_program(model, optimizer, recipe.train.batch_size).source
+        return line, (program or make_program(model, optimizer, batch_size)).source
     except Unsupported:
         return line, ""
