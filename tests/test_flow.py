@@ -23,9 +23,9 @@ def test_digits_end_above_98_percent_with_their_pictures(
     run = Run.open("runs/digits-1")
     test = run.results.test()
     assert test is not None
-    assert test["accuracy"] > 0.98
-    assert test["count"] == 359
-    assert test["interval"][0] < test["accuracy"] < test["interval"][1]
+    assert test.accuracy > 0.98
+    assert test.count == 359
+    assert test.interval[0] < test.accuracy < test.interval[1]
     figures = {path.name for path in (run.path / "figures").iterdir()}
     assert figures >= {"predictions.png", "mistakes.png", "confusion.png"}
 

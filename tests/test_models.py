@@ -127,6 +127,15 @@ def test_pictures_too_small_for_a_model_are_refused(model: str) -> None:
         build(recipe_with(model), (1, smallest, smallest - 1), CLASSES)
 
 
+@pytest.mark.parametrize("name", ["lenet", "lenet-linear", "cnn3", "cnn"])
+@pytest.mark.parametrize("size", [(16, 16), (17, 40), (33, 22), (64, 19)])
+def test_the_first_linear_layer_fits_the_maps_that_torch_computes(
+    name: str, size: tuple[int, int]
+) -> None:
+    model = build(recipe_with(name), (3, *size), CLASSES).eval()
+    assert model(torch.zeros(2, 3, *size, dtype=torch.uint8)).shape == (2, len(CLASSES))
+
+
 def test_weights_of_another_model_or_class_count_are_refused_by_name() -> None:
     ours = built("cifar10-cnn3")
     with pytest.raises(HydrofoilError, match=r"x\.pt: of another model: it lacks conv3\.bias"):

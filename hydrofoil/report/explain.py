@@ -4,7 +4,7 @@ Axes: N pictures, C channels, H rows, W columns.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from hydrofoil.evaluate.explain import (
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.report import explanations, text
 from hydrofoil.ship.inputs import Source
-from hydrofoil.ship.predict import predict, to_model_input
+from hydrofoil.ship.predict import classify, to_model_input
 from hydrofoil.ship.prepare import Preparation
 
 LITTLE = 0.0005  # of a probability: less is not seen in per cent with one decimal
@@ -69,9 +69,7 @@ def explain(
         )
     prepared = to_model_input(model, picture, how, name)
     picture_CHW = prepared.picture_CHW
-    prediction = predict(model, picture_CHW)
-    notes = dict.fromkeys((*prepared.notes, *prediction.notes))
-    prediction = replace(prediction, done=prepared.done, notes=tuple(notes))
+    (prediction,) = classify(model, [prepared])
     label = prediction.most_probable
     class_name = class_name or label
     wanted = model.classes.index(class_name)

@@ -216,7 +216,7 @@ def _answers(
 ) -> Iterator[Answer]:
     """Answer a batch with one pass through the network."""
     prepared = [item for _, item in waiting if isinstance(item, Prepared)]
-    predictions = iter(_predictions(model, prepared, threshold) if prepared else [])
+    predictions = iter(classify(model, prepared, threshold) if prepared else [])
     for name, item in waiting:
         if isinstance(item, HydrofoilError):
             yield Answer(name, error=item)
@@ -224,9 +224,10 @@ def _answers(
             yield Answer(name, next(predictions), item.picture_CHW)
 
 
-def _predictions(
-    model: Classifier, prepared: Sequence[Prepared], threshold: float | None
+def classify(
+    model: Classifier, prepared: Sequence[Prepared], threshold: float | None = None
 ) -> list[Prediction]:
+    """Return a prediction for each prepared image, from one pass through the network."""
     pictures_NCHW = torch.stack([item.picture_CHW for item in prepared])
     logits_NK, features_ND = answer_with_features(model, pictures_NCHW)
     probabilities_NK = logits_NK.cpu().double().softmax(1)
