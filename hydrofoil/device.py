@@ -215,8 +215,13 @@ def user_cache() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hydrofoil"
     except RuntimeError:  # no home folder
-        user = os.getuid() if hasattr(os, "getuid") else "user"
-        return Path(tempfile.gettempdir(), f"hydrofoil-{user}")
+        return temporary_cache()
+
+
+def temporary_cache() -> Path:
+    """Return the folder to use where the user's cache cannot be written."""
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    return Path(tempfile.gettempdir(), f"hydrofoil-{user}")
 
 
 def available_threads() -> int:

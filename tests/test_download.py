@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -506,3 +507,33 @@ def test_a_mirror_that_never_answers_is_left_after_two_attempts(
         with pytest.raises(DownloadError, match="refused"):
             fetch(Published("file", 1, "0" * 64, (url,)), tmp_path, policy=RetryPolicy())
     assert waits == [0.5]
+
+
+def test_where_the_cache_cannot_be_written_the_temporary_folder_is_the_data_root(
+    offer: Offer, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer("mnist", (packed(data_root / "MNIST/raw"), honest))
+    expected = load("mnist", data_root).hash
+    (tmp_path / "home").write_text("a file")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.delenv("HYDROFOIL_DATA")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for downloads in (1, 0):
+        watcher = Lines()
+        assert load("mnist", watcher=watcher).hash == expected
+        first, *others = watcher.lines[:-1]  # the last says that it is not the published set
+        assert first.startswith(f"mnist: {tmp_path / 'home'}")
+        assert f"cannot be written, so {tmp_path / 'temporary'}" in first
+        assert bool(others) == bool(downloads)
+    assert not (tmp_path / "home").is_dir()
+
+
+class Lines(Silent):
+    """Keeps the lines that are shown."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)

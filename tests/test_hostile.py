@@ -283,7 +283,7 @@ def test_weights_that_would_grow_when_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(HydrofoilError, match="would unpack to"):
         read_weights(path)
     torch.save({"a": torch.zeros(1 << 10)}, path)
-    assert torch.equal(read_weights(path)["a"], torch.zeros(1 << 10))
+    assert torch.equal(read_weights(path).tensors["a"], torch.zeros(1 << 10))
 
 
 # ── archives ─────────────────────────────────────────────────────────────────────────────────────

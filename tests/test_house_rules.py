@@ -116,6 +116,31 @@ def test_no_module_outside_native_operations_asks_for_the_type_of_an_operation()
     assert not calls_to("native.program", "isinstance", "type")
 
 
+# What only Unix has, as the standard library documents it.
+POSIX_ONLY = {
+    "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty",
+    "curses",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_imports_what_only_unix_has_at_module_level(module: str) -> None:
+    tree = ast.parse(source(module))
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and id(node) not in inside:
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and id(node) not in inside:
+            found.add((node.module or "").split(".")[0])
+    assert not found & POSIX_ONLY
+
+
 def test_gradients_are_made_in_one_place() -> None:
     assert [module for module in MODULES if ".backward(" in source(module)] == ["train.step"]
 

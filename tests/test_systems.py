@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hydrofoil import HydrofoilError, Run, draw_split, load, read_recipe
+from hydrofoil.cli.main import app
 from hydrofoil.run import commands
 from tests.resume_steps import command
 
@@ -34,15 +36,22 @@ def elsewhere(tmp_path: Path) -> dict[str, str]:
         "    vars(signal).pop(name, None)\n"
     )
     path = f"{hidden}{os.pathsep}{Path(__file__).parents[1]}"
-    return {**os.environ, "PYTHONPATH": path, "PATH": "", "OMP_NUM_THREADS": "1"}
+    windows = {"USERNAME": "someone"}  # always set there, and torch asks for it
+    return {**os.environ, **windows, "PYTHONPATH": path, "PATH": "", "OMP_NUM_THREADS": "1"}
 
 
 def test_every_verb_works_without_posix_modules_and_a_compiler(elsewhere: dict[str, str]) -> None:
+    Image.fromarray(load("digits").pictures_NCHW[0, 0].numpy()).save("image.png")
     verbs = [
         ["recipes"], ["show", "digits"], ["train", *QUICK, "--test", "--run", "r"],
-        ["resume", "r", "train.epochs=2"], ["test", "r"], ["show", "r"], ["report", "r"],
-        ["train", *QUICK[:2], "--run", "auto"],
+        ["resume", "r", "train.epochs=2"], ["resume", "r", "--prove"], ["test", "r"],
+        ["show", "r"], ["report", "r"], ["predict", "r", "image.png"],
+        ["explain", "r", "image.png"], ["train", *QUICK[:2], "--run", "auto"],
+        ["train", *QUICK, "--test", "--seed", "1", "--run", "s"], ["compare", "r", "s"],
+        ["import", "digits", "r/best.safetensors", "--run", "imported"],
     ]  # fmt: skip
+    known = {c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands}
+    assert {verb[0] for verb in verbs} == {name.rstrip("_") for name in known} - {"bench"}
     for verb in verbs:
         done = subprocess.run(
             [sys.executable, "-m", "hydrofoil", *verb],

@@ -17,7 +17,7 @@ from hydrofoil.data.published.catalogue import SOURCES, Source
 from hydrofoil.data.published.content import differences
 from hydrofoil.data.published.download import DownloadError, Published, Silent, Watcher, fetch
 from hydrofoil.data.published.find import Archive, Found, Layout, find, squash
-from hydrofoil.device import user_cache
+from hydrofoil.device import temporary_cache, user_cache
 from hydrofoil.errors import HydrofoilError, nearest, reason
 
 
@@ -42,7 +42,8 @@ def load(source: str, root: str | Path = "", watcher: Watcher | None = None) -> 
     name = source_name(source)
     found, at = SOURCES[name], data_root(root)
     with contextlib.ExitStack() as stack:
-        files = _files(name, found, at, watcher or Silent(), stack)
+        fallback = None if root or os.environ.get("HYDROFOIL_DATA") else temporary_cache()
+        files = _files(name, found, at, fallback, watcher or Silent(), stack)
         pictures = found.read(files)
         pictures = pictures.compared(differences(pictures, found, files))
     if pictures.differs:
@@ -105,19 +106,51 @@ def data_root(root: str | Path = "") -> Path:
 
 
 def _files(
-    name: str, source: Source, root: Path, watcher: Watcher, stack: contextlib.ExitStack
+    name: str,
+    source: Source,
+    root: Path,
+    fallback: Path | None,
+    watcher: Watcher,
+    stack: contextlib.ExitStack,
 ) -> dict[str, Path]:
-    """Return the path of each file of a dataset, after unpacking or downloading it if needed."""
+    """Return the path of each file of a dataset, after unpacking or downloading it if needed.
+
+    Args:
+        name: Of the dataset.
+        source: Its description.
+        root: The data root.
+        fallback: The data root to use where that cannot be written; None: there is no other.
+        watcher: Shows progress, and lines.
+        stack: Removes temporary folders at its end.
+    """
     if not source.files:
         return {}
     layout = _layout(source)
     found = find(layout, root)
     if _missing(source, found):
+        if fallback and not found.archive and not _writable(root):
+            watcher.say(f"{name}: {root} cannot be written, so {fallback} is the data root")
+            return _files(name, source, fallback, None, watcher, stack)
         if found.archive:
             return _unpack_found(name, source, found.archive, root / source.folder, watcher, stack)
         _download(name, source, layout, root, watcher)
         found = find(layout, root)
     return found.files
+
+
+def _writable(folder: Path) -> bool:
+    """Tell whether files can be written to a folder, which may not exist yet."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
 
 
 def _layout(source: Source) -> Layout:

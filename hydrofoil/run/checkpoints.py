@@ -136,7 +136,14 @@ class Checkpoints:
     def _restore(self, name: str, model: Classifier, state: "State") -> None:
         tensors, metadata = read_tensors(self.files, self.recipe, name)
         with self.files.parsing(name):
-            state.restore(model, tensors, json.loads(metadata["numbers"]))
+            numbers = json.loads(metadata["numbers"])
+        try:
+            with self.files.parsing(name):
+                state.restore(model, tensors, numbers)
+        except HydrofoilError as error:
+            if str(self.path / name) in str(error):
+                raise
+            raise HydrofoilError(f"{self.path / name}: {error}") from error
 
     def _put_best_back(self, model: Classifier, state: "State") -> None:
         """Write the checkpoint's best weights to best.safetensors, unless they are there.
