@@ -37,18 +37,32 @@ def trained(*overrides: str, name: str = "mnist-mlp") -> Classifier:
     return model
 
 
+# Settings in which each recipe learns a tiny set in a few epochs, with room for any rounding.
+QUICK = {
+    "cifar10-lenet": ["optimizer.lr=0.01", "train.epochs=5"],
+    "cifar10-lenet-linear": ["optimizer.lr=0.005", "train.epochs=3"],
+    "cifar10-cnn3": [
+        "optimizer.name=adam",
+        "optimizer.lr=3e-3",
+        "model.dropout=0",
+        "train.epochs=8",
+    ],
+    "mnist-mlp": ["optimizer.lr=0.1", "train.epochs=8"],
+    "mnist-cnn": ["train.epochs=10"],
+    "digits": ["train.epochs=10"],
+}
+
+
 @pytest.mark.parametrize("name", [*REAL_RECIPES, "digits"])
 def test_every_recipe_trains_and_learns(name: str) -> None:
-    epochs = 4 if name != "cifar10-lenet" else 3
-    model, pictures, split, recipe = prepared(
-        f"train.epochs={epochs}", "optimizer.lr=0.02", name=name
-    )
-    if name in ("mnist-cnn", "digits"):
-        recipe = read_recipe(name, [f"train.epochs={epochs}"])
+    model, pictures, split, recipe = prepared(*QUICK[name], name=name)
+    epochs = recipe.train.epochs
     before = {key: tensor.clone() for key, tensor in model.network.state_dict().items()}
     epochs_seen = list(fit(model, pictures, split, recipe))
     assert [epoch.number for epoch in epochs_seen] == list(range(1, epochs + 1))
-    assert epochs_seen[-1].train.loss < epochs_seen[0].train.loss
+    # Chance is 10% on these sets; the best epoch has to be far above it.
+    assert max(epoch.train.accuracy for epoch in epochs_seen) > 0.4
+    assert min(epoch.train.loss for epoch in epochs_seen) < 0.8 * epochs_seen[0].train.loss
     assert all(epoch.train.count == len(split.train) for epoch in epochs_seen)
     assert all((epoch.valid is None) == (recipe.data.valid == 0) for epoch in epochs_seen)
     for key, tensor in model.network.state_dict().items():

@@ -18,7 +18,8 @@ from hydrofoil.models.code import Network, as_code, check_code, prepare_network,
 from hydrofoil.models.lenet import lenet, lenet_linear
 from hydrofoil.models.mlp import mlp
 from hydrofoil.randomness import key
-from hydrofoil.recipe.schema import Custom, Recipe
+from hydrofoil.recipe.models import Custom
+from hydrofoil.recipe.schema import Recipe
 
 MODELS: dict[str, Callable[[Any, tuple[int, int, int], int], dict[str, nn.Module]]] = {
     "mlp": mlp,

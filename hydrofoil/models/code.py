@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from hydrofoil.errors import HydrofoilError, nearest, reason
 from hydrofoil.models.layers import Dropout, evaluating
-from hydrofoil.recipe.schema import Custom, Recipe
+from hydrofoil.recipe.models import Custom
+from hydrofoil.recipe.schema import Recipe
 
 KEPT_CODE = "model.py"  # in the run folder
 
