@@ -150,7 +150,7 @@ def test_an_unknown_recipe_is_answered_with_the_nearest_known_one() -> None:
     ("content", "complaint"),
     [
         (b"name = ", "not TOML"),
-        (b"\xff\xfe", "no UTF-8"),
+        (b"\xff\xfe", "expected UTF-8 text"),
         (b"", "missing"),
         (b'name = "x"\n[data]\nsource="digits"\n[model]\n[train]', "model.name: missing"),
         (None, "cannot be read"),

@@ -85,7 +85,7 @@ def test_the_same_recipe_and_seed_give_the_same_weights_twice(name: str, execute
     )
 
 
-def test_the_global_generator_plays_no_part_in_training() -> None:
+def test_training_does_not_use_the_global_generator() -> None:
     torch.manual_seed(1)
     first = trained("train.epochs=1", name="cifar10-cnn3")
     torch.manual_seed(2)
@@ -94,7 +94,7 @@ def test_the_global_generator_plays_no_part_in_training() -> None:
 
 @pytest.mark.parametrize("execute", EXECUTORS)
 @pytest.mark.parametrize("name", ["mnist-mlp", "cifar10-cnn3", "mnist-cnn"])  # SGD, momentum, Adam
-def test_going_on_from_a_saved_state_gives_the_same_bits(name: str, execute: str) -> None:
+def test_training_resumed_from_a_saved_state_is_bit_identical(name: str, execute: str) -> None:
     overrides = ("train.epochs=4", f"train.execute={execute}")
     straight, pictures, split, recipe = prepared(*overrides, name=name)
     state = State.fresh(straight, recipe)
@@ -112,7 +112,7 @@ def test_going_on_from_a_saved_state_gives_the_same_bits(name: str, execute: str
 
 
 @pytest.mark.parametrize("name", ["cifar10-cnn3", "mnist-cnn"])
-def test_a_state_without_one_of_its_tensors_goes_on_differently(name: str) -> None:
+def test_a_state_without_one_of_its_tensors_trains_differently(name: str) -> None:
     straight, pictures, split, recipe = prepared("train.epochs=2", name=name)
     state = State.fresh(straight, recipe)
     epochs = fit(straight, pictures, split, recipe, state=state)
@@ -121,9 +121,9 @@ def test_a_state_without_one_of_its_tensors_goes_on_differently(name: str) -> No
     list(epochs)
     for name_ in [name_ for name_ in tensors if name_.startswith("optimizer/")]:
         model = build(recipe, pictures.shape, pictures.classes)
-        lame = State.fresh(model, recipe)
-        lame.restore(model, {**tensors, name_: torch.zeros_like(tensors[name_])}, numbers)
-        list(fit(model, pictures, split, recipe, state=lame))
+        incomplete = State.fresh(model, recipe)
+        incomplete.restore(model, {**tensors, name_: torch.zeros_like(tensors[name_])}, numbers)
+        list(fit(model, pictures, split, recipe, state=incomplete))
         assert model.weights_hash() != straight.weights_hash(), name_
 
 
@@ -158,7 +158,7 @@ def test_without_validation_the_last_epoch_is_kept() -> None:
 
 
 def test_the_reported_losses_are_true_averages() -> None:
-    """Two tutorials divide sums over 80 % and 20 % of the pictures by all of them."""
+    """Two tutorials divide sums over 80% and 20% of the pictures by all of them."""
     model, pictures, split, recipe = prepared(
         "train.epochs=1", "model.dropout=0", "optimizer.lr=1e-9"
     )

@@ -20,7 +20,7 @@ class Mlp(Fields):
     norm: Literal["none", "batch", "layer"] = "none"
     """The normalization between each hidden layer and its activation."""
     dropout: Fraction = 0.2
-    """The share of activations set to zero after each hidden layer while training."""
+    """The fraction of activations set to zero after each hidden layer while training."""
 
 
 class Convolutional(Fields):
@@ -61,7 +61,7 @@ class Cnn3(Convolutional):
     hidden: Widths = (120, 60)
     """Units of each hidden layer after the convolutions."""
     dropout: Fraction = 0.25
-    """The share of activations set to zero before each linear layer while training."""
+    """The fraction of activations set to zero before each linear layer while training."""
 
 
 class Cnn(Convolutional):
@@ -79,7 +79,7 @@ class Custom(Fields):
     code: str = ""
     """The class or function, as in --model-code FILE.py:NAME."""
     sha256: str = ""
-    """SHA-256 of the file's text, which the run keeps; other code is refused."""
+    """SHA-256 of the file's text, which the run stores; other code is refused."""
 
 
 Model = Annotated[Mlp | LeNet | LeNetLinear | Cnn3 | Cnn | Custom, Field(discriminator="name")]

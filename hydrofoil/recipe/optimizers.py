@@ -14,13 +14,13 @@ class Sgd(Fields):
     lr: Above
     """Learning rate."""
     momentum: Amount = 0.0
-    """How much of the last update goes into the next."""
+    """Momentum factor."""
     nesterov: bool = False
     """Nesterov's form of momentum."""
     weight_decay: Amount = 0.0
     """L2 penalty, added to the gradient."""
     decay_biases: bool = True
-    """Whether biases and the parameters of norms decay too."""
+    """Whether weight decay also applies to biases and the parameters of norms."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
@@ -38,13 +38,13 @@ class Adam(Fields):
     lr: Above = 0.001
     """Learning rate."""
     betas: Annotated[tuple[Fraction, Fraction], AsTuple] = (0.9, 0.999)
-    """How slowly the running means of the gradient and of its square forget."""
+    """Decay rates of the first and second moment estimates."""
     eps: Above = 1e-8
     """Added to the denominator."""
     weight_decay: Amount = 0.0
     """L2 penalty (adam) or decoupled decay (adamw)."""
     decay_biases: bool = True
-    """Whether biases and the parameters of norms decay too."""
+    """Whether weight decay also applies to biases and the parameters of norms."""
 
 
 class NAdam(Fields):
@@ -62,7 +62,7 @@ class NAdam(Fields):
     momentum_decay: Amount = 0.004
     """How fast the momentum warms up."""
     decay_biases: bool = True
-    """Whether biases and the parameters of norms decay too."""
+    """Whether weight decay also applies to biases and the parameters of norms."""
 
 
 class RmsProp(Fields):
@@ -82,7 +82,7 @@ class RmsProp(Fields):
     weight_decay: Amount = 0.0
     """L2 penalty, added to the gradient."""
     decay_biases: bool = True
-    """Whether biases and the parameters of norms decay too."""
+    """Whether weight decay also applies to biases and the parameters of norms."""
 
 
 class Adagrad(Fields):
@@ -94,13 +94,13 @@ class Adagrad(Fields):
     lr_decay: Amount = 0.0
     """The rate of step t, counted from 0, is lr / (1 + t * lr_decay)."""
     initial_accumulator_value: Amount = 0.0
-    """What each sum of squared gradients begins with."""
+    """Initial value of each sum of squared gradients."""
     eps: Above = 1e-10
     """Added to the denominator."""
     weight_decay: Amount = 0.0
     """L2 penalty, added to the gradient."""
     decay_biases: bool = True
-    """Whether biases and the parameters of norms decay too."""
+    """Whether weight decay also applies to biases and the parameters of norms."""
 
 
 class Muon(Fields):

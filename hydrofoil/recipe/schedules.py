@@ -51,7 +51,7 @@ class StepSchedule(_WarmUp):
     every: Positive
     """Epochs between two changes."""
     factor: Above = 0.1
-    """What the rate is multiplied by at each change."""
+    """Factor of the rate at each change."""
 
     @property
     def needs_epochs(self) -> bool:

@@ -26,29 +26,29 @@ from hydrofoil.recipe.schedules import ConstantSchedule, Schedule
 
 
 class Data(Fields):
-    """Which pictures, how they are normalized and how they are divided."""
+    """The dataset, its normalization and its split."""
 
     source: str
-    """The set: digits, mnist, fashion-mnist, cifar10 or cifar100."""
+    """The dataset: digits, mnist, fashion-mnist, cifar10 or cifar100."""
     root: Annotated[str, Affects("nothing")] = ""
     """The folder of the published files; empty: --data-root, HYDROFOIL_DATA or the user's cache."""
     mean: Annotated[tuple[Finite, ...], AsTuple, Field(min_length=1)] = (0.0,)
     """Subtracted from each channel of pixels scaled to [0, 1]; one number serves all channels."""
     std: Annotated[tuple[Above, ...], AsTuple, Field(min_length=1)] = (1.0,)
-    """What each channel is divided by after that; one number serves all channels."""
+    """Each channel is then divided by this; one number serves all channels."""
     valid: Fraction = 0.0
-    """Fraction of the pictures outside the published test split, drawn by class for validation."""
+    """Fraction of all but the published test images for validation, stratified by class."""
     test: Fraction = 0.0
-    """Fraction drawn by class for testing; for sets that publish no test split, or with `merge`."""
+    """Fraction for testing, stratified by class; without a published test split or with `merge`."""
     merge: bool = False
-    """Forget the published test split: draw train, valid and test from all pictures together."""
+    """Ignore the published test split: draw train, valid and test from all images together."""
 
     @model_validator(mode="after")
     def _parts_leave_something_to_train_on(self) -> Self:
         if self.valid + self.test >= 1:
             raise ValueError(
                 f"data.valid + data.test = {self.valid + self.test:g}: expected less than 1, "
-                "so that pictures are left to train on"
+                "so that images are left to train on"
             )
         if len(self.mean) != len(self.std):
             raise ValueError(
@@ -59,71 +59,71 @@ class Data(Fields):
 
 
 class Train(Fields):
-    """How long, in which steps, and which weights are kept."""
+    """Epochs, batches, seed, execution, and which weights are saved as best."""
 
     epochs: Annotated[Positive, Affects("results")]
     """Passes over the training split."""
     batch_size: Positive
-    """Pictures per step; the last batch of an epoch may be smaller."""
+    """Images per step; the last batch of an epoch may be smaller."""
     select: Literal["last", "valid.loss", "valid.accuracy"] | None = None
-    """Which epoch's weights are kept as best; default: valid.loss, or last if none is held out."""
+    """What selects the best weights; default: valid.loss, or last if none is held out."""
     seed: Annotated[int, Field(ge=0), Affects("weights", per_run=True)] = 0
-    """What initialization, split, order and dropout are drawn from."""
+    """The seed of initialization, split, order and dropout."""
     label_smoothing: Fraction = 0.0
-    """The share of each label that is spread over all classes in the training loss."""
+    """The fraction of each label that is spread over all classes in the training loss."""
     init: Annotated[str, Affects("results")] = ""
     """Start from these weights: a run folder or a file of weights; empty: drawn from the seed."""
     init_sha256: Annotated[str, Affects("weights", per_run=True)] = ""
-    """SHA-256 of their tensors, which a run fills in; other weights are refused."""
+    """SHA-256 of those tensors, which hydrofoil fills in; other weights are refused."""
     freeze: Annotated[tuple[str, ...], AsTuple] = ()
     """Layers that are not trained, such as ["conv1", "layer1.*"]; they run as in evaluation."""
     execute: Annotated[
         Literal["auto", "eager", "compile", "graph", "native"], Affects("results")
     ] = "auto"
-    """What runs the steps; auto: native on a CPU, graph on a GPU, eager if they cannot run."""
+    """The executor; auto: native on a CPU, graph on a GPU, eager if they cannot run."""
     threads: Annotated[int, Field(ge=0, le=1024), Affects("results", per_run=True)] = 0
-    """CPU threads for torch; 0: one for small steps, else all."""
+    """CPU threads for torch; 0: one for small steps, all otherwise."""
     precision: Literal["float32"] = "float32"
     """The number format of weights, activations and gradients."""
     log_every: Annotated[int, Field(ge=0), Affects("nothing")] = 0
     """Print and log the mean loss of every so many steps; 0: only once an epoch."""
     save_steps: Annotated[int, Field(ge=0), Affects("nothing")] = 0
-    """Save a checkpoint every so many steps inside an epoch, whatever it costs; 0: never."""
+    """Save a checkpoint every so many steps inside an epoch; 0: never."""
     save_seconds: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), Affects("nothing")] = (
         30.0
     )
-    """Save inside an epoch after so many seconds without a checkpoint, 5 at least; 0: never."""
+    """Save a checkpoint inside an epoch if the last is this old, at least 5 s; 0: never."""
 
 
 class Expect(Fields):
-    """What the published original reached: what benchmarks and slow tests hold the recipe to."""
+    """The published original's result, which benchmarks and slow tests check."""
 
     test_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     """Test accuracy, from 0 to 1."""
 
 
 class Recipe(Fields):
-    """Everything that decides what a run computes."""
+    """Everything that determines what a run computes."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), Affects("nothing")]
-    """What the recipe is called; its runs are kept in folders named after it."""
+    """The recipe's name; folders of its runs are named after it."""
     about: Annotated[str, Affects("nothing")] = ""
-    """One line on what it trains and where it comes from."""
+    """One line: what it trains, and its source."""
     data: Data
-    """Which pictures, how they are normalized and how they are divided."""
+    """The dataset, its normalization and its split."""
     model: Model
-    """Which network."""
+    """The network."""
     train: Train
-    """How long, in which steps, and which weights are kept."""
+    """Epochs, batches, seed, execution, and which weights are saved as best."""
     optimizer: Optimizer
-    """What turns gradients into updates."""
+    """The optimizer."""
     schedule: Schedule = ConstantSchedule()
-    """How the learning rate changes from step to step."""
+    """The learning rate over the steps."""
     expect: Annotated[Expect, Affects("nothing")] = Expect()
-    """What the published original reached."""
+    """The published original's result."""
 
     @model_validator(mode="after")
-    def _select_what_there_is(self) -> Self:
+    def _select_needs_validation(self) -> Self:
         select = self.train.select
         if select is None:
             select = "valid.loss" if self.data.valid else "last"
@@ -132,8 +132,8 @@ class Recipe(Fields):
         if select != "last" and not self.data.valid:
             raise ValueError(
                 f'train.select = "{select}": expected "last", '
-                "since data.valid = 0 holds nothing out\n"
-                "Set train.select=last, or hold pictures out with data.valid=0.2"
+                "since data.valid = 0 leaves no validation images\n"
+                "Set train.select=last, or set aside validation images with data.valid=0.2"
             )
         return self
 
@@ -148,7 +148,7 @@ class Recipe(Fields):
         return self
 
     def split_options(self) -> dict[str, Any]:
-        """Return what `draw_split` needs beside the pictures."""
+        """Return the arguments of `draw_split` beside the images."""
         data = self.data
         return {
             "valid": data.valid,
@@ -232,14 +232,14 @@ def _is_table(value: object) -> bool:
 
 
 def toml_value(value: object) -> str:
-    """Return a string, number, boolean or list as a TOML value, spelt as in JSON."""
+    """Return a string, number, boolean or list as a TOML value, spelled as in JSON."""
     if isinstance(value, list):
         return f"[{', '.join(map(toml_value, cast('list[object]', value)))}]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def members(section: str) -> list[type[Fields]]:
-    """Return the schemas that a section may follow."""
+    """Return the possible schemas of a section."""
     annotation = Recipe.model_fields[section].annotation
     return [
         m
@@ -249,10 +249,10 @@ def members(section: str) -> list[type[Fields]]:
 
 
 def tags(section: str) -> list[str]:
-    """Return the names that a section's `name` may take."""
+    """Return the possible values of a section's `name`."""
     return [tag for member in members(section) for tag in tags_of(member)]
 
 
 def tags_of(member: type[Fields]) -> tuple[str, ...]:
-    """Return the names that choose a schema."""
+    """Return the names that select a schema."""
     return get_args(member.model_fields["name"].annotation)
