@@ -164,7 +164,7 @@ def exact(device: torch.device, threads: int) -> Generator[None]:
 
     Args:
         device: Where the work is done.
-        threads: CPU threads for torch: sums are divided among them, so bits depend on the number.
+        threads: CPU threads for torch: they divide sums, so rounding depends on the number.
     """
     before = torch.get_num_threads()
     cudnn = torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False)
@@ -178,7 +178,7 @@ def exact(device: torch.device, threads: int) -> Generator[None]:
             torch.set_num_threads(before)
 
 
-MOST_THREADS = 1024  # OpenMP dies of a number that it cannot start
+MOST_THREADS = 1024  # OpenMP aborts the process if it cannot start that many
 
 
 def use_threads(count: int) -> None:
@@ -271,7 +271,7 @@ def _quota(group: Path) -> float | None:
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:
             words = " ".join((group / name).read_text("utf-8") for name in names).split()
-            quota, period = int(words[0]), int(words[1])  # "max" is no number: no limit
+            quota, period = int(words[0]), int(words[1])  # "max" means no limit
         except (OSError, ValueError, IndexError):
             continue
         if quota > 0 and period > 0:
@@ -285,8 +285,8 @@ ONE_THREAD_BELOW = 10_000_000  # multiply-adds of a step's forward pass; measure
 def thread_rule(multiply_adds: int | None) -> int:
     """Return the number of CPU threads for torch: one if a step is too small to share, else all.
 
-    A rule and not a measurement, so that the same recipe gives the same bits twice on the same
-    machine. OMP_NUM_THREADS, if the user has set it, takes precedence.
+    A rule and not a measurement, so that two runs of a recipe on one machine are bit-identical.
+    OMP_NUM_THREADS, if the user has set it, takes precedence.
 
     Args:
         multiply_adds: Of one step, forward; None: unknown.

@@ -580,7 +580,7 @@ def wrong_inputs(a: Path, b: Path) -> dict[str, tuple[list[object], list[str]]]:
         "same recipe": (["digits", "digits"], ["the same recipe", "same bits"]),
         "same run": ([a / "seed-0", a / "seed-0"], ["the same recipe"]),
         "other sets": (["digits", "mnist-cnn"], ["digits", "mnist", "different sets"]),
-        "unknown recipe": (["digits", "digit"], ["'digit' is no recipe", "'digits'"]),
+        "unknown recipe": (["digits", "digit"], ["unknown recipe 'digit'", "'digits'"]),
         "unknown run": (["digits", "runs/none"], ["runs/none", "no such run folder"]),
         "empty folder": ([a, "empty"], ["empty: no run lies there"]),
         "empty pattern": ([a, "runs/x-*"], ["runs/x-*: no run lies there"]),

@@ -97,7 +97,7 @@ def test_the_same_command_twice_is_the_same_model_whatever_ran_in_between(
     assert (
         run_command("train", "digits", "train.execute=eager", "train.epochs=1", "--run", "e") == 0
     )
-    torch.set_num_threads(2)  # another library's wish
+    torch.set_num_threads(2)  # as another library may
     second = run_of("second")
     shutil.rmtree(own_caches)
     third = run_of("third")
@@ -297,7 +297,7 @@ def test_a_states_executor_takes_precedence_over_the_recipes(execute: str) -> No
     assert (made.executor.name, made.recipe.train.execute) == (execute, execute)
 
 
-def test_a_run_can_be_gone_on_with_by_another_executor() -> None:
+def test_a_run_can_be_resumed_by_another_executor() -> None:
     assert (
         run_command("train", "digits", "train.epochs=2", "train.execute=native", "--run", "r") == 0
     )
@@ -308,7 +308,7 @@ def test_a_run_can_be_gone_on_with_by_another_executor() -> None:
     assert losses == sorted(losses, reverse=True)
 
 
-def test_the_running_loss_is_told_where_asked_for_whoever_runs_the_steps() -> None:
+def test_every_executor_logs_the_running_loss() -> None:
     for execute in ("eager", "native"):
         arguments = ("train.epochs=2", f"train.execute={execute}", "train.log_every=15")
         assert run_command("train", "digits", *arguments, "--run", execute) == 0

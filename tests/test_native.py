@@ -47,7 +47,7 @@ def test_a_single_number_has_no_variance() -> None:
 
 
 class Doubled(nn.BatchNorm2d):
-    """A layer of somebody's own, which is no batch normalization any more."""
+    """A user's layer, which is not batch normalization any more."""
 
     def forward(self, input: Tensor) -> Tensor:
         return 2 * super().forward(input)

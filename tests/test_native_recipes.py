@@ -146,7 +146,7 @@ def test_native_steps_are_as_exact_as_torchs_on_every_recipe(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*REAL_RECIPES, "digits"])
-def test_any_threads_and_any_cuts_give_the_same_bits(name: str) -> None:
+def test_any_threads_and_any_calls_are_bit_identical(name: str) -> None:
     bits: list[Any] = []
     for threads, cuts in [(t, [0, 12]) for t in range(1, 9)] + [(3, [0, 5, 6, 12]), (64, [0, 12])]:
         model, optimizer, pictures, order_N, batch = recipe_and_model(name)
@@ -163,7 +163,7 @@ def test_any_threads_and_any_cuts_give_the_same_bits(name: str) -> None:
 
 
 @many
-def test_any_threads_give_the_same_bits_on_any_network(many: int) -> None:
+def test_any_threads_are_bit_identical_on_any_network(many: int) -> None:
     @settings(max_examples=many, phases=PHASES)
     @given(
         shape=st.tuples(st.integers(1, 4), st.integers(3, 9), st.integers(3, 9)),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hydrofoil import HydrofoilError, State, build, draw_split, fit, load, read_recipe
 from hydrofoil.native import Unsupported
 from hydrofoil.native.optimizer import make_rule
-from hydrofoil.recipe import schema
+from hydrofoil.recipe import optimizers as specs
 from hydrofoil.recipe.schema import tags
 from hydrofoil.train.optimizers import OPTIMIZERS, biases_and_norms, build_optimizer
 from hydrofoil.train.state import Snapshot
@@ -20,14 +20,14 @@ TORCHS: dict[str, Any] = {
     "nadam": torch.optim.NAdam, "rmsprop": torch.optim.RMSprop, "adagrad": torch.optim.Adagrad,
 }  # fmt: skip
 SPECS: list[Any] = [
-    schema.Sgd(name="sgd", lr=0.1),
-    schema.Sgd(name="sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
-    schema.Adam(name="adam", weight_decay=0.1),
-    schema.Adam(name="adamw", betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1),
-    schema.NAdam(name="nadam", weight_decay=0.01, momentum_decay=0.01),
-    schema.RmsProp(name="rmsprop"),
-    schema.RmsProp(name="rmsprop", momentum=0.9, centered=True, weight_decay=0.01),
-    schema.Adagrad(name="adagrad", lr_decay=0.1, initial_accumulator_value=0.1, weight_decay=0.01),
+    specs.Sgd(name="sgd", lr=0.1),
+    specs.Sgd(name="sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    specs.Adam(name="adam", weight_decay=0.1),
+    specs.Adam(name="adamw", betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1),
+    specs.NAdam(name="nadam", weight_decay=0.01, momentum_decay=0.01),
+    specs.RmsProp(name="rmsprop"),
+    specs.RmsProp(name="rmsprop", momentum=0.9, centered=True, weight_decay=0.01),
+    specs.Adagrad(name="adagrad", lr_decay=0.1, initial_accumulator_value=0.1, weight_decay=0.01),
 ]
 
 
@@ -93,7 +93,7 @@ def test_a_norm_of_several_axes_is_a_norm() -> None:
 def test_muon_is_torchs_for_hidden_matrices_and_adamw_for_the_rest(
     ratio: Any, channels_last: bool
 ) -> None:
-    spec = schema.Muon(
+    spec = specs.Muon(
         name="muon", weight_decay=0.1, adamw_lr=0.005, adamw_weight_decay=0.2, adjust_lr_fn=ratio
     )
 
@@ -133,7 +133,7 @@ def test_muon_is_torchs_for_hidden_matrices_and_adamw_for_the_rest(
 
 def test_a_schedule_changes_both_of_muons_rates_in_proportion() -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
-    optimizer = build_optimizer(schema.Muon(name="muon", lr=0.1, adamw_lr=0.01), network)
+    optimizer = build_optimizer(specs.Muon(name="muon", lr=0.1, adamw_lr=0.01), network)
     before = [p.detach().clone() for p in network.parameters()]
     for group in optimizer.param_groups:
         group["lr"] = 0.0
@@ -190,11 +190,11 @@ def test_a_snapshot_from_before_the_first_step_repeats_it(name: str) -> None:
 def test_nothing_to_train_is_refused() -> None:
     network = nn.Linear(3, 2).requires_grad_(False)
     with pytest.raises(HydrofoilError, match=r"no parameter to train(.|\n)*train\.freeze"):
-        build_optimizer(schema.Sgd(name="sgd", lr=0.1), network)
+        build_optimizer(specs.Sgd(name="sgd", lr=0.1), network)
 
 
 def test_every_optimizers_defaults_are_torchs_but_muons_rate() -> None:
-    for spec in get_args(schema.AnyOptimizer):
+    for spec in get_args(specs.AnyOptimizer):
         for name in spec.model_fields["name"].annotation.__args__:
             given = {"lr": 0.1} if name == "sgd" else {}
             made = spec(name=name, **given)

@@ -82,7 +82,7 @@ def test_a_run_resumed_from_any_step_ends_as_one_that_was_not_stopped(
 
 
 FRESH: dict[str, Any] = {
-    "epoch": 0, "step": 0, "seconds": 0.0, "told": (0.0, 0), "sums": (0.0, 0, 0),
+    "epoch": 0, "step": 0, "seconds": 0.0, "logged": (0.0, 0), "sums": (0.0, 0, 0),
     "best_epoch": 0, "best_value": None, "executor": None,
 }  # fmt: skip
 
@@ -193,7 +193,7 @@ def test_a_proof_that_fails_names_what_differs(monkeypatch: pytest.MonkeyPatch) 
     assert name.split("/")[1] in json.loads(told)["differing"][0]
 
 
-@pytest.mark.parametrize("item", ["network/", "optimizer/", "best/", "told", "seconds"])
+@pytest.mark.parametrize("item", ["network/", "optimizer/", "best/", "logged", "seconds"])
 def test_a_proof_looks_at_what_saving_forgets(item: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is neither saved nor asked for by the saving side still has to be the same."""
     more = ("train.epochs=2", "train.save_steps=1", "train.log_every=1")

@@ -37,18 +37,32 @@ def trained(*overrides: str, name: str = "mnist-mlp") -> Classifier:
     return model
 
 
+# Settings in which each recipe learns a tiny set in a few epochs, with room for any rounding.
+QUICK = {
+    "cifar10-lenet": ["optimizer.lr=0.01", "train.epochs=5"],
+    "cifar10-lenet-linear": ["optimizer.lr=0.005", "train.epochs=3"],
+    "cifar10-cnn3": [
+        "optimizer.name=adam",
+        "optimizer.lr=3e-3",
+        "model.dropout=0",
+        "train.epochs=8",
+    ],
+    "mnist-mlp": ["optimizer.lr=0.1", "train.epochs=8"],
+    "mnist-cnn": ["train.epochs=10"],
+    "digits": ["train.epochs=10"],
+}
+
+
 @pytest.mark.parametrize("name", [*REAL_RECIPES, "digits"])
 def test_every_recipe_trains_and_learns(name: str) -> None:
-    epochs = 4 if name != "cifar10-lenet" else 3
-    model, pictures, split, recipe = prepared(
-        f"train.epochs={epochs}", "optimizer.lr=0.02", name=name
-    )
-    if name in ("mnist-cnn", "digits"):
-        recipe = read_recipe(name, [f"train.epochs={epochs}"])
+    model, pictures, split, recipe = prepared(*QUICK[name], name=name)
+    epochs = recipe.train.epochs
     before = {key: tensor.clone() for key, tensor in model.network.state_dict().items()}
     epochs_seen = list(fit(model, pictures, split, recipe))
     assert [epoch.number for epoch in epochs_seen] == list(range(1, epochs + 1))
-    assert epochs_seen[-1].train.loss < epochs_seen[0].train.loss
+    # Chance is 10% on these sets; the best epoch has to be far above it.
+    assert max(epoch.train.accuracy for epoch in epochs_seen) > 0.4
+    assert min(epoch.train.loss for epoch in epochs_seen) < 0.8 * epochs_seen[0].train.loss
     assert all(epoch.train.count == len(split.train) for epoch in epochs_seen)
     assert all((epoch.valid is None) == (recipe.data.valid == 0) for epoch in epochs_seen)
     for key, tensor in model.network.state_dict().items():
@@ -71,7 +85,7 @@ def test_the_same_recipe_and_seed_give_the_same_weights_twice(name: str, execute
     )
 
 
-def test_the_global_generator_plays_no_part_in_training() -> None:
+def test_training_does_not_use_the_global_generator() -> None:
     torch.manual_seed(1)
     first = trained("train.epochs=1", name="cifar10-cnn3")
     torch.manual_seed(2)
@@ -80,7 +94,7 @@ def test_the_global_generator_plays_no_part_in_training() -> None:
 
 @pytest.mark.parametrize("execute", EXECUTORS)
 @pytest.mark.parametrize("name", ["mnist-mlp", "cifar10-cnn3", "mnist-cnn"])  # SGD, momentum, Adam
-def test_going_on_from_a_saved_state_gives_the_same_bits(name: str, execute: str) -> None:
+def test_training_resumed_from_a_saved_state_is_bit_identical(name: str, execute: str) -> None:
     overrides = ("train.epochs=4", f"train.execute={execute}")
     straight, pictures, split, recipe = prepared(*overrides, name=name)
     state = State.fresh(straight, recipe)
@@ -98,7 +112,7 @@ def test_going_on_from_a_saved_state_gives_the_same_bits(name: str, execute: str
 
 
 @pytest.mark.parametrize("name", ["cifar10-cnn3", "mnist-cnn"])
-def test_a_state_without_one_of_its_tensors_goes_on_differently(name: str) -> None:
+def test_a_state_without_one_of_its_tensors_trains_differently(name: str) -> None:
     straight, pictures, split, recipe = prepared("train.epochs=2", name=name)
     state = State.fresh(straight, recipe)
     epochs = fit(straight, pictures, split, recipe, state=state)
@@ -107,9 +121,9 @@ def test_a_state_without_one_of_its_tensors_goes_on_differently(name: str) -> No
     list(epochs)
     for name_ in [name_ for name_ in tensors if name_.startswith("optimizer/")]:
         model = build(recipe, pictures.shape, pictures.classes)
-        lame = State.fresh(model, recipe)
-        lame.restore(model, {**tensors, name_: torch.zeros_like(tensors[name_])}, numbers)
-        list(fit(model, pictures, split, recipe, state=lame))
+        incomplete = State.fresh(model, recipe)
+        incomplete.restore(model, {**tensors, name_: torch.zeros_like(tensors[name_])}, numbers)
+        list(fit(model, pictures, split, recipe, state=incomplete))
         assert model.weights_hash() != straight.weights_hash(), name_
 
 
@@ -144,7 +158,7 @@ def test_without_validation_the_last_epoch_is_kept() -> None:
 
 
 def test_the_reported_losses_are_true_averages() -> None:
-    """Two tutorials divide sums over 80 % and 20 % of the pictures by all of them."""
+    """Two tutorials divide sums over 80% and 20% of the pictures by all of them."""
     model, pictures, split, recipe = prepared(
         "train.epochs=1", "model.dropout=0", "optimizer.lr=1e-9"
     )

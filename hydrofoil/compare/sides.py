@@ -20,7 +20,7 @@ from hydrofoil.data.source import known_as
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.result import Epoch
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
-from hydrofoil.recipe.schema import FREE, Recipe
+from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.commands import command
 from hydrofoil.run.events import Tested
 from hydrofoil.run.folder import Run
@@ -68,18 +68,8 @@ class Job:
 
 def fields(recipe: Recipe) -> dict[str, Any]:
     """Return what decides the results of a recipe's runs beside the seed, by dotted name."""
-    plain = recipe.model_dump(
-        mode="json",
-        exclude={
-            "name": True,
-            "about": True,
-            "expect": True,
-            "data": {"root"},
-            "train": {"seed", "threads", "init_sha256", *FREE} - {"epochs"},
-        },
-    )
-    plain["data"]["source"] = _dataset(recipe)
-    return {f"{top}.{field}": value for top in plain for field, value in plain[top].items()}
+    chosen = recipe.affecting("weights", "results", per_run=False)
+    return chosen | {"data.source": _dataset(recipe)}
 
 
 def _dataset(recipe: Recipe) -> str:

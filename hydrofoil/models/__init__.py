@@ -18,7 +18,8 @@ from hydrofoil.models.code import Network, as_code, check_code, prepare_network,
 from hydrofoil.models.lenet import lenet, lenet_linear
 from hydrofoil.models.mlp import mlp
 from hydrofoil.randomness import key
-from hydrofoil.recipe.schema import Custom, Recipe
+from hydrofoil.recipe.models import Custom
+from hydrofoil.recipe.schema import Recipe
 
 MODELS: dict[str, Callable[[Any, tuple[int, int, int], int], dict[str, nn.Module]]] = {
     "mlp": mlp,
@@ -45,13 +46,13 @@ def build(
 
     Args:
         recipe: Names the model, the normalization and the seed.
-        shape: Channels, height and width of the pictures.
+        shape: Channels, height and width of the images.
         classes: Their class names.
         network: Takes the place of the recipe's model: a class or function that makes it, called
             with the seed set; or a module, of which a copy is used, with the weights that it has.
 
     Raises:
-        HydrofoilError: The pictures are too small for the model, or have another number of channels
+        HydrofoilError: The images are too small for the model, or have another number of channels
             than the recipe's mean and deviation; or a given network does not fit them.
 
     >>> from hydrofoil.recipe.read import read_recipe

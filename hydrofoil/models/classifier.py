@@ -1,4 +1,4 @@
-"""What is trained, tested and shipped: a network behind the normalization that its pictures need.
+"""What is trained, tested and shipped: a network with the normalization of its input.
 
 Axes: N pictures, C channels, H rows, W columns, K classes.
 """
@@ -75,7 +75,7 @@ class Classifier(nn.Module):
         They are rounded in the same order.
         """
         if pictures_NCHW.dtype != torch.uint8:
-            raise TypeError(f"pictures: expected torch.uint8, 0 to 255, got {pictures_NCHW.dtype}")
+            raise TypeError(f"images: expected torch.uint8, 0 to 255, got {pictures_NCHW.dtype}")
         scaled_NCHW = pictures_NCHW.to(torch.float32).div_(255)
         return scaled_NCHW.sub_(self.mean_C11).div_(self.std_C11) if self._centered else scaled_NCHW
 
@@ -159,14 +159,13 @@ class Classifier(nn.Module):
             )
         for name, tensor in weights.items():
             if tensor.shape != own[name].shape:
-                found, expected, taken = (
-                    "×".join(map(str, shape))
-                    for shape in (tensor.shape, own[name].shape, self.shape)
+                found, expected, shape = (
+                    "×".join(map(str, axes)) for axes in (tensor.shape, own[name].shape, self.shape)
                 )
                 raise HydrofoilError(
                     f"{origin}: {name} is {found}, expected {expected}: "
-                    "made for other pictures or another number of classes.\n"
-                    f"The model here takes {taken} pictures of {len(self.classes)} classes."
+                    "made for images of another shape or another number of classes.\n"
+                    f"The model here takes {shape} images of {len(self.classes)} classes."
                 )
             if tensor.is_floating_point() != own[name].is_floating_point():
                 raise HydrofoilError(

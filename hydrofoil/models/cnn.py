@@ -3,7 +3,7 @@
 from torch import nn
 
 from hydrofoil.models.layers import Dropout, activation, flat_features, norm_of_maps
-from hydrofoil.recipe.schema import Cnn, Cnn3, Convolutional, LeNet
+from hydrofoil.recipe.models import Cnn, Cnn3, Convolutional, LeNet
 
 
 def convolutions(

@@ -1,6 +1,6 @@
 """A network that is not in the table: the user's own class, instance or function.
 
-Code runs here, so it runs only where somebody asked for it in that very call or command: by
+Code runs here, so it runs only if the call or command requests it explicitly: by
 `model=…` in Python, or by `--model-code FILE.py:NAME`. A recipe names such code and its SHA-256,
 and can cause none of it to run.
 """
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from hydrofoil.errors import HydrofoilError, nearest, reason
 from hydrofoil.models.layers import Dropout, evaluating
-from hydrofoil.recipe.schema import Custom, Recipe
+from hydrofoil.recipe.models import Custom
+from hydrofoil.recipe.schema import Recipe
 
 KEPT_CODE = "model.py"  # in the run folder
 
@@ -98,7 +99,7 @@ def text_of(network: Network | None) -> str:
 
 
 def load_network(given: str | None) -> NetworkCode | None:
-    """Run a file and return the network that it defines: the person asked for exactly this.
+    """Run a file and return the network that it defines: the user requested it.
 
     The file has to stand alone: a run keeps its text, and nothing that it imports.
 
@@ -157,7 +158,7 @@ def with_network(recipe: Recipe, network: Network | None) -> Recipe:
 def check_code(recipe: Recipe, given: Custom, where: object) -> None:
     """Refuse code that is not what a recipe or run names, by its hash.
 
-    Code whose text is not known, as from a Python prompt, is taken on trust.
+    Code whose text is not known, as from a Python prompt, is not checked.
     """
     known = recipe.model
     if not isinstance(known, Custom) or not known.sha256 or not given.sha256:
@@ -171,7 +172,7 @@ def check_code(recipe: Recipe, given: Custom, where: object) -> None:
 
 
 def unasked(recipe: Recipe, run: Path | None) -> HydrofoilError:
-    """Return the error for a network whose code nobody asked to run: what to type."""
+    """Return the error for a network whose code was not requested: what to type."""
     name = getattr(recipe.model, "code", "") or "unnamed"
     if run is None:
         return HydrofoilError(
@@ -181,7 +182,7 @@ def unasked(recipe: Recipe, run: Path | None) -> HydrofoilError:
     kept = run / KEPT_CODE
     flag = f"--model-code {kept}:{name}" if kept.exists() else "--model-code FILE.py:NAME"
     return HydrofoilError(
-        f"{run}: its network is the user's code ({name}), which runs only when asked for.\n"
+        f"{run}: its network is the user's code ({name}), which runs only on request.\n"
         f"Read it first, then add {flag}, or network=… in Python."
     )
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from hydrofoil.models.cnn import convolutions, linear_layers
 from hydrofoil.models.layers import flat_features
-from hydrofoil.recipe.schema import LeNet, LeNetLinear
+from hydrofoil.recipe.models import LeNet, LeNetLinear
 
 
 def lenet(spec: LeNet, shape: tuple[int, int, int], classes: int) -> dict[str, nn.Module]:

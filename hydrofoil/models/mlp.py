@@ -3,7 +3,7 @@
 from torch import nn
 
 from hydrofoil.models.layers import Dropout, activation, norm_of_features
-from hydrofoil.recipe.schema import Mlp
+from hydrofoil.recipe.models import Mlp
 
 
 def mlp(spec: Mlp, shape: tuple[int, int, int], classes: int) -> dict[str, nn.Module]:

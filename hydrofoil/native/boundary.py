@@ -27,8 +27,8 @@ def loss(logits: Buffer) -> str:
     """Return the function of cross-entropy: an image's loss, its prediction and its gradient."""
     return c(
         """
-        /* Cross-entropy of one picture of a batch of count, against 1 - smoothing on the label and
-           smoothing spread over all classes; *right tells whether the answer is the label. */
+        /* Cross-entropy of one image of a batch of count, against 1 - smoothing on the label and
+           smoothing spread over all classes; *right is 1 if the prediction is the label. */
         static double cross_entropy(const float *restrict y, float *restrict dy, int64_t label,
                 int count, float smoothing, int32_t *right) {
             int answer = 0;

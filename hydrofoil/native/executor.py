@@ -132,7 +132,7 @@ class Native:
         self._check_unchanged(len(index_N) % self.plan.batch or self.plan.batch)
         done_before, keys = self._load(), feed.draws_SL2[first:stop].contiguous()
         began = perf_counter()
-        # The sum goes on image by image: no bit depends on where calls begin and end.
+        # The sum continues image by image: results do not depend on where calls begin and end.
         job = self._call(
             index_N, keys, feed.rates_S[first:stop], done_before, loss=sums.loss.item()
         )

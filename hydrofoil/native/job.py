@@ -51,7 +51,7 @@ FIELDS = (
     Field("float *", ("s0", "s1"), "the optimizer's state, laid out as the weights"),
     Field("float *", ("logits",), "where to write a row for each picture; NULL: train"),
     Field("double", ("loss",), "out: summed over pictures"),
-    Field("int64_t", ("right",), "out: right answers"),
+    Field("int64_t", ("right",), "out: correct predictions"),
 )
 SLOTS = ("s0", "s1")  # the optimizer's state tensors, in the order of its rule
 

@@ -121,7 +121,7 @@ def write(plan: Plan, rule: Rule) -> str:
             $table
             */
             #define BATCH $batch
-            #define GROUPS $groups  /* of pictures, in a batch */
+            #define GROUPS $groups  /* of images, in a batch */
             #define SPINS $spins
             """,
             table="\n".join(f"    {operation.summary}" for operation in plan.operations),
@@ -185,16 +185,16 @@ def _memory(plan: Plan) -> str:
         shared += operation.memory()
     return c(
         """
-        /* What all threads see: activations and their gradients, a row for each picture. */
+        /* Shared by all threads: activations and their gradients, a row for each image. */
         typedef struct {
             Barrier barrier;
-            atomic_int gate;  /* 0: wait; 1: all threads are there; -1: give up */
+            atomic_int gate;  /* 0: wait; 1: all threads exist; -1: give up */
             double losses[BATCH];
             int32_t right[BATCH];
             $shared
         } Net;
 
-        /* What one thread has for itself. */
+        /* One thread's own memory. */
         typedef struct {
             $own
             _Alignas(64) float scratch[$scratch];  /* a convolution before pooling */
@@ -403,14 +403,14 @@ def _main(plan: Plan, rule: Rule) -> str:
         """
         $threads
 
-        /* Train, or answer; return 0, or an error number where a thread could not be started. */
+        /* Train, or predict; return 0, or an error number if a thread could not be started. */
         int run(Job *job) {
             Net *net = job->memory;
             const int threads = (int)job->threads;
             pthread_t handles[64];
             Thread arguments[64];
             $setup
-            /* Nobody may begin before all are there, or the barrier would wait for ever. */
+            /* No thread may begin before all exist, or the barrier would wait forever. */
             atomic_store(&net->gate, 0);
             for (int t = 0; t < threads; t++) arguments[t] = (Thread){job, t};
             for (int t = 1; t < threads; t++) {

@@ -34,7 +34,7 @@ class Console(Observer):
     def prepared(self, start: Start) -> None:
         """Say what is trained, where, and by which executor."""
         self.run, self.notes = start.run, start.notes
-        self.number, self.loss_before = start.state.epoch + 1, start.state.told
+        self.number, self.loss_before = start.state.epoch + 1, start.state.logged
         recipe, state = start.run.recipe, start.state
         if start.resumed:
             for line in notes_lines(start.notes):

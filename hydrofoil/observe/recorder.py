@@ -58,7 +58,7 @@ class Recorder(Observer):
     def steps(self, progress: Progress) -> None:
         """Log the running loss, and save where that is due."""
         if self.every and progress.step % self.every == 0:
-            loss, self.state.told = running_loss(progress, self.state.told)
+            loss, self.state.logged = running_loss(progress, self.state.logged)
             self.events.append(RunningLoss(epoch=progress.epoch, step=progress.step, loss=loss))
         if progress.checked and progress.step < progress.steps and self._due(progress.step):
             self._save()

@@ -9,11 +9,8 @@ from typing import ClassVar, Protocol
 
 from hydrofoil.evaluate.result import Epoch, TestResult
 from hydrofoil.recipe.schema import Recipe
-from hydrofoil.report.text import flat
 from hydrofoil.run.events import Event, RunningLoss, Tested
 from hydrofoil.run.folder import Run
-
-NOT_TRACKED = ("about", "data.root")  # of a recipe: prose, and a path of this machine
 
 
 @dataclass(frozen=True)
@@ -55,12 +52,12 @@ class Tracker(Protocol):
 
 
 def hyperparameters(recipe: Recipe) -> dict[str, bool | float | str]:
-    """Return a recipe's fields by their dotted names, lists as JSON, without what is not set."""
-    fields = flat(recipe.model_dump(mode="json", exclude_none=True))
+    """Return the fields that affect a run's results, by dotted name; lists as JSON."""
+    fields = recipe.affecting("weights", "results")
     return {
         name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
         for name, value in fields.items()
-        if name not in NOT_TRACKED
+        if value is not None
     }
 
 

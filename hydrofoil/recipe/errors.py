@@ -12,16 +12,16 @@ from hydrofoil.recipe.schema import Recipe, members, tags, tags_of
 
 
 def explain(errors: Sequence[ErrorDetails], document: dict[str, Any], name: str) -> str:
-    """Turn pydantic's errors into one complaint about the first, and a count of the others.
+    """Return a message about the first of pydantic's errors, and the number of the others.
 
-    A field that nobody knows comes first: what is missing is probably it, misspelt.
+    An unknown field comes first: it is probably the missing one, misspelled.
     """
     errors = sorted(errors, key=lambda error: error["type"] != "extra_forbidden")
     first, others = errors[0], len(errors) - 1
     more = f" ({others} more in {name})" if others else ""
     at = [str(part) for part in first["loc"]]
     if at[:1] in (["model"], ["optimizer"], ["schedule"]):
-        del at[1:2]  # pydantic puts the union's member here, which the person never wrote
+        del at[1:2]  # pydantic puts the union's member here, which the user did not write
     field, kind, given = ".".join(at), first["type"], first["input"]
     context = first.get("ctx", {})
     if kind == "extra_forbidden":

@@ -38,15 +38,15 @@ def recipe_text(name: str) -> str:
     path = Path(name)
     if not (name.endswith(".toml") or path.is_dir()):
         raise HydrofoilError(
-            f"'{name}' is no recipe. {nearest(name, shipped_recipes())}\n"
-            "A recipe of your own is given by its path, which ends in .toml: ./my-recipe.toml"
+            f"unknown recipe '{name}'. {nearest(name, shipped_recipes())}\n"
+            "Give your own recipe by its path, which ends in .toml: ./my-recipe.toml"
         )
     try:
         return path.read_text("utf-8")
     except OSError as error:
         raise HydrofoilError(f"{path}: the recipe cannot be read: {reason(error)}.") from error
     except UnicodeDecodeError as error:
-        raise HydrofoilError(f"{path}: the recipe is no UTF-8 text: {error.reason}.") from error
+        raise HydrofoilError(f"{path}: expected UTF-8 text: {error.reason}.") from error
 
 
 def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -57,7 +57,7 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         overrides: Such as "train.epochs=3"; values are TOML, and bare words are strings.
 
     Raises:
-        HydrofoilError: It names what is unknown or wrong, and what was expected.
+        HydrofoilError: It names the unknown or invalid field, and what was expected.
 
     >>> read_recipe("mnist-cnn", ["train.epochs=1"]).train.epochs
     1
@@ -70,15 +70,15 @@ def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         text: TOML.
-        name: Where it is from, for errors.
+        name: The source, for errors.
         overrides: As `read_recipe` takes them.
 
     Raises:
-        HydrofoilError: It names what is unknown or wrong, and what was expected.
+        HydrofoilError: It names the unknown or invalid field, and what was expected.
     """
     try:
         document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of 5 000 digits, a thousand brackets
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a thousand brackets
         raise HydrofoilError(f"{name}: not TOML: {_first_line(error)}.") from error
     return _resolved(document, overrides, name)
 
@@ -87,7 +87,7 @@ def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     """Return a recipe with fields overridden by dotted names.
 
     Raises:
-        HydrofoilError: It names what is unknown or wrong, and what was expected.
+        HydrofoilError: It names the unknown or invalid field, and what was expected.
 
     >>> override(read_recipe("mnist-cnn"), ["train.epochs=1"]).train.epochs
     1
@@ -116,7 +116,7 @@ def _override(document: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted.strip():
         raise HydrofoilError(f"'{override}': expected FIELD=VALUE, such as train.epochs=3.")
-    if any("\ud800" <= letter <= "\udfff" for letter in override):  # bytes that are no text
+    if any("\ud800" <= letter <= "\udfff" for letter in override):  # bytes that are not UTF-8
         raise HydrofoilError(f"{override!a}: not text in UTF-8: expected FIELD=VALUE.")
     value = _value(text)
     *sections, field = dotted.strip().split(".")
@@ -130,14 +130,14 @@ def _override(document: dict[str, Any], override: str) -> None:
     before, table[field] = table.get(field), value
     if field == "name" and sections in (["model"], ["optimizer"], ["schedule"]):
         known = [set(m.model_fields) for m in members(sections[0]) if value in tags_of(m)]
-        # Of fields that two models share, a size is the one that means another thing in each.
+        # Two models share fields, but sizes mean something else in each.
         sizes = {"widths", "hidden"} if value != before else set()
         for stray in set(table) - (known[0] - sizes) if known else ():
             del table[stray]
 
 
 def _value(text: str) -> object:
-    """Read a value as TOML, or as what a hasty hand types for it: .5 for 0.5, cnn3 for "cnn3"."""
+    """Read a value as TOML, or in a common short form: .5 for 0.5, cnn3 for "cnn3"."""
     with suppress(ValueError, RecursionError):
         return tomllib.loads(f"value = {text}")["value"]
     with suppress(ValueError):
@@ -146,7 +146,7 @@ def _value(text: str) -> object:
 
 
 def documented_fields() -> list[tuple[str, str, str, str]]:
-    """Return all that a recipe may say: section, field, default as TOML or "", and meaning."""
+    """Return all fields of a recipe: section, field, default as TOML or "", and meaning."""
     rows: list[tuple[str, str, str, str]] = []
     for top, declared in Recipe.model_fields.items():
         if not members(top):

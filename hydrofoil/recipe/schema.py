@@ -1,4 +1,4 @@
-"""What a recipe may say: the strict schema, where each field is documented under its declaration.
+"""A recipe's strict schema, where each field is documented under its declaration.
 
 A recipe is a page of TOML, and data only: safe to open from a stranger, easy to diff. Reading it
 resolves every default, so that two recipes are the same if and only if they are equal.
@@ -8,59 +8,47 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Amount = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
-Above = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(cast("list[object]", value)) if isinstance(value, list) else value
-
-
-# Of `train`: these decide nothing about the weights after an epoch.
-FREE = ("epochs", "log_every", "save_steps", "save_seconds", "on_nan")
-
-
-class Fields(BaseModel):
-    """A frozen section of a recipe that knows its fields and no others."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        use_attribute_docstrings=True,
-        validate_default=True,
-    )
+from hydrofoil.recipe.fields import (
+    Above,
+    Affects,
+    AsTuple,
+    Fields,
+    Finite,
+    Fraction,
+    Positive,
+    affects,
+)
+from hydrofoil.recipe.models import Model
+from hydrofoil.recipe.optimizers import Optimizer
+from hydrofoil.recipe.schedules import ConstantSchedule, Schedule
 
 
 class Data(Fields):
-    """Which pictures, how they are normalized and how they are divided."""
+    """The dataset, its normalization and its split."""
 
     source: str
-    """The set: digits, mnist, fashion-mnist, cifar10 or cifar100."""
-    root: str = ""
+    """The dataset: digits, mnist, fashion-mnist, cifar10 or cifar100."""
+    root: Annotated[str, Affects("nothing")] = ""
     """The folder of the published files; empty: --data-root, HYDROFOIL_DATA or the user's cache."""
-    mean: Annotated[tuple[Finite, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0.0,)
+    mean: Annotated[tuple[Finite, ...], AsTuple, Field(min_length=1)] = (0.0,)
     """Subtracted from each channel of pixels scaled to [0, 1]; one number serves all channels."""
-    std: Annotated[tuple[Above, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (1.0,)
-    """What each channel is divided by after that; one number serves all channels."""
+    std: Annotated[tuple[Above, ...], AsTuple, Field(min_length=1)] = (1.0,)
+    """Each channel is then divided by this; one number serves all channels."""
     valid: Fraction = 0.0
-    """Fraction of the pictures outside the published test split, drawn by class for validation."""
+    """Fraction of all but the published test images for validation, stratified by class."""
     test: Fraction = 0.0
-    """Fraction drawn by class for testing; for sets that publish no test split, or with `merge`."""
+    """Fraction for testing, stratified by class; without a published test split or with `merge`."""
     merge: bool = False
-    """Forget the published test split: draw train, valid and test from all pictures together."""
+    """Ignore the published test split: draw train, valid and test from all images together."""
 
     @model_validator(mode="after")
     def _parts_leave_something_to_train_on(self) -> Self:
         if self.valid + self.test >= 1:
             raise ValueError(
                 f"data.valid + data.test = {self.valid + self.test:g}: expected less than 1, "
-                "so that pictures are left to train on"
+                "so that images are left to train on"
             )
         if len(self.mean) != len(self.std):
             raise ValueError(
@@ -70,368 +58,72 @@ class Data(Fields):
         return self
 
 
-Widths = Annotated[tuple[Positive, ...], BeforeValidator(_as_tuple)]
-Activation = Literal["relu", "leaky-relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
-
-
-class Mlp(Fields):
-    """A multilayer perceptron: hidden layers, then a linear one."""
-
-    name: Literal["mlp"]
-    widths: Widths = (512, 512)
-    """Units of each hidden layer."""
-    activation: Activation = "relu"
-    """The function after each hidden layer."""
-    norm: Literal["none", "batch", "layer"] = "none"
-    """The normalization between each hidden layer and its activation."""
-    dropout: Fraction = 0.2
-    """The share of activations set to zero after each hidden layer while training."""
-
-
-class Convolutional(Fields):
-    """Convolutions, each with an activation and a 2×2 max-pooling."""
-
-    widths: Annotated[Widths, Field(min_length=1)] = (8, 16)
-    """Channels of each convolution."""
-    activation: Activation = "relu"
-    """The function after each convolution and hidden layer."""
-    norm: Literal["none", "batch", "group", "layer"] = "none"
-    """The normalization between each convolution and its activation."""
-
-
-class LeNet(Convolutional):
-    """5×5 convolutions without padding, then hidden layers and a linear one."""
-
-    name: Literal["lenet"]
-    widths: Annotated[Widths, Field(min_length=1)] = (6, 16)
-    """Channels of each convolution."""
-    hidden: Widths = (120, 84)
-    """Units of each hidden layer after the convolutions."""
-
-
-class LeNetLinear(Convolutional):
-    """5×5 convolutions without padding, then one linear layer."""
-
-    name: Literal["lenet-linear"]
-    widths: Annotated[Widths, Field(min_length=1)] = (6, 16)
-    """Channels of each convolution."""
-
-
-class Cnn3(Convolutional):
-    """3×3 convolutions, then hidden layers and a linear one, with dropout before each."""
-
-    name: Literal["cnn3"]
-    widths: Annotated[Widths, Field(min_length=1)] = (16, 32, 64)
-    """Channels of each convolution."""
-    hidden: Widths = (120, 60)
-    """Units of each hidden layer after the convolutions."""
-    dropout: Fraction = 0.25
-    """The share of activations set to zero before each linear layer while training."""
-
-
-class Cnn(Convolutional):
-    """3×3 convolutions, then a linear layer."""
-
-    name: Literal["cnn"]
-    hidden: Widths = ()
-    """Units of each hidden layer after the convolutions."""
-
-
-class Custom(Fields):
-    """The user's own network, given by --model-code or in Python: a recipe runs no code."""
-
-    name: Literal["custom"]
-    code: str = ""
-    """The class or function, as in --model-code FILE.py:NAME."""
-    sha256: str = ""
-    """SHA-256 of the file's text, which the run keeps; other code is refused."""
-
-
-Model = Annotated[Mlp | LeNet | LeNetLinear | Cnn3 | Cnn | Custom, Field(discriminator="name")]
-
-
 class Train(Fields):
-    """How long, in which steps, and which weights are kept."""
+    """Epochs, batches, seed, execution, and which weights are saved as best."""
 
-    epochs: Positive
+    epochs: Annotated[Positive, Affects("results")]
     """Passes over the training split."""
     batch_size: Positive
-    """Pictures per step; the last batch of an epoch may be smaller."""
+    """Images per step; the last batch of an epoch may be smaller."""
     select: Literal["last", "valid.loss", "valid.accuracy"] | None = None
-    """Which epoch's weights are kept as best; default: valid.loss, or last if none is held out."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """What initialization, split, order and dropout are drawn from."""
+    """What selects the best weights; default: valid.loss, or last if none is held out."""
+    seed: Annotated[int, Field(ge=0), Affects("weights", per_run=True)] = 0
+    """The seed of initialization, split, order and dropout."""
     label_smoothing: Fraction = 0.0
-    """The share of each label that is spread over all classes in the training loss."""
-    init: str = ""
+    """The fraction of each label that is spread over all classes in the training loss."""
+    init: Annotated[str, Affects("results")] = ""
     """Start from these weights: a run folder or a file of weights; empty: drawn from the seed."""
-    init_sha256: str = ""
-    """SHA-256 of their tensors, which a run fills in; other weights are refused."""
-    freeze: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    init_sha256: Annotated[str, Affects("weights", per_run=True)] = ""
+    """SHA-256 of those tensors, which hydrofoil fills in; other weights are refused."""
+    freeze: Annotated[tuple[str, ...], AsTuple] = ()
     """Layers that are not trained, such as ["conv1", "layer1.*"]; they run as in evaluation."""
-    execute: Literal["auto", "eager", "compile", "graph", "native"] = "auto"
-    """What runs the steps; auto: native on a CPU, graph on a GPU, eager if they cannot run."""
-    threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    """CPU threads for torch; 0: one for small steps, else all."""
+    execute: Annotated[
+        Literal["auto", "eager", "compile", "graph", "native"], Affects("results")
+    ] = "auto"
+    """The executor; auto: native on a CPU, graph on a GPU, eager if they cannot run."""
+    threads: Annotated[int, Field(ge=0, le=1024), Affects("results", per_run=True)] = 0
+    """CPU threads for torch; 0: one for small steps, all otherwise."""
     precision: Literal["float32"] = "float32"
     """The number format of weights, activations and gradients."""
-    log_every: Annotated[int, Field(ge=0)] = 0
+    log_every: Annotated[int, Field(ge=0), Affects("nothing")] = 0
     """Print and log the mean loss of every so many steps; 0: only once an epoch."""
-    save_steps: Annotated[int, Field(ge=0)] = 0
-    """Save a checkpoint every so many steps inside an epoch, whatever it costs; 0: never."""
-    save_seconds: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 30.0
-    """Save inside an epoch after so many seconds without a checkpoint, 5 at least; 0: never."""
-    on_nan: Literal["stop"] = "stop"
-    """Where a loss or gradient is not finite: stop before the update, and keep what was good."""
-
-
-class Sgd(Fields):
-    """Stochastic gradient descent, torch.optim.SGD."""
-
-    name: Literal["sgd"]
-    lr: Above
-    """Learning rate."""
-    momentum: Amount = 0.0
-    """How much of the last update goes into the next."""
-    nesterov: bool = False
-    """Nesterov's form of momentum."""
-    weight_decay: Amount = 0.0
-    """L2 penalty, added to the gradient."""
-    decay_biases: bool = True
-    """Whether biases and the parameters of norms decay too."""
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Self:
-        if self.nesterov and self.momentum == 0:
-            raise ValueError(
-                "optimizer.nesterov = true: expected optimizer.momentum above 0 with it"
-            )
-        return self
-
-
-class Adam(Fields):
-    """Adam, or AdamW with its decoupled weight decay; torch.optim.Adam and AdamW."""
-
-    name: Literal["adam", "adamw"]
-    lr: Above = 0.001
-    """Learning rate."""
-    betas: Annotated[tuple[Fraction, Fraction], BeforeValidator(_as_tuple)] = (0.9, 0.999)
-    """How slowly the running means of the gradient and of its square forget."""
-    eps: Above = 1e-8
-    """Added to the denominator."""
-    weight_decay: Amount = 0.0
-    """L2 penalty (adam) or decoupled decay (adamw)."""
-    decay_biases: bool = True
-    """Whether biases and the parameters of norms decay too."""
-
-
-class NAdam(Fields):
-    """Adam with Nesterov's momentum, torch.optim.NAdam."""
-
-    name: Literal["nadam"]
-    lr: Above = 0.002
-    """Learning rate."""
-    betas: Annotated[tuple[Fraction, Fraction], BeforeValidator(_as_tuple)] = (0.9, 0.999)
-    """Decay rates of the first and second moment estimates."""
-    eps: Above = 1e-8
-    """Added to the denominator."""
-    weight_decay: Amount = 0.0
-    """L2 penalty, added to the gradient."""
-    momentum_decay: Amount = 0.004
-    """How fast the momentum warms up."""
-    decay_biases: bool = True
-    """Whether biases and the parameters of norms decay too."""
-
-
-class RmsProp(Fields):
-    """RMSprop, torch.optim.RMSprop."""
-
-    name: Literal["rmsprop"]
-    lr: Above = 0.01
-    """Learning rate."""
-    alpha: Fraction = 0.99
-    """Decay rate of the mean squared gradient."""
-    eps: Above = 1e-8
-    """Added to the denominator."""
-    momentum: Amount = 0.0
-    """Momentum factor."""
-    centered: bool = False
-    """Divide by the standard deviation of the gradient instead of its root mean square."""
-    weight_decay: Amount = 0.0
-    """L2 penalty, added to the gradient."""
-    decay_biases: bool = True
-    """Whether biases and the parameters of norms decay too."""
-
-
-class Adagrad(Fields):
-    """Adagrad, torch.optim.Adagrad."""
-
-    name: Literal["adagrad"]
-    lr: Above = 0.01
-    """Learning rate."""
-    lr_decay: Amount = 0.0
-    """The rate of step t, counted from 0, is lr / (1 + t * lr_decay)."""
-    initial_accumulator_value: Amount = 0.0
-    """What each sum of squared gradients begins with."""
-    eps: Above = 1e-10
-    """Added to the denominator."""
-    weight_decay: Amount = 0.0
-    """L2 penalty, added to the gradient."""
-    decay_biases: bool = True
-    """Whether biases and the parameters of norms decay too."""
-
-
-class Muon(Fields):
-    """Muon for hidden weights, filters flattened; AdamW for biases, norms and the last layer."""
-
-    name: Literal["muon"]
-    lr: Above = 0.02
-    """Learning rate of the hidden weights; the default is Jordan et al.'s (2024)."""
-    momentum: Fraction = 0.95
-    """Momentum factor."""
-    nesterov: bool = True
-    """Nesterov's form of momentum."""
-    weight_decay: Amount = 0.0
-    """Decoupled weight decay of the hidden weights."""
-    ns_steps: Annotated[int, Field(ge=1, le=99)] = 5
-    """Newton-Schulz iterations that orthogonalize an update."""
-    adjust_lr_fn: Literal["original", "match_rms_adamw"] = "original"
-    """How the rate follows a matrix's shape; match_rms_adamw takes AdamW's rates."""
-    adamw_lr: Above = 0.001
-    """Learning rate of AdamW's part; a schedule changes both in proportion."""
-    adamw_weight_decay: Amount = 0.0
-    """Decoupled weight decay of AdamW's part."""
-
-
-AnyOptimizer = Sgd | Adam | NAdam | RmsProp | Adagrad | Muon
-Optimizer = Annotated[AnyOptimizer, Field(discriminator="name")]
-
-
-class _Schedule(Fields):
-    """A learning rate for each step, as a factor of `optimizer.lr`."""
-
-    @property
-    def needs_epochs(self) -> bool:
-        """Whether the rates of all steps depend on the number of epochs."""
-        return True
-
-
-class _WarmUp(_Schedule):
-    """A schedule that may begin with a warm-up."""
-
-    warmup_epochs: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 0.0
-    """Epochs, or a fraction of one, in which the rate rises in equal steps to optimizer.lr."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """The same in steps; give one of the two. The schedule begins after the warm-up."""
-
-    @model_validator(mode="after")
-    def _one_warm_up(self) -> Self:
-        if self.warmup_epochs and self.warmup_steps:
-            raise ValueError(
-                "schedule.warmup_epochs and schedule.warmup_steps are both set: expected one"
-            )
-        return self
-
-
-class ConstantSchedule(_WarmUp):
-    """optimizer.lr in every step."""
-
-    name: Literal["constant"] = "constant"
-
-    @property
-    def needs_epochs(self) -> bool:
-        """Whether the rates of all steps depend on the number of epochs."""
-        return False
-
-
-class StepSchedule(_WarmUp):
-    """The rate is multiplied by `factor` every few epochs, torch.optim.lr_scheduler.StepLR."""
-
-    name: Literal["step"]
-    every: Positive
-    """Epochs between two changes."""
-    factor: Above = 0.1
-    """What the rate is multiplied by at each change."""
-
-    @property
-    def needs_epochs(self) -> bool:
-        """Whether the rates of all steps depend on the number of epochs."""
-        return False
-
-
-class CosineSchedule(_WarmUp):
-    """Half a cosine from optimizer.lr to `final_lr`, step by step; CosineAnnealingLR."""
-
-    name: Literal["cosine"]
-    final_lr: Amount = 0.0
-    """The rate that the step after the last would have."""
-
-
-class LinearSchedule(_WarmUp):
-    """A straight line from optimizer.lr to `final_lr`, step by step; LinearLR."""
-
-    name: Literal["linear"]
-    final_lr: Amount = 0.0
-    """The rate that the step after the last would have."""
-
-
-class OneCycleSchedule(_Schedule):
-    """Up to optimizer.lr and down again along two half cosines; OneCycleLR (Smith & Topin 2017)."""
-
-    name: Literal["one-cycle"]
-    pct_start: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """The fraction of all steps in which the rate rises."""
-    div_factor: Annotated[float, Field(ge=1, le=1e9)] = 25.0
-    """The first rate is optimizer.lr divided by this."""
-    final_div_factor: Annotated[float, Field(ge=1, le=1e12)] = 1e4
-    """The last rate is the first divided by this."""
-
-
-def _constant_if_unnamed(value: object) -> object:
-    """Let a section that gives a warm-up alone mean the constant schedule."""
-    if isinstance(value, dict) and "name" not in value:
-        return {"name": "constant", **cast("dict[str, object]", value)}
-    return value
-
-
-Schedule = Annotated[
-    Annotated[
-        ConstantSchedule | StepSchedule | CosineSchedule | LinearSchedule | OneCycleSchedule,
-        Field(discriminator="name"),
-    ],
-    BeforeValidator(_constant_if_unnamed),
-]
+    save_steps: Annotated[int, Field(ge=0), Affects("nothing")] = 0
+    """Save a checkpoint every so many steps inside an epoch; 0: never."""
+    save_seconds: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), Affects("nothing")] = (
+        30.0
+    )
+    """Save a checkpoint inside an epoch if the last is this old, at least 5 s; 0: never."""
 
 
 class Expect(Fields):
-    """What the published original reached: what benchmarks and slow tests hold the recipe to."""
+    """The published original's result, which benchmarks and slow tests check."""
 
     test_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     """Test accuracy, from 0 to 1."""
 
 
 class Recipe(Fields):
-    """Everything that decides what a run computes."""
+    """Everything that determines what a run computes."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """What the recipe is called; its runs are kept in folders named after it."""
-    about: str = ""
-    """One line on what it trains and where it comes from."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"), Affects("nothing")]
+    """The recipe's name; folders of its runs are named after it."""
+    about: Annotated[str, Affects("nothing")] = ""
+    """One line: what it trains, and its source."""
     data: Data
-    """Which pictures, how they are normalized and how they are divided."""
+    """The dataset, its normalization and its split."""
     model: Model
-    """Which network."""
+    """The network."""
     train: Train
-    """How long, in which steps, and which weights are kept."""
+    """Epochs, batches, seed, execution, and which weights are saved as best."""
     optimizer: Optimizer
-    """What turns gradients into updates."""
+    """The optimizer."""
     schedule: Schedule = ConstantSchedule()
-    """How the learning rate changes from step to step."""
-    expect: Expect = Expect()
-    """What the published original reached."""
+    """The learning rate over the steps."""
+    expect: Annotated[Expect, Affects("nothing")] = Expect()
+    """The published original's result."""
 
     @model_validator(mode="after")
-    def _select_what_there_is(self) -> Self:
+    def _select_needs_validation(self) -> Self:
         select = self.train.select
         if select is None:
             select = "valid.loss" if self.data.valid else "last"
@@ -440,8 +132,8 @@ class Recipe(Fields):
         if select != "last" and not self.data.valid:
             raise ValueError(
                 f'train.select = "{select}": expected "last", '
-                "since data.valid = 0 holds nothing out\n"
-                "Set train.select=last, or hold pictures out with data.valid=0.2"
+                "since data.valid = 0 leaves no validation images\n"
+                "Set train.select=last, or set aside validation images with data.valid=0.2"
             )
         return self
 
@@ -456,7 +148,7 @@ class Recipe(Fields):
         return self
 
     def split_options(self) -> dict[str, Any]:
-        """Return what `draw_split` needs beside the pictures."""
+        """Return the arguments of `draw_split` beside the images."""
         data = self.data
         return {
             "valid": data.valid,
@@ -478,27 +170,57 @@ class Recipe(Fields):
         ]
         return "\n\n".join(["\n".join(top), *sections]) + "\n"
 
-    def hash(self) -> str:
-        """Return the SHA-256, in hexadecimal, of all that decides the weights after each epoch.
+    def effects(self) -> dict[str, Affects]:
+        """Return what each field affects, by dotted name.
 
-        That is all but names, remarks, expectations, the data root, what is logged and saved when,
-        what runs the steps on how many threads, and the number of epochs, unless the schedule
-        depends on it.
+        The number of epochs affects the weights of every epoch where the schedule depends on it.
         """
-        free = {*FREE, "execute", "threads", "init"} - (
-            {"epochs"} if self.schedule.needs_epochs else set()
-        )
-        plain = self.model_dump(
-            mode="json",
-            exclude={
-                "name": True,
-                "about": True,
-                "expect": True,
-                "data": {"root"},
-                "train": free,
-            },
-        )
-        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+        effects: dict[str, Affects] = {}
+        for top, declared in type(self).model_fields.items():
+            section, outer = getattr(self, top), affects(declared)
+            if not isinstance(section, Fields):
+                effects[top] = outer
+                continue
+            for name, field in type(section).model_fields.items():
+                effects[f"{top}.{name}"] = affects(field) if outer.what == "weights" else outer
+        if self.schedule.needs_epochs:
+            effects["train.epochs"] = Affects("weights")
+        return effects
+
+    def affecting(self, *what: str, per_run: bool = True) -> dict[str, Any]:
+        """Return the values, by dotted name, of the fields that affect weights, results or nothing.
+
+        Args:
+            what: "weights", "results" or "nothing", or several.
+            per_run: Whether fields are included in which the runs of one recipe differ.
+        """
+        values = dotted(self.model_dump(mode="json"))
+        return {
+            name: values[name]
+            for name, effect in self.effects().items()
+            if effect.what in what and (per_run or not effect.per_run)
+        }
+
+    def hash(self) -> str:
+        """Return the SHA-256, in hexadecimal, of all fields that affect the weights."""
+        text = json.dumps(self.affecting("weights"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def dotted(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's fields by dotted name.
+
+    >>> dotted({"name": "mine", "train": {"epochs": 3}})
+    {'name': 'mine', 'train.epochs': 3}
+    """
+    fields: dict[str, Any] = {}
+    for top, value in document.items():
+        if isinstance(value, dict):
+            section = cast("dict[str, Any]", value)
+            fields |= {f"{top}.{name}": inner for name, inner in section.items()}
+        else:
+            fields[top] = value
+    return fields
 
 
 def _name_first(section: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -510,14 +232,14 @@ def _is_table(value: object) -> bool:
 
 
 def toml_value(value: object) -> str:
-    """Return a string, number, boolean or list as a TOML value, spelt as in JSON."""
+    """Return a string, number, boolean or list as a TOML value, spelled as in JSON."""
     if isinstance(value, list):
         return f"[{', '.join(map(toml_value, cast('list[object]', value)))}]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def members(section: str) -> list[type[Fields]]:
-    """Return the schemas that a section may follow."""
+    """Return the possible schemas of a section."""
     annotation = Recipe.model_fields[section].annotation
     return [
         m
@@ -527,10 +249,10 @@ def members(section: str) -> list[type[Fields]]:
 
 
 def tags(section: str) -> list[str]:
-    """Return the names that a section's `name` may take."""
+    """Return the possible values of a section's `name`."""
     return [tag for member in members(section) for tag in tags_of(member)]
 
 
 def tags_of(member: type[Fields]) -> tuple[str, ...]:
-    """Return the names that choose a schema."""
+    """Return the names that select a schema."""
     return get_args(member.model_fields["name"].annotation)

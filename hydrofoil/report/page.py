@@ -468,8 +468,8 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 def _side_by_side(runs: Sequence[Gathered], names: Sequence[str]) -> dict[str, Any]:
     """Return what a page of several runs compares: fields that differ, classes, curves."""
-    recipes = [text.flat(run.recipe.model_dump(mode="json")) if run.recipe else {} for run in runs]
-    fields = sorted({field for recipe in recipes for field in recipe} - {"name", "about"})
+    recipes = [run.recipe.affecting("weights", "results") if run.recipe else {} for run in runs]
+    fields = sorted({field for recipe in recipes for field in recipe})
     rows = [(field, [str(recipe.get(field, "–")) for recipe in recipes]) for field in fields]
     differing = [(field, values) for field, values in rows if len(set(values)) > 1]
     classes = list(dict.fromkeys(one.name for run in runs if run.test for one in run.test.classes))

@@ -5,7 +5,6 @@ Axes: N pictures, C channels, H rows, W columns.
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Download
@@ -88,21 +87,6 @@ def shell(arguments: Sequence[object]) -> str:
     )
 
 
-def flat(content: Mapping[str, Any], section: str = "") -> dict[str, Any]:
-    """Return nested fields by their dotted names.
-
-    >>> flat({"name": "a", "train": {"epochs": 2}})
-    {'name': 'a', 'train.epochs': 2}
-    """
-    found: dict[str, Any] = {}
-    for name, value in content.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{section}{name}.")
-        else:
-            found[f"{section}{name}"] = value
-    return found
-
-
 def set_lines(
     pictures: Pictures,
     counts: Mapping[str, Mapping[str, int]],
@@ -155,7 +139,8 @@ def layer_lines(layers: Sequence[LayerSummary], shape: Sequence[int]) -> str:
 def recipe_lines(recipe: Recipe) -> str:
     """Describe a recipe's training in two lines, with its warnings."""
     train, optimizer = recipe.train, recipe.optimizer
-    options = ", ".join(f"{k} {v}" for k, v in optimizer.model_dump(exclude={"name"}).items() if v)
+    given = optimizer.model_dump(exclude={"name", "lr"}, exclude_defaults=True)
+    options = ", ".join(f"{k} {v}" for k, v in {"lr": optimizer.lr, **given}.items())
     lines = [
         f"{recipe.name}: {recipe.about}",
         f"{optimizer.name}: {options}{_schedule_text(recipe)}; "

@@ -12,7 +12,8 @@ from hydrofoil.errors import HydrofoilError
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.code import Network, unasked
-from hydrofoil.recipe.schema import Custom, Recipe
+from hydrofoil.recipe.models import Custom
+from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.commands import command
 from hydrofoil.run.files import Files
 from hydrofoil.run.manifest import cure

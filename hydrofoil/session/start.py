@@ -8,7 +8,8 @@ from hydrofoil.device import use_threads
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.code import Network, unasked, with_network
-from hydrofoil.recipe.schema import Custom, Recipe
+from hydrofoil.recipe.models import Custom
+from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.folder import Run
 from hydrofoil.ship.initial import initialize
 from hydrofoil.train.executors import Prepared, prepare

@@ -14,7 +14,8 @@ from hydrofoil.errors import HydrofoilError
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.code import Network
-from hydrofoil.recipe.schema import Convolutional, Custom, Mlp, Recipe
+from hydrofoil.recipe.models import Convolutional, Custom, Mlp
+from hydrofoil.recipe.schema import Recipe
 from hydrofoil.ship.import_weights import FoundWeights
 
 Layers = dict[str, dict[str, Tensor]]

@@ -60,7 +60,7 @@ class Guard:
     ) -> None:
         self.model, self.state, self.pictures, self.recipe = model, state, pictures, recipe
         self.again = again
-        self.whole = Snapshot(model, state)
+        self.before = Snapshot(model, state)
         self.checked = perf_counter()
 
     def passes(self, feed: Feed, *, now: bool) -> bool:
@@ -77,19 +77,19 @@ class Guard:
             return False
         if not self._is_finite():
             self._find(feed)
-        self.whole.take()
+        self.before.take()
         self.checked = perf_counter()
         return True
 
     def begin_epoch(self) -> None:
-        """Note that an epoch, all of it checked, is over, and its sums with it."""
-        self.whole.take_sums()
+        """Start a new epoch: the previous one is checked, and its sums are done."""
+        self.before.take_sums()
 
     def _is_finite(self) -> bool:
         """Tell whether loss and weights are finite; waits for the device."""
-        return isfinite(self.state.sums.loss.item()) and not self._spoilt()
+        return isfinite(self.state.sums.loss.item()) and not self._overflowed()
 
-    def _spoilt(self) -> str:
+    def _overflowed(self) -> str:
         """Return the first tensor of weights, or running means, that is not finite; or nothing."""
         named = [*self.model.network.named_parameters(), *self.model.network.named_buffers()]
         largest = [torch.linalg.vector_norm(t.detach().float(), torch.inf) for _, t in named]
@@ -97,34 +97,36 @@ class Guard:
         return next((name for (name, _), good in zip(named, finite, strict=True) if not good), "")
 
     def _find(self, feed: Feed) -> None:
-        """Repeat the steps since the last check, and stop before the first that goes wrong.
+        """Repeat the steps since the last check, and stop before the first that fails.
 
         Raises:
             NotFiniteError: Always.
         """
-        last, first = self.state.step, self.whole.step
-        self.whole.put_back()
+        last, first = self.state.step, self.before.step
+        self.before.put_back()
         for step in range(first, last):
-            self.whole.take()
+            self.before.take()
             self.again(feed, step, step + 1)
             self.state.step = step + 1
             if not self._is_finite():
                 problem = self._problem()
-                self.whole.put_back()
+                self.before.put_back()
                 raise self._error(problem, feed, step, step + 1)
         # A GPU may add in another order the second time.
         raise self._error(f"a number is not finite before step {last}", feed, first, last)
 
     def _problem(self) -> str:
         """Say what is not finite in the step that was just done."""
-        before, _, count = self.whole.sums
+        before, _, count = self.before.sums
         loss = (self.state.sums.loss - before).item() / (self.state.sums.count - count)
         if not isfinite(loss):
             return f"the loss is {'nan' if loss != loss else 'infinite'}"
-        return f"the loss is {loss:.3g}, but the gradient makes {self._spoilt()} infinite or nan"
+        return (
+            f"the loss is {loss:.3g}, but the gradient makes {self._overflowed()} infinite or nan"
+        )
 
     def _error(self, problem: str, feed: Feed, first: int, stop: int) -> NotFiniteError:
-        """Return the error about a step, or about some steps that cannot be told apart."""
+        """Return the error about a step, or about several steps, if the failing one is unknown."""
         batch = feed.span(first, stop).tolist()
         shown = ", ".join(map(str, batch[:8])) + (", …" if len(batch) > 8 else "")
         return NotFiniteError(

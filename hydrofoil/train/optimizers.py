@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.recipe import schema
+from hydrofoil.recipe import optimizers as specs
 
 NORMS = (
     nn.modules.batchnorm._NormBase,  # pyright: ignore[reportPrivateUsage] - all batch and instance norms
@@ -131,7 +131,7 @@ OPTIMIZERS: dict[str, Builder] = {
 }
 
 
-def build_optimizer(spec: schema.AnyOptimizer, network: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(spec: specs.AnyOptimizer, network: nn.Module) -> torch.optim.Optimizer:
     """Return torch's optimizer for a recipe's section, of the parameters that are trained.
 
     `foreach` updates all tensors in a handful of calls: on four cores 0.6 ms less of a 4 ms LeNet
@@ -146,7 +146,7 @@ def build_optimizer(spec: schema.AnyOptimizer, network: nn.Module) -> torch.opti
             "the network has no parameter to train: expected one at least.\n"
             "Freeze fewer layers with train.freeze."
         )
-    if isinstance(spec, schema.Muon):
+    if isinstance(spec, specs.Muon):
         return _build_muon(spec, network, trained)
     options = spec.model_dump(exclude={"name", "decay_biases"})
     groups: Groups | list[nn.Parameter] = trained
@@ -174,7 +174,7 @@ def biases_and_norms(network: nn.Module) -> set[nn.Parameter]:
 
 
 def _build_muon(
-    spec: schema.Muon, network: nn.Module, trained: Sequence[nn.Parameter]
+    spec: specs.Muon, network: nn.Module, trained: Sequence[nn.Parameter]
 ) -> torch.optim.Optimizer:
     """Return Muon; the last layer is the last one with a matrix in the state dict's order."""
     spared = biases_and_norms(network)

@@ -6,7 +6,7 @@ from math import cos, pi
 import torch
 from torch import Tensor
 
-from hydrofoil.recipe import schema
+from hydrofoil.recipe import schedules as specs
 from hydrofoil.recipe.schema import Recipe
 
 Factor = Callable[[int], float]  # from a step, counted from 0, to the rate
@@ -67,7 +67,7 @@ def keep_rate_on_device(optimizer: torch.optim.Optimizer, device: torch.device) 
 def _schedule(recipe: Recipe, steps: int) -> Factor:
     """Return the function from a step of the whole training to its rate."""
     spec, base, total = recipe.schedule, recipe.optimizer.lr, steps * recipe.train.epochs
-    if isinstance(spec, schema.OneCycleSchedule):
+    if isinstance(spec, specs.OneCycleSchedule):
         return _one_cycle(spec, base, total)
     warmup = spec.warmup_steps or round(spec.warmup_epochs * steps)
     after = _after_warm_up(spec, base, steps, max(total - warmup, 1))
@@ -75,27 +75,24 @@ def _schedule(recipe: Recipe, steps: int) -> Factor:
 
 
 def _after_warm_up(
-    spec: schema.ConstantSchedule
-    | schema.StepSchedule
-    | schema.CosineSchedule
-    | schema.LinearSchedule,
+    spec: specs.ConstantSchedule | specs.StepSchedule | specs.CosineSchedule | specs.LinearSchedule,
     base: float,
     steps: int,
     total: int,
 ) -> Factor:
     """Return a schedule's rates from the step after the warm-up on, of so many steps in all."""
-    if isinstance(spec, schema.StepSchedule):
+    if isinstance(spec, specs.StepSchedule):
         return lambda step: base * spec.factor ** (step // (spec.every * steps))
-    if isinstance(spec, schema.CosineSchedule):
+    if isinstance(spec, specs.CosineSchedule):
         return lambda step: (
             spec.final_lr + (base - spec.final_lr) * (1 + cos(pi * step / total)) / 2
         )
-    if isinstance(spec, schema.LinearSchedule):
+    if isinstance(spec, specs.LinearSchedule):
         return lambda step: base + (spec.final_lr - base) * step / total
     return lambda step: base
 
 
-def _one_cycle(spec: schema.OneCycleSchedule, base: float, total: int) -> Factor:
+def _one_cycle(spec: specs.OneCycleSchedule, base: float, total: int) -> Factor:
     """Return the rates of one rise and one fall over all steps."""
     first = base / spec.div_factor
     last = first / spec.final_div_factor

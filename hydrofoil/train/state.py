@@ -26,15 +26,15 @@ class State:
 
     Args:
         optimizer: Bound to the model's parameters.
-        sums: Of the steps that are done of the epoch after those that are done.
-        epoch: Epochs that are done.
-        step: Steps that are done of the next.
-        seconds: What those steps took.
-        told: Loss and pictures of them when the running loss was last told.
-        best_epoch: The one whose weights are best; 0: none yet.
-        best_value: What the recipe selects by, there: lower is better; None where the last is kept.
-        best: Those weights.
-        executor: What ran the steps; going on with another would end in other bits.
+        sums: Loss and correct predictions of the current epoch's steps.
+        epoch: Completed epochs.
+        step: Completed steps of the current epoch.
+        seconds: Duration of those steps.
+        logged: Sum of losses and number of images when the running loss was last logged.
+        best_epoch: The epoch of the best weights; 0: none yet.
+        best_value: The quantity that selects it: lower is better; None if the last epoch is kept.
+        best: The best weights.
+        executor: What ran the steps; a run that resumes with another is not bit-identical.
     """
 
     optimizer: torch.optim.Optimizer
@@ -42,7 +42,7 @@ class State:
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
-    told: tuple[float, int] = (0.0, 0)
+    logged: tuple[float, int] = (0.0, 0)
     best_epoch: int = 0
     best_value: float | None = None
     best: dict[str, Tensor] = field(default_factory=dict[str, Tensor], repr=False)
@@ -55,9 +55,9 @@ class State:
         return cls(optimizer, Sums(model.device))
 
     def finish(self, model: Classifier, select: str | None, valid: Scores | None) -> bool:
-        """Count an epoch as done, and tell whether it is the best so far; of equals, the first."""
+        """Count an epoch as completed, and return whether it is the best; of equals, the first."""
         self.epoch += 1
-        self.step, self.seconds, self.told = 0, 0.0, (0.0, 0)
+        self.step, self.seconds, self.logged = 0, 0.0, (0.0, 0)
         self.sums.set_totals(0.0, 0, 0)
         value = None
         if valid is not None and select == "valid.loss":
@@ -75,7 +75,7 @@ class State:
     def tensors(self, model: Classifier) -> dict[str, Tensor]:
         """Return all tensors for resuming: "network/…", "best/…", "optimizer/<parameter>/<name>".
 
-        They are the ones that training goes on to change.
+        They are training's own tensors, not copies.
         """
         tensors = {f"network/{name}": tensor for name, tensor in model.network.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
@@ -85,16 +85,16 @@ class State:
 
     def numbers(self) -> dict[str, Any]:
         """Return what resuming needs beside the tensors; waits for the device."""
-        names = ("epoch", "step", "seconds", "told", "best_epoch", "best_value", "executor")
+        names = ("epoch", "step", "seconds", "logged", "best_epoch", "best_value", "executor")
         return {**{name: getattr(self, name) for name in names}, "sums": self.sums.totals()}
 
     def restore(
         self, model: Classifier, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]
     ) -> None:
-        """Put back what `tensors` and `numbers` returned, into the model and this state.
+        """Restore the model and this state from what `tensors` and `numbers` returned.
 
         Raises:
-            HydrofoilError: They are not such a state, or another model's.
+            HydrofoilError: They are incomplete, or of another model.
         """
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
         try:
@@ -109,19 +109,19 @@ class State:
             self.epoch, self.best_epoch = int(numbers["epoch"]), int(numbers["best_epoch"])
             best = numbers["best_value"]
             self.best_value = None if best is None else float(best)
-            executor = numbers.get("executor", "eager")  # the first versions knew no other
+            executor = numbers.get("executor", "eager")
             self.executor = None if executor is None else str(executor)
-            self.step = int(numbers.get("step", 0))  # and saved after whole epochs alone
+            self.step = int(numbers.get("step", 0))
             self.seconds = float(numbers.get("seconds", 0))
-            loss, count = numbers.get("told", (0.0, 0))
-            self.told = float(loss), int(count)
+            loss, count = numbers.get("logged", (0.0, 0))
+            self.logged = float(loss), int(count)
             self.sums.set_totals(*numbers.get("sums", (0.0, 0, 0)))
         except (KeyError, ValueError, TypeError) as error:
             raise HydrofoilError(f"the last checkpoint is broken: {error!r}.") from error
 
 
 class Snapshot:
-    """A copy of weights, optimizer and sums at one moment, to be put back in place.
+    """A copy of weights, optimizer and sums at one moment, to be restored in place.
 
     Costs as much memory as they do, and the time to copy them.
     """
@@ -147,9 +147,9 @@ class Snapshot:
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """Let everything be as it was.
+        """Restore everything in place.
 
-        Optimizer state that was made since then stays, with the values that torch begins with.
+        Optimizer state that was created since then stays, with torch's initial values.
         """
         for tensor, value in zip(self._weights(), self.tensors, strict=True):
             tensor.copy_(value)

@@ -36,19 +36,19 @@ EXECUTORS: dict[str, Callable[..., "Executor"]] = {
     "graph": Graph,
     "native": Native,
 }
-# In which order they are tried: by what the recipe asks for, and for "auto" by the device.
+# The order in which executors are tried: by the recipe's, and for "auto" by the device.
 FALLBACKS = {
     "graph": ("graph", "native", "eager"),
     "native": ("native", "eager"),
     "compile": ("compile", "eager"),
     "eager": ("eager",),
 }
-# torch.compile is not among them: on a CPU it saved nothing of these steps (docs/log.md).
+# Without torch.compile: on a CPU it saved no time in these steps (docs/log.md).
 AUTO = {"cuda": ("graph", "eager"), "cpu": ("native", "eager")}
 
 
 class Executor(Protocol):
-    """Runs a model's steps; `Eager` is the reference for every bit."""
+    """Runs a model's steps; `Eager` is the reference."""
 
     @property
     def name(self) -> str:
@@ -57,12 +57,12 @@ class Executor(Protocol):
 
     @property
     def steps_per_call(self) -> int:
-        """How many steps to ask for in a call, so that Python is back a few times a second."""
+        """Steps per call, so that Python regains control a few times a second."""
         ...
 
     @property
     def threads(self) -> int:
-        """CPU threads that work at a step."""
+        """CPU threads of a step."""
         ...
 
     def train_steps(self, feed: Feed, first: int, stop: int, sums: Sums) -> None:
@@ -76,11 +76,11 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Prepared:
-    """An executor that is ready, and what it means for the run.
+    """An executor that is ready, and how it was chosen.
 
     Args:
         executor: Runs the steps.
-        recipe: The recipe with executor and threads resolved, to be kept with the run.
+        recipe: The recipe with executor and threads resolved, to be saved with the run.
         refused: Executors that were tried before it, and why they cannot run here.
         seconds: How long preparing it took: building, capturing, compiling.
         note: What the executor gave up to run here.
@@ -130,7 +130,7 @@ def prepare(
         execute: Takes precedence over the executor in the state and in the recipe.
 
     Raises:
-        HydrofoilError: There is no such executor.
+        HydrofoilError: The executor is unknown.
     """
     began = perf_counter()
     batch_size = min(recipe.train.batch_size, max(len(split.train), 1))
@@ -173,7 +173,7 @@ def choose(
     The answer depends on the arguments, the device and the compiler alone; nothing is built.
 
     Raises:
-        HydrofoilError: There is no such executor.
+        HydrofoilError: The executor is unknown.
     """
     if asked not in ("auto", *FALLBACKS):
         raise HydrofoilError(f"train.execute = '{asked}': expected auto, {', '.join(FALLBACKS)}.")
@@ -200,7 +200,7 @@ def threads_of(recipe: Recipe, model: Classifier) -> int:
         return recipe.train.threads
     try:
         picture = total_multiply_adds(model.network, model.shape)
-    except Exception:  # a network of the user's own, whose layers are not known
+    except Exception:  # the user's own network may fail on a blank image
         return thread_rule(None)
     return thread_rule(picture * recipe.train.batch_size)
 

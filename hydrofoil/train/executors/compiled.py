@@ -18,8 +18,8 @@ from hydrofoil.train.step import Step
 class Compiled:
     """The executor that has torch.compile generate the kernels of whole batches.
 
-    A smaller last batch goes through the model as it is: compiling for its size, too, would never
-    pay. Preparing takes 10 to 70 s on a CPU for kernels that are not cached.
+    A smaller last batch goes through the model as it is: compiling for its size, too, would cost
+    more than it saves. Preparing takes 10 to 70 s on a CPU for kernels that are not cached.
 
     Args:
         model: Trained in place.
@@ -29,7 +29,7 @@ class Compiled:
         label_smoothing: The share of a label that is spread over all classes.
 
     Raises:
-        RuntimeError: torch cannot compile here: no C++ compiler, say.
+        RuntimeError: torch cannot compile here, for example without a C++ compiler.
     """
 
     name = "compile"

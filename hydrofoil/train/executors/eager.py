@@ -14,7 +14,7 @@ class Eager(Step):
         model: Trained in place.
         optimizer: Of the model's parameters.
         pictures: The dataset, on the model's device.
-        batch_size: Pictures per step; a feed of any other size is served, too.
+        batch_size: Images per step; feeds of other sizes work, too.
         label_smoothing: The share of a label that is spread over all classes.
     """
 

@@ -62,7 +62,7 @@ class Tables:
         self.step.fill_(first)
 
     def batch(self, step: int) -> Tensor:
-        """Return the indices of the present step's pictures; the argument plays no part."""
+        """Return the indices of the present step's pictures; the argument is not used."""
         return self.order_N[self.step * self.batch_size + self._within_B]
 
     def rate(self, step: int) -> Tensor:
@@ -129,7 +129,7 @@ class Graph:
         whole = min(stop, len(feed.order_N) // self.batch_size)
         if first < whole:
             self._tables.load(feed, first)
-            _copy(self._sums, sums)  # no bit depends on where calls are cut
+            _copy(self._sums, sums)  # results do not depend on where calls begin and end
             for _ in range(first, whole):
                 self._replay()
             _copy(sums, self._sums)
@@ -149,7 +149,7 @@ class Graph:
             with unchanged(model, optimizer):
                 self._replay = capture(self._one_step, model.device)
         finally:
-            optimizer.zero_grad()  # a failed capture leaves gradients that hold no numbers
+            optimizer.zero_grad()  # a failed capture leaves gradients without values
         self._captured = self._surroundings()
 
     def _one_step(self) -> None:
@@ -158,10 +158,10 @@ class Graph:
         self._tables.step += 1
 
     def _surroundings(self) -> list[Any]:
-        """Return what a captured step has taken for granted: addresses, and numbers of the update.
+        """Return what a captured step depends on: addresses, and numbers of the update.
 
         A checkpoint that is restored puts other tensors in place of the optimizer's: a replay would
-        read memory that was given back.
+        read memory that was freed.
         """
         model, optimizer = self.step.model, self.step.optimizer
         tensors = [
@@ -194,7 +194,7 @@ def graph_problem(model: Classifier, optimizer: torch.optim.Optimizer) -> str:
 
 
 def capture(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """Return what replays some work, which has been done a few times by then.
+    """Return a function that replays some work, after a few warm-up runs.
 
     The last step of warming up must not wait for the device: so an operation that cannot be
     captured is found before the capture begins, which not every version of torch survives.
@@ -212,10 +212,10 @@ def capture(work: Callable[[], None], device: torch.device) -> Callable[[], None
                     work()
                 with _waiting_is_an_error():
                     work()
-        finally:  # what the caller puts back must not be overwritten by steps that still run
+        finally:  # running steps must not overwrite what the caller restores
             current.wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
-        # Another thread, a notebook's say, may allocate meanwhile.
+        # Another thread, such as a notebook's, may allocate at the same time.
         with torch.cuda.graph(graph, stream=beside, capture_error_mode="thread_local"):
             work()
     return graph.replay
