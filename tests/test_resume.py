@@ -282,7 +282,7 @@ def test_the_thread_count_is_the_one_that_the_run_began_with() -> None:
 
 
 def test_a_better_epoch_than_the_checkpoint_knows_does_not_stay_behind() -> None:
-    """As after a kill between best.safetensors and the checkpoint; another result may not be bit-identical."""
+    """As after a kill between best.safetensors and the checkpoint."""
     overrides = ["train.execute=eager", "train.epochs=2", "train.batch_size=300"]
     copies = kept_at_each_step("r", "digits", overrides)
     places = [(run.checkpoints.epoch(), run.checkpoints.step()) for run in map(Run.open, copies)]

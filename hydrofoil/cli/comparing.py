@@ -116,7 +116,7 @@ def bench(
     script = REPOSITORY / "bench" / "tutorials.py"
     if not script.is_file():
         raise HydrofoilError(
-            "bench: bench/tutorials.py is part of hydrofoil's repository, not of this installation.\n"
+            "bench: bench/tutorials.py is in hydrofoil's repository, not in this installation.\n"
             "Clone the repository, and run there: pip install -e . && hydrofoil bench"
         )
     if importlib.util.find_spec("torchvision") is None:

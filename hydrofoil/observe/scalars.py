@@ -45,7 +45,7 @@ class Tracker(Protocol):
     """Variables for them, where they are not set."""
 
     def __init__(self, run: Run, at: float) -> None:
-        """Begin, or continue after what was logged of this run before; `at`: when training began."""
+        """Begin, or continue after what was logged before; `at`: when training began."""
 
     def tell(self, scalars: Sequence[Scalar]) -> None:
         """Take the log's next numbers; the first call passes all numbers so far."""
