@@ -119,7 +119,7 @@ def test_counts_are_shown_per_class_and_split(cli: Cli) -> None:
 def test_one_digit_is_drawn_large_with_its_pixels(cli: Cli) -> None:
     status, output, _ = cli("show", "mnist", "--pixels", "1")
     assert status == 0
-    assert "drawn: mnist-pixels-1.png" in output
+    assert "saved: mnist-pixels-1.png" in output
     assert min(size("mnist-pixels-1.png")) > 1000
     assert "has pictures 0 to 699" in cli("show", "mnist", "--pixels", "700")[2]
 

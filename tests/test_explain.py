@@ -539,7 +539,7 @@ def test_the_verb_explains_in_numbers_words_and_a_figure(
     assert f"half of the heat lies on {100 * heat['half_of_heat']:.0f} %" in output
     for drawn in (content["drawn"], whole["filters"]["drawn"]):
         assert Path(drawn).parent == runs["cnn"] / "figures"
-        assert f"drawn: {drawn}" in output
+        assert f"saved: {drawn}" in output
         with Image.open(drawn) as figure:
             assert figure.width > 300
     assert whole["filters"]["layer"] == "conv1"

@@ -1,4 +1,4 @@
-"""The whole way, from pictures to a tested model, as a person goes it."""
+"""The complete workflow of a user, from images to a tested model."""
 
 import json
 import time

@@ -135,9 +135,9 @@ def test_a_finished_run_can_be_extended_to_the_bits_of_one_that_was_asked_for_as
     assert command("train", *QUICK, "train.epochs=2", "--test", "--run", "r")[0] == 0
     status, told = command("resume", "r", "train.epochs=4")
     assert status == 0, told
-    assert "note: 2 epochs become 4, to the bits of a run that was asked for them" in told
-    assert "note: the weights kept until now, of epoch 2, give way\n" in told
-    assert "note: test.json is of the weights kept until now\n" in told
+    assert "note: 2 epochs become 4, bit-identical to a run of 4 epochs" in told
+    assert "note: the best weights so far, of epoch 2, will be replaced\n" in told
+    assert "note: test.json describes the best weights so far\n" in told
     run = Run.open("r")
     assert run.recipe == Run.open("whole").recipe
     (event,) = run.log.all(Extended)
@@ -154,7 +154,7 @@ def test_a_finished_run_can_be_extended_to_the_bits_of_one_that_was_asked_for_as
         (("optimizer.lr=1",), "expected train.epochs=N alone"),
         (("train.epochs=9", "train.batch_size=7"), "expected train.epochs=N alone"),
         (("train.seed=1",), "expected train.epochs=N alone"),
-        (("train.epochs=1",), "train.epochs = 1: expected at least 2, already begun"),
+        (("train.epochs=1",), "train.epochs = 1: expected at least 2: as many have begun"),
         (("train.epoch=9",), "train.epoch: no such field"),
         (("train.epochs=9", "--prove"), "--prove changes nothing of a run"),
     ],
@@ -176,7 +176,7 @@ def test_resuming_is_proved_without_changing_the_run(execute: str) -> None:
     before = fingerprint("r")
     status, told = command("resume", "r", "--prove")
     assert status == 0
-    assert f"epoch 3, steps 1 to 16 by {execute}, without a break and from a checkpoint" in told
+    assert f"epoch 3, steps 1 to 16 by {execute}, uninterrupted and from a checkpoint" in told
     assert "bit-identical: 36 tensors" in told  # 6 layers' weights and biases, best, momentum
     assert fingerprint("r") == before
 
@@ -260,7 +260,10 @@ def test_what_differs_from_when_the_run_began_is_named() -> None:
     run.files.write_json("environment.json", {**run.environment(), "torch": "1.0", "cpu": "8086"})
     status, told = command("resume", "r")
     assert status == 0
-    assert f"note: torch was 1.0 and is {torch.__version__}: the end may have other bits" in told
+    assert (
+        f"note: torch was 1.0 and is {torch.__version__}: the result may not be bit-identical"
+        in told
+    )
     assert "note: cpu was 8086 and is " in told
     assert told.count("note: ") == 2
 
@@ -279,7 +282,7 @@ def test_the_thread_count_is_the_one_that_the_run_began_with() -> None:
 
 
 def test_a_better_epoch_than_the_checkpoint_knows_does_not_stay_behind() -> None:
-    """As after a kill between best.safetensors and the checkpoint; other bits may not repeat it."""
+    """As after a kill between best.safetensors and the checkpoint."""
     overrides = ["train.execute=eager", "train.epochs=2", "train.batch_size=300"]
     copies = kept_at_each_step("r", "digits", overrides)
     places = [(run.checkpoints.epoch(), run.checkpoints.step()) for run in map(Run.open, copies)]

@@ -47,7 +47,7 @@ def compare(
     ] = Path("runs/compare"),
     points: Annotated[
         float | None,
-        option("--difference", "POINTS", "How many seeds would show this? Default: the observed."),
+        option("--difference", "POINTS", "The difference to detect; default: the observed one."),
     ] = None,
     device: Device = "auto",
     data_root: DataRoot = "",
@@ -109,19 +109,19 @@ def bench(
     data_root: DataRoot = "",
     as_json: Json = False,
 ) -> None:
-    """Time whole jobs of the tutorials as they stand and of hydrofoil, in turn. Takes hours."""
+    """Time complete jobs of the published tutorials and of hydrofoil, alternating. Takes hours."""
     import importlib.util
     import subprocess
 
     script = REPOSITORY / "bench" / "tutorials.py"
     if not script.is_file():
         raise HydrofoilError(
-            "bench: bench/tutorials.py lies in hydrofoil's repository, and not in this install.\n"
+            "bench: bench/tutorials.py is in hydrofoil's repository, not in this installation.\n"
             "Clone the repository, and run there: pip install -e . && hydrofoil bench"
         )
     if importlib.util.find_spec("torchvision") is None:
         raise HydrofoilError(
-            "bench: the tutorials' own side needs torchvision, which is not installed.\n"
+            "bench: the tutorials need torchvision, which is not installed.\n"
             "Install it with: pip install torchvision"
         )
     given = {"--fraction": fraction, "--repeats": repeats, "--cores": cores}

@@ -25,14 +25,14 @@ from hydrofoil.cli.printing import note, print_error, print_json, printer
 from hydrofoil.errors import HydrofoilError
 
 if TYPE_CHECKING:
-    pass
+    from hydrofoil.models.code import Network
 
 
 @app.command()
 def recipes(
     name: Annotated[str | None, argument("[RECIPE]", "Print this one.")] = None,
     fields: Annotated[
-        bool, typer.Option("--fields", help="Explain what a recipe may say.")
+        bool, typer.Option("--fields", help="Describe every field of a recipe.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -60,58 +60,70 @@ def recipes(
 
 @app.command()
 def show(
-    what: Annotated[str, argument("SET|RECIPE|RUN", "A set, a recipe or a run folder.")],
+    what: Annotated[str, argument("DATASET|RECIPE|RUN", "A dataset, a recipe or a run folder.")],
     overrides: Overrides = None,
-    class_name: Annotated[str, option("--class", "NAME", "Only pictures of this class.")] = "",
+    class_name: Annotated[str, option("--class", "NAME", "Only images of this class.")] = "",
     pixels: Annotated[
-        int | None, option("--pixels", "I", "Draw picture I with each pixel's value.", min=0)
+        int | None, option("--pixels", "I", "Draw image I with the value of each pixel.", min=0)
     ] = None,
     out: Annotated[
         Path | None,
-        option("--out", "FILE", "Where to draw; default: here, or in the run.", parser=path_of),
+        option(
+            "--out",
+            "FILE",
+            "Where to save the figure; default: here, or in the run.",
+            parser=path_of,
+        ),
     ] = None,
     code: Annotated[
         bool, typer.Option("--code", help="Print the C that native steps of a recipe run.")
     ] = False,
+    model_code: ModelCode = None,
     device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
 ) -> None:
-    """Show a set, a recipe or a run: pictures and sizes, layers and costs, learning curves."""
+    """Show a dataset, a recipe or a run: images and sizes, layers and costs, learning curves."""
     from hydrofoil.files import write_whole
+    from hydrofoil.models.code import load_network
     from hydrofoil.observe.console import DownloadProgress
     from hydrofoil.report.show import show as find
 
     if out is not None and out.suffix.lower() != ".png":
         raise HydrofoilError(f"--out {out}: figures are PNG: expected a name that ends in .png.")
+    network = load_network(model_code)
     if code:
-        line, text = _expected(what, overrides or [], device)
+        line, text = _expected(what, overrides or [], device, network)
         printer(as_json)(text)
         print_json(as_json, {"executor": line, "code": text})
         return
     content: dict[str, Any] = {}
     with DownloadProgress(note) as watcher:
-        found = find(what, overrides or [], data_root, class_name, pixels, watcher)
+        found = find(what, overrides or [], data_root, class_name, pixels, watcher, network)
     for one in found:
         content |= one.content
         printer(as_json)(f"{one.text}\n")
         if one.png:
             write_whole(out or one.path, one.png)
             content["drawn"] = str(out or one.path)
-            printer(as_json)(f"drawn: {out or one.path}\n")
+            printer(as_json)(f"saved: {out or one.path}\n")
         if "layers" in one.content:
-            content["executor"] = _expected(what, overrides or [], device)[0]
+            content["executor"] = _expected(what, overrides or [], device, network)[0]
             printer(as_json)(content["executor"])
     print_json(as_json, content)
 
 
-def _expected(name: str, overrides: Sequence[str], device: str) -> tuple[str, str]:
-    """Return the line on what would run a recipe's steps, and its C."""
+def _expected(
+    name: str, overrides: Sequence[str], device: str, network: "Network | None"
+) -> tuple[str, str]:
+    """Return the line on the executor that would run a recipe, and its C."""
     from hydrofoil.device import pick_device
+    from hydrofoil.models.code import with_network
     from hydrofoil.recipe.read import read_recipe
     from hydrofoil.train.executors import expected
 
-    line, code = expected(read_recipe(name, overrides), pick_device(device))
+    recipe = with_network(read_recipe(name, overrides), network)
+    line, code = expected(recipe, pick_device(device), network)
     return line, code.rstrip() or f"/* no native code */ {line}"
 
 
@@ -129,13 +141,15 @@ def explain(
     background: Background = None,
     out: Annotated[
         Path | None,
-        option("--out", "DIR", "Where to draw; default: the run's figures.", parser=path_of),
+        option(
+            "--out", "DIR", "Where to save the figures; default: the run's figures.", parser=path_of
+        ),
     ] = None,
     device: Device = "auto",
     model_code: ModelCode = None,
     as_json: Json = False,
 ) -> None:
-    """Show why a run's model answers as it does: Grad-CAM, occlusion, feature maps, filters."""
+    """Explain a model's predictions: Grad-CAM, occlusion, feature maps, filters."""
     from hydrofoil.device import pick_device
     from hydrofoil.files import write_whole
     from hydrofoil.models.code import load_network
@@ -146,17 +160,19 @@ def explain(
 
     run, how = Run.open(run_folder), Preparation(invert, as_is, background)
     if out is not None and (out.suffix.lower() == ".png" or out.is_file()):
-        raise HydrofoilError(f"--out {out}: a figure for each picture: expected a folder's name.")
+        raise HydrofoilError(
+            f"--out {out}: expected the name of a folder: every image gets a figure of its own."
+        )
     model, _ = run.weights.load(pick_device(device), load_network(model_code))
     say, folder, contents = printer(as_json), out or run.path / "figures", list[dict[str, Any]]()
     explained = [find(model, path, class_name, how) for path in pictures]
     for one, name in zip(explained, figure_names(pictures), strict=True):
         write_whole(folder / name, one.png)
-        say(f"{one.text}\n  drawn: {folder / name}")
+        say(f"{one.text}\n  saved: {folder / name}")
         contents.append({**one.content, "drawn": str(folder / name)})
     layer, png = filters_figure(model)
     write_whole(folder / "filters.png", png)
-    say(f"the filters of {layer}, drawn: {folder / 'filters.png'}")
+    say(f"the filters of {layer}, saved: {folder / 'filters.png'}")
     filters = {"layer": layer, "drawn": str(folder / "filters.png")}
     print_json(as_json, {"run": str(run.path), "pictures": contents, "filters": filters})
 
@@ -197,10 +213,10 @@ def report(
             run_folders[0].resolve().parent / "report.html",
         )
     write_whole(out or path, page)
-    printer(as_json)(f"written: {out or path}")
+    printer(as_json)(f"saved: {out or path}")
     print_json(as_json, {"written": str(out or path), "bytes": len(page)})
     if then_open:
         import webbrowser
 
         if not webbrowser.open((out or path).resolve().as_uri()):
-            print_error(f"No browser was found: open {out or path} by hand.")
+            print_error(f"No browser was found: open {out or path} manually.")

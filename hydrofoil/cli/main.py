@@ -1,6 +1,6 @@
-"""The command line: one short function a verb, which parses, calls and prints.
+"""The command line: one short function per verb, which parses, calls and prints.
 
-Heavy imports stand inside the verbs: `hydrofoil --help` answers before torch would be loaded.
+Heavy imports are inside the verbs, so that `hydrofoil --help` does not import torch.
 """
 
 import sys
@@ -28,10 +28,10 @@ BUG = "This is a bug in hydrofoil: please report it with the text above and `hyd
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with a status.
+    """Run the command line and exit with a status.
 
-    0: done; 2: what a person can mend, said in one to three lines; 130 and 143: stopped by Ctrl-C
-    or SIGTERM; 1: a proof or benchmark failed, or a bug of ours, with its traceback.
+    0: done; 2: an error that the user can fix, in one to three lines; 130 and 143: stopped by
+    Ctrl-C or SIGTERM; 1: a proof or benchmark failed, or a bug in hydrofoil, with its traceback.
     """
     usage_error: Any = typer.BadParameter.__bases__[0]  # click's; newer versions of typer carry it
     for stream in (sys.stdout, sys.stderr):
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         print_error("stopped.")
         status = 130
-    except OSError as error:  # that nobody nearer has put into words
+    except OSError as error:  # that no caller has turned into a HydrofoilError
         name = f"{error.filename}: " if error.filename else ""
         print_error(f"{name}{error.strerror or error}.")
         status = 2

@@ -25,7 +25,7 @@ def option(flag: str, name: str, help: str, **limits: Any) -> Any:
 
 
 def path_of(given: str | Path) -> Path:
-    """Return the path that was typed: an empty one would be the folder that one stands in."""
+    """Return the path that was typed: an empty one would mean the current folder."""
     text = str(given)  # a default is a path already
     if not text or "\0" in text:
         raise typer.BadParameter("expected a path, and got an empty one.")
@@ -78,7 +78,7 @@ Device = Annotated[str, option("--device", "NAME", "auto (default), cpu, cuda, c
 
 
 DataRoot = Annotated[
-    str, option("--data-root", "DIR", "Where the sets lie; default: HYDROFOIL_DATA or the cache.")
+    str, option("--data-root", "DIR", "The datasets' folder; default: HYDROFOIL_DATA or the cache.")
 ]
 
 

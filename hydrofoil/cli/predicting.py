@@ -58,7 +58,9 @@ def predict(
     ] = None,
     csv: Annotated[
         Path | None,
-        option("--csv", "FILE", "Also write a table: a row for each image.", parser=path_of),
+        option(
+            "--csv", "FILE", "Also write a table, row by row as predictions come.", parser=path_of
+        ),
     ] = None,
     model_code: ModelCode = None,
     as_json: Json = False,
@@ -165,7 +167,7 @@ class _Outputs:
         return {"picture": answer.name, **answer.prediction.as_dict(), **shown}
 
     def _say(self, answer: "Answer") -> None:
-        """Print an answer for a person."""
+        """Print an answer as text."""
         from hydrofoil.report.text import prediction_line, prediction_lines
 
         if answer.prediction is None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 
 def print_error(line: object) -> None:
-    """Print a line on standard error; where nothing can be written there, the status must do."""
+    """Print a line on standard error; if that fails, the exit status is all there is."""
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
 def print_line(line: object) -> None:
-    """Print a line; its reader may go away (| head): no run is lost for that."""
+    """Print a line; a closed pipe (| head) does not end a training."""
     try:
         print(line, flush=True)
     except BrokenPipeError:
@@ -27,17 +27,17 @@ def print_line(line: object) -> None:
 
 
 def note(line: str) -> None:
-    """Tell what goes on on standard error: standard output is the verb's answer."""
+    """Print progress on standard error; standard output is for the result."""
     print(line, file=sys.stderr, flush=True)
 
 
 def printer(as_json: bool) -> Callable[[object], None]:
-    """Return what prints a line for a person, and nothing where the output is for a program."""
+    """Return a function that prints a line, or with --json one that prints nothing."""
     return (lambda line: None) if as_json else print_line
 
 
 def print_json(as_json: bool, content: object) -> None:
-    """Print a verb's answer as JSON where that was requested."""
+    """Print a verb's result as JSON if that was requested."""
     if as_json:
         print_line(json.dumps(content, indent=2, ensure_ascii=False))
 

@@ -55,7 +55,7 @@ def train(
     model_code: ModelCode = None,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe, and keep everything in a run folder."""
+    """Train a recipe, and save everything in a run folder."""
     from hydrofoil.models.code import load_network
     from hydrofoil.observe.console import Console, DownloadProgress
     from hydrofoil.run.commands import command
@@ -154,7 +154,7 @@ def test(
 
 
 def _observers(console: "Console", track: list[str] | None) -> "list[Observer]":
-    """Return what follows a training from the command line; a tracker's failure is a note."""
+    """Return the observers of a training; the failure of a tracker is only a note."""
     from hydrofoil.observe.signals import Stopping
     from hydrofoil.observe.track import Tracking
 
@@ -170,7 +170,7 @@ def _next(run: "Run", data_root: str) -> str:
 
 
 def _summary(run: "Run", console: "Console") -> dict[str, Any]:
-    """Return what a program wants to know of a training."""
+    """Return the summary of a training for --json."""
     end, epochs = console.end, run.epochs()
     best = [epoch for epoch in epochs if end and epoch.number == end.best_epoch]
     return {
@@ -182,7 +182,7 @@ def _summary(run: "Run", console: "Console") -> dict[str, Any]:
 
 
 def _say_test(run: "Run", say: Callable[[object], None]) -> "TestResult":
-    """Say what the latest test of a run found, and return it."""
+    """Print the latest test of a run, and return it."""
     from hydrofoil.report import text
     from hydrofoil.report.results import figure_names
     from hydrofoil.report.words import findings
@@ -235,8 +235,8 @@ def stoppable(data_root: str, then: str = "") -> Generator[None]:
     """On Ctrl-C or SIGTERM in a training, say how to resume, and exit with 130 or 143.
 
     Args:
-        data_root: As it was given, to be given again.
-        then: One more line.
+        data_root: As given, for the command to resume.
+        then: One more line to print.
     """
     try:
         yield

@@ -183,7 +183,7 @@ def unasked(recipe: Recipe, run: Path | None) -> HydrofoilError:
     flag = f"--model-code {kept}:{name}" if kept.exists() else "--model-code FILE.py:NAME"
     return HydrofoilError(
         f"{run}: its network is the user's code ({name}), which runs only on request.\n"
-        f"Read it first, then add {flag}, or network=… in Python."
+        f"Read it first, then add {flag}, or model=… in Python."
     )
 
 

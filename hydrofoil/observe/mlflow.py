@@ -15,7 +15,7 @@ class MLflow:
     """A run of MLflow, on the server or in the store that MLFLOW_TRACKING_URI names.
 
     The log keeps the run's id, and `resume` and `test` go on with that run. MLflow forgets nothing,
-    so what it was told up to a step is not told again.
+    so what was logged up to a step is not logged again.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("mlflow", "mlflow.entities")
@@ -36,13 +36,13 @@ class MLflow:
             mlflow.MlflowException,
         )
         self.run, self.client = run, mlflow.MlflowClient()
-        self.told: dict[str, int] = {}  # the last step of each metric
+        self.logged: dict[str, int] = {}  # the last step of each metric
         known = self._known()
         self.new = known is None
         self.id = known or self._create(at)
 
     def tell(self, scalars: Sequence[Scalar]) -> None:
-        """Log what was not told before, a thousand metrics a request: MLflow's limit."""
+        """Log what is new, a thousand metrics per request: MLflow's limit."""
         new = [one for one in scalars if one.step > self._last_step(metric_name(one.name))]
         metrics = [
             self.metric(metric_name(one.name), one.value, int(one.at * 1000), one.step)
@@ -51,7 +51,7 @@ class MLflow:
         for first in range(0, len(metrics), 1000):
             self.client.log_batch(self.id, metrics=metrics[first : first + 1000])
         for one in new:
-            self.told[metric_name(one.name)] = one.step
+            self.logged[metric_name(one.name)] = one.step
 
     def end(self, status: str, figures: Mapping[str, Path], opened: int) -> None:
         """Keep recipe, test and figures as artifacts, and say how the run ended."""
@@ -64,10 +64,10 @@ class MLflow:
         self.client.set_terminated(self.id, statuses[status])
 
     def _last_step(self, name: str) -> int:
-        if name not in self.told:
+        if name not in self.logged:
             history = [] if self.new else self.client.get_metric_history(self.id, name)
-            self.told[name] = max((metric.step for metric in history), default=-1)
-        return self.told[name]
+            self.logged[name] = max((metric.step for metric in history), default=-1)
+        return self.logged[name]
 
     def _known(self) -> str | None:
         """Return the id under which this run was begun, if MLflow still knows it."""

@@ -42,10 +42,10 @@ class Tracker(Protocol):
     """Variables for them, where they are not set."""
 
     def __init__(self, run: Run, at: float) -> None:
-        """Begin, or go on with what was told of this run before; `at`: when training began."""
+        """Begin, or continue after what was logged before; `at`: when training began."""
 
     def tell(self, scalars: Sequence[Scalar]) -> None:
-        """Take the log's next numbers; the first call brings all that there are so far."""
+        """Take the log's next numbers; the first call passes all numbers so far."""
 
     def end(self, status: str, figures: Mapping[str, Path], opened: int) -> None:
         """Take the figures of the latest test, and how the run ended: finished, failed, stopped."""

@@ -16,7 +16,7 @@ class TensorBoard:
 
     Every process writes one file with the whole run in it, and takes the earlier ones away: a
     resumed run repeats the epochs after its checkpoint, and no reader sees them twice. The records
-    are written here: torch's SummaryWriter draws pictures anew, puts hyperparameters into a run of
+    are written here: torch's SummaryWriter encodes images again, puts hyperparameters into a run of
     their own and the machine's name into the file's, and its thread keeps a full disk to itself.
     """
 

@@ -15,6 +15,7 @@ from hydrofoil.data.source import find_source, known_as, load
 from hydrofoil.data.split import PARTS, draw_split
 from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.models import build
+from hydrofoil.models.code import Network, with_network
 from hydrofoil.models.summary import summarize
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
 from hydrofoil.report import figures, text
@@ -47,6 +48,7 @@ def show(
     class_name: str = "",
     pixels: int | None = None,
     watcher: Watcher | None = None,
+    network: Network | None = None,
 ) -> list[Shown]:
     """Show whatever has a name: a set, a recipe, a run folder; `digits` is a set and a recipe.
 
@@ -57,9 +59,10 @@ def show(
         class_name: Show this class of a set.
         pixels: Show this picture of a set.
         watcher: Follows a download.
+        network: Takes the place of a recipe's model.
 
     Raises:
-        HydrofoilError: Nothing has that name, or it is asked for what it has not.
+        HydrofoilError: Nothing has that name, or the options do not fit it.
     """
     of_a_set = bool(class_name) or pixels is not None
     dataset = "" if overrides else known_as(what)
@@ -71,17 +74,21 @@ def show(
     if class_name and pixels is not None:
         raise HydrofoilError("--class and --pixels: expected one of them.")
     if overrides and not is_recipe:
-        raise HydrofoilError(f"'{overrides[0]}' changes a recipe's field, and '{what}' is none.")
+        raise HydrofoilError(
+            f"'{overrides[0]}' changes a field of a recipe, and '{what}' is not a recipe."
+        )
     if dataset and pixels is not None:
         return [show_pixels(dataset, data_root, pixels, watcher)]
     shown = [show_set(dataset, data_root, class_name, watcher)] if dataset else []
     if is_recipe and not of_a_set:
-        shown.append(show_recipe(what, overrides))
+        shown.append(show_recipe(what, overrides, network))
     if not shown and Path(what).is_dir():
         shown.append(show_run(Path(what)))
     if not shown:
         known = {*SOURCES, *shipped_recipes()}
-        raise HydrofoilError(f"'{what}' is no set, recipe or run folder. {nearest(what, known)}")
+        raise HydrofoilError(
+            f"'{what}' is not a dataset, recipe or run folder. {nearest(what, known)}"
+        )
     return shown
 
 
@@ -135,7 +142,7 @@ def _one_class(pictures: Pictures, index_N: Any, class_name: str) -> bytes:
     """Draw the first hundred pictures of a class, each with its number in the set."""
     if class_name not in pictures.classes:
         raise HydrofoilError(
-            f"'{class_name}' is no class of {pictures.source}. "
+            f"'{class_name}' is not a class of {pictures.source}. "
             f"{nearest(class_name, pictures.classes)}"
         )
     wanted = pictures.labels_N[index_N] == pictures.classes.index(class_name)
@@ -161,15 +168,15 @@ def show_pixels(name: str, data_root: str, number: int, watcher: Watcher | None 
     return Shown(title, content, png, Path(f"{name}-pixels-{number}.png"))
 
 
-def show_recipe(name: str, overrides: Sequence[str] = ()) -> Shown:
+def show_recipe(name: str, overrides: Sequence[str] = (), given: Network | None = None) -> Shown:
     """Describe what a recipe trains, layer by layer; needs no data.
 
     Raises:
         HydrofoilError: The recipe is unknown or wrong, or its model does not fit its pictures.
     """
-    recipe = read_recipe(name, overrides)
+    recipe = with_network(read_recipe(name, overrides), given)
     source = find_source(recipe.data.source)
-    network = build(recipe, source.shape, [""] * source.classes).network
+    network = build(recipe, source.shape, [""] * source.classes, given).network
     layers = summarize(network, source.shape)
     lines = f"{text.recipe_lines(recipe)}\n\n{text.layer_lines(layers, source.shape)}"
     content = {

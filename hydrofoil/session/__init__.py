@@ -1,1 +1,1 @@
-"""What a verb does, without its words."""
+"""The verbs as functions that print nothing."""

@@ -1,4 +1,4 @@
-"""Calls the observers of a session in an order in which none can spoil another's work."""
+"""Calls the observers of a session in an order that keeps every step saved."""
 
 import signal
 import time

@@ -1,4 +1,4 @@
-"""Shows on a few steps that resuming is exact, and changes nothing."""
+"""Verifies on a few steps that resuming is exact; changes nothing."""
 
 import tempfile
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def prove(
     watcher: Watcher | None = None,
     model: Network | None = None,
 ) -> Proof:
-    """Train a few steps without a break, and again from a checkpoint after half of them; compare.
+    """Train a few steps uninterrupted, and again from a checkpoint after half of them; compare.
 
     The run stays as it is.
 
@@ -129,7 +129,7 @@ def _proof(found: Restored, execute: str | None, network: Network | None) -> Pro
     numbers, others = _numbers(state), _numbers(fresh)
     differing += [name for name in numbers if numbers[name] != others[name]]
     return Proof(
-        f"epoch {number}, steps {first + 1} to {first + 2 * half} by {execute}, without a break "
+        f"epoch {number}, steps {first + 1} to {first + 2 * half} by {execute}, uninterrupted "
         f"and from a checkpoint that was saved after step {first + half} and loaded again",
         len(ours),
         differing,

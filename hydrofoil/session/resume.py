@@ -149,7 +149,7 @@ def restore(
 
 
 def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
-    """Return a run with another number of epochs to train, and what a person should know.
+    """Return a run with another number of epochs to train, and notes for the user.
 
     Nothing is written: see `keep_extended`.
 
@@ -167,12 +167,14 @@ def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
     if same != before or recipe.train.model_copy(update={"epochs": old}) != before.train:
         raise HydrofoilError(
             f"resume {' '.join(overrides)}: expected train.epochs=N alone: "
-            "a run that goes on with another recipe would be neither's.\n"
-            f"Train anew with: {command('train', run.path / 'recipe.toml')} FIELD=VALUE"
+            "nothing else of a run can change.\n"
+            f"Train a new run with: {command('train', run.path / 'recipe.toml')} FIELD=VALUE"
         )
     begun = run.checkpoints.epoch() + bool(run.checkpoints.step())
     if epochs < begun:
-        raise HydrofoilError(f"train.epochs = {epochs}: expected at least {begun}, already begun.")
+        raise HydrofoilError(
+            f"train.epochs = {epochs}: expected at least {begun}: as many have begun."
+        )
     if epochs == old:
         return run, []
     if begun and recipe.schedule.needs_epochs:
@@ -182,18 +184,20 @@ def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
             f"Train again with: {command('train', run.path / 'recipe.toml')} train.epochs={epochs}"
         )
     by = f" with train.execute={run.log.executor()}" if run.log.executor() else ""
-    notes = [f"{old} epochs become {epochs}, to the bits of a run that was asked for them{by}"]
+    notes = [f"{old} epochs become {epochs}, bit-identical to a run of {epochs} epochs{by}"]
     if recipe.train.select == "last" and run.checkpoints.epoch():
-        notes.append(f"the weights kept until now, of epoch {run.checkpoints.epoch()}, give way")
+        notes.append(
+            f"the best weights so far, of epoch {run.checkpoints.epoch()}, will be replaced"
+        )
     if run.results.test():
-        notes.append("test.json is of the weights kept until now")
+        notes.append("test.json describes the best weights so far")
     return Run(run.path, recipe), notes
 
 
 def keep_extended(run: Run) -> None:
-    """Write recipe.toml anew if the run trains for another number of epochs than it says.
+    """Rewrite recipe.toml if the number of epochs has changed.
 
-    For when everything else was read and is whole: a command that is refused changes nothing.
+    Called after everything else was read and verified: a refused command changes nothing.
     """
     old, epochs = Run.open(run.path).recipe.train.epochs, run.recipe.train.epochs
     if epochs != old:
@@ -202,7 +206,7 @@ def keep_extended(run: Run) -> None:
 
 
 def changes(run: Run, device: torch.device) -> list[str]:
-    """Say what is not as it was when the run began, so that its end may have other bits."""
+    """Return what has changed since the run began, so that the result may not be bit-identical."""
     before, now = run.environment(), environment(device, [])
     native = [event.compiler for event in run.log.all(ExecutorChosen) if event.compiler]
     if native:
@@ -211,4 +215,4 @@ def changes(run: Run, device: torch.device) -> list[str]:
             now["compiler"] = compiler()[1].partition("\n")[0]
         except Unsupported:
             now["compiler"] = "missing"
-    return [f"{one}: the end may have other bits" for one in differences(before, now)]
+    return [f"{one}: the result may not be bit-identical" for one in differences(before, now)]

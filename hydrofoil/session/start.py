@@ -53,16 +53,16 @@ def restored(
     *,
     only_read: bool = False,
 ) -> tuple[Classifier, State, list[str]]:
-    """Return a run's model and state as its last checkpoint has them, and what to say of it.
+    """Return a run's model and state as its last checkpoint has them, and notes for the user.
 
-    A run that was killed before its first checkpoint begins again, from `train.init` if it has one.
+    A run that was killed before its first checkpoint starts again, from `train.init` if it has one.
 
     Args:
-        run: Says the recipe.
+        run: Has the recipe.
         pictures: Its dataset.
         device: Where it is trained.
         network: Of a run whose network is the user's own code.
-        only_read: Nothing of the run is put in order.
+        only_read: The run folder is not repaired.
 
     Raises:
         HydrofoilError: The network's code is needed and was not given; the checkpoint is broken.

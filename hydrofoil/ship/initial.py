@@ -25,7 +25,7 @@ def initialize(model: Classifier, recipe: Recipe) -> tuple[Recipe, list[str]]:
         recipe: Says train.init.
 
     Returns:
-        The recipe with the weights' SHA-256, and what a person should know.
+        The recipe with the weights' SHA-256, and notes for the user.
 
     Raises:
         HydrofoilError: There are no such weights, they do not fit, or they are not those that the

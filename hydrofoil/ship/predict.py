@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from hydrofoil.data.decode import decode
@@ -68,7 +70,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one source in a stream.
+    """The result for one source in a stream.
 
     Args:
         name: What the source is called.
@@ -83,6 +85,36 @@ class Answer:
     error: HydrofoilError | None = None
 
 
+@overload
+def predict(
+    model: "Classifier | Run | str | Path",
+    images: str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image,
+    *,
+    invert: bool = False,
+    as_is: bool = False,
+    background: str | None = None,
+    threshold: float | None = None,
+) -> Prediction: ...
+@overload
+def predict(
+    model: "Classifier | Run | str | Path",
+    images: list[Any] | tuple[Any, ...],
+    *,
+    invert: bool = False,
+    as_is: bool = False,
+    background: str | None = None,
+    threshold: float | None = None,
+) -> list[Prediction]: ...
+@overload
+def predict(  # one image or several: the number of axes decides
+    model: "Classifier | Run | str | Path",
+    images: "Tensor | np.ndarray[Any, Any]",
+    *,
+    invert: bool = False,
+    as_is: bool = False,
+    background: str | None = None,
+    threshold: float | None = None,
+) -> Any: ...
 def predict(
     model: "Classifier | Run | str | Path",
     images: Any,
@@ -91,11 +123,11 @@ def predict(
     as_is: bool = False,
     background: str | None = None,
     threshold: float | None = None,
-) -> Any:
+) -> Prediction | list[Prediction]:
     """Classify one image, or several.
 
     An image is prepared as the training images were, where the model comes from a run that keeps
-    their statistics: see `docs/predict.md`. A tensor of the model's own shape is taken as it is.
+    their statistics: see `docs/predict.md`. A tensor of the model's own shape is used unchanged.
 
     Args:
         model: The classifier, or a run or its folder, whose best weights are then loaded.

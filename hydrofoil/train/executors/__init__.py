@@ -19,6 +19,7 @@ from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Metrics, Sums
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.code import Network
 from hydrofoil.models.summary import total_multiply_adds
 from hydrofoil.native import Native, Program, Unsupported, make_program
 from hydrofoil.native.build import compiler
@@ -205,13 +206,15 @@ def threads_of(recipe: Recipe, model: Classifier) -> int:
     return thread_rule(picture * recipe.train.batch_size)
 
 
-def expected(recipe: Recipe, device: torch.device) -> tuple[str, str]:
+def expected(
+    recipe: Recipe, device: torch.device, network: Network | None = None
+) -> tuple[str, str]:
     """Return the line on the executor that a recipe would get, and the C that native would run.
 
     Needs no data. The C is empty if native cannot run the recipe.
     """
     found = find_source(recipe.data.source)
-    model = build(recipe, found.shape, [""] * found.classes).to(device)
+    model = build(recipe, found.shape, [""] * found.classes, network).to(device)
     optimizer = build_optimizer(recipe.optimizer, model.network)
     batch_size = recipe.train.batch_size
     names, refused, program = choose(model, optimizer, recipe.train.execute, batch_size)
