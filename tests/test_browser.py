@@ -166,7 +166,7 @@ def test_print_shows_the_tables_that_a_click_would_open(
 def test_a_keyboard_reaches_every_part(pages: dict[str, Path], visit: Open) -> None:
     page = visit(pages["run"])
     page.keyboard.press("Tab")
-    assert page.evaluate("() => document.activeElement.textContent") == "To the result"
+    assert page.evaluate("() => document.activeElement.textContent") == "Skip to the result"
     links = page.locator("nav a")
     for number in range(links.count()):
         target = links.nth(number).get_attribute("href")

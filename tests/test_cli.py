@@ -153,7 +153,7 @@ def test_a_tutorial_goes_from_data_to_a_tested_model_in_one_command(name: str, c
     assert status == 0, errors
     assert "epoch 2/2" in output
     assert "test accuracy" in output
-    assert "95 % interval" in output
+    assert "95% interval" in output
     if name == "cifar10-lenet-linear":
         assert output.count("cannot be compared with published results") == 2
     if not read_recipe(name).data.valid:

@@ -532,11 +532,11 @@ def test_the_verb_explains_in_numbers_words_and_a_figure(
     assert {key: content[key] for key in asked} == asked
     assert content["explained"] == asked["class"]
     hidden, heat = content["occlusion"], content["grad_cam"]
-    assert f"{asked['class']} {100 * hidden['before']:.1f} %" in output
+    assert f"{asked['class']} {100 * hidden['before']:.1f}%" in output
     assert f"rows {hidden['rows'][0]}–{hidden['rows'][1]}" in output
-    assert f"from {100 * hidden['before']:.1f} % to {100 * hidden['after']:.1f} %" in output
+    assert f"from {100 * hidden['before']:.1f}% to {100 * hidden['after']:.1f}%" in output
     assert (heat["layer"], heat["maps"]) == ("relu2", [4, 4])
-    assert f"half of the heat lies on {100 * heat['half_of_heat']:.0f} %" in output
+    assert f"half of the heat lies on {100 * heat['half_of_heat']:.0f}%" in output
     for drawn in (content["drawn"], whole["filters"]["drawn"]):
         assert Path(drawn).parent == runs["cnn"] / "figures"
         assert f"drawn: {drawn}" in output
@@ -556,7 +556,7 @@ def test_another_class_is_explained_and_an_unknown_one_answered(
         assert content["occlusion"]["before"] == pytest.approx(content["probabilities"][name])
     status, _, errors = cli("explain", runs["cnn"], path, "--class", "eight")
     assert status == 2
-    assert "'eight' is no class of this model. Known: 0, 1" in errors
+    assert "unknown class 'eight'. Known: 0, 1" in errors
 
 
 def test_a_perceptron_is_explained_by_occlusion_and_filters(

@@ -9,9 +9,9 @@ from typing import ClassVar, Protocol
 
 from hydrofoil.evaluate.result import Epoch, TestResult
 from hydrofoil.recipe.schema import Recipe
-from hydrofoil.report.text import flat
 from hydrofoil.run.events import Event, RunningLoss, Tested
 from hydrofoil.run.folder import Run
+from hydrofoil.wording import flat
 
 NOT_TRACKED = ("about", "data.root")  # of a recipe: prose, and a path of this machine
 

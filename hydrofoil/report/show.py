@@ -21,6 +21,7 @@ from hydrofoil.report import figures, text
 from hydrofoil.report.curves import learning_curves
 from hydrofoil.run.commands import command
 from hydrofoil.run.folder import Run
+from hydrofoil.wording import plural
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def show_run(path: Path) -> Shown:
     lines += [text.epoch_line(epoch, recipe) for epoch in epochs]
     left = recipe.train.epochs - len(epochs)
     if left > 0 and not run.log.imported():
-        lines.append(f"{text.plural(left, 'epoch')} to go: {command('resume', path)}")
+        lines.append(f"{plural(left, 'epoch')} to go: {command('resume', path)}")
     if test:
         lines += ["", text.test_lines(test)]
     elif (path / "best.safetensors").exists():
