@@ -121,7 +121,7 @@ def test_one_digit_is_drawn_large_with_its_pixels(cli: Cli) -> None:
     assert status == 0
     assert "drawn: mnist-pixels-1.png" in output
     assert min(size("mnist-pixels-1.png")) > 1000
-    assert "has pictures 0 to 699" in cli("show", "mnist", "--pixels", "700")[2]
+    assert "expected an image of mnist, 0 to 699" in cli("show", "mnist", "--pixels", "700")[2]
 
 
 def test_one_class_is_drawn_and_an_unknown_one_answered(cli: Cli) -> None:
@@ -288,7 +288,7 @@ def wrong_inputs() -> dict[str, tuple[tuple[str, ...], list[str]]]:
         "no weights": (("import", "digits", "none.pt"), ["none.pt", "No such file"]),
         "class of no set": (("show", "mnist-cnn", "--class", "3"), ["'mnist-cnn' is not one"]),
         "class and pixels": (("show", "mnist", "--class", "3", "--pixels", "1"), ["one of them"]),
-        "field of a set": (("show", "cifar10", "data.valid=1"), ["'cifar10' is none"]),
+        "field of a set": (("show", "cifar10", "data.valid=1"), ["'cifar10' is not one"]),
         "out of memory": (
             ("train", "digits", "model.name=mlp", "model.widths=[2000000000, 2000000000]"),
             ["out of memory", "model"],

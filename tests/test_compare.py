@@ -548,7 +548,7 @@ def test_answers_of_another_test_than_the_result_are_refused(cli: Cli, runs: Pat
     Run.open(a / "seed-0").files.write("answers.npz", (b / "seed-0/answers.npz").read_bytes())
     status, _, errors = cli(a, b)
     assert status == 2
-    assert "do not agree" in errors
+    assert "do not match" in errors
     assert f"hydrofoil test {a}/seed-0" in errors
 
 
@@ -579,21 +579,21 @@ def test_a_merged_test_split_is_warned_of(cli: Cli) -> None:
 def wrong_inputs(a: Path, b: Path) -> dict[str, tuple[list[object], list[str]]]:
     return {
         "nothing": (["digits"], ["B"]),
-        "same recipe": (["digits", "digits"], ["the same recipe", "same bits"]),
+        "same recipe": (["digits", "digits"], ["the same recipe", "bit-identical"]),
         "same run": ([a / "seed-0", a / "seed-0"], ["the same recipe"]),
-        "other sets": (["digits", "mnist-cnn"], ["digits", "mnist", "different sets"]),
+        "other sets": (["digits", "mnist-cnn"], ["digits", "mnist", "different datasets"]),
         "unknown recipe": (["digits", "digit"], ["'digit' is no recipe", "'digits'"]),
         "unknown run": (["digits", "runs/none"], ["runs/none", "no such run folder"]),
-        "empty folder": ([a, "empty"], ["empty: no run lies there"]),
-        "empty pattern": ([a, "runs/x-*"], ["runs/x-*: no run lies there"]),
+        "empty folder": ([a, "empty"], ["empty: contains no runs"]),
+        "empty pattern": ([a, "runs/x-*"], ["runs/x-*: contains no runs"]),
         "unknown field": (["digits", "digits", "b.optimizer.lrr=1"], ["optimizer.lrr", "'lr'"]),
-        "field of a run": ([a, b, LESS], ["optimizer.lr=0.001", "Fields are for recipes"]),
-        "seeds of runs": ([a, b, "--seeds", "3"], ["--seeds 3", "are runs"]),
+        "field of a run": ([a, b, LESS], ["optimizer.lr=0.001", "Override fields of a recipe"]),
+        "seeds of runs": ([a, b, "--seeds", "3"], ["--seeds 3", "names existing runs"]),
         "no seeds": (["digits", "digits", LESS, "--seeds", "0"], ["--seeds"]),
         "two recipes a side": ([f"{a.parent}/*/seed-*", b], ["different recipes", "optimizer.lr"]),
         "no difference": ([a, b, "--difference", "0"], ["--difference 0"]),
         "a seed twice": (["twice", b], ["the same seed, 0"]),
-        "unfinished": (["unfinished", b], ["not all its epochs", "hydrofoil resume unfinished"]),
+        "unfinished": (["unfinished", b], ["not finished", "hydrofoil resume unfinished"]),
         "no test split": (["digits", "digits", "data.test=0", LESS], ["no test split"]),
     }
 
