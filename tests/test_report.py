@@ -434,7 +434,9 @@ def findings(**changes: Any) -> list[str]:
             random=(), highest_loss=(), most_confident_mistakes=(), least_confident_correct=()
         ),
     }  # fmt: skip
-    given = {n: tuple(part) if isinstance(part, list) else part for n, part in changes.items()}
+    given: dict[str, Any] = {
+        n: tuple(part) if isinstance(part, list) else part for n, part in changes.items()
+    }
     return words.findings(TestResult(**(parts | given)))
 
 
