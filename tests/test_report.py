@@ -332,7 +332,12 @@ def test_the_verb_writes_into_the_run_or_beside_the_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr("webbrowser.open", lambda uri: opened.append(uri) or True)
+
+    def open_page(uri: str) -> bool:
+        opened.append(uri)
+        return True
+
+    monkeypatch.setattr("webbrowser.open", open_page)
     assert run_command("report", str(copied), "--open") == 0
     assert (copied / "report.html").is_file()
     assert opened == [(copied / "report.html").as_uri()]
@@ -349,7 +354,11 @@ def test_wrong_words_for_a_report_are_told(
     assert "expected a name that ends in .html" in capsys.readouterr().err
     assert run_command("report", "nowhere") == 2
     assert "there is no such run folder" in capsys.readouterr().err
-    monkeypatch.setattr("webbrowser.open", lambda uri: False)
+
+    def open_nothing(_: str) -> bool:
+        return False
+
+    monkeypatch.setattr("webbrowser.open", open_nothing)
     assert run_command("report", str(copied), "--open") == 0
     assert "No browser was found" in capsys.readouterr().err
 
