@@ -105,7 +105,7 @@ def test_equal_recipes_are_called_different_5_times_in_100(seeds: int, paired: b
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
-def test_whole_pictures_raise_no_alarm_where_nearly_all_are_right(seeds: int) -> None:
+def test_few_mistakes_raise_no_false_alarm(seeds: int) -> None:
     check_false_alarms(seeds, True, M=4000, pictures=200, easy=6.0)
 
 
@@ -131,7 +131,7 @@ def check_false_alarms(seeds: int, paired: bool, M: int, pictures: int, easy: fl
         assert count >= low
 
 
-def test_the_seeds_that_are_recommended_show_the_difference_4_times_in_5() -> None:
+def test_the_recommended_seeds_detect_the_difference_4_times_in_5() -> None:
     rng = np.random.default_rng(1)
     accuracy_A_MS, accuracy_B_MS = simulated(rng, 20_000, 1, 200, gain=0.3)
     difference_M = 100 * (accuracy_B_MS - accuracy_A_MS)[:, 0]
@@ -285,7 +285,7 @@ def answers_SN(S: int, N: int = 50, seed: int = 0, share: float = 0.8) -> Bools:
     return np.random.default_rng(seed).random((S, N)) < share
 
 
-def test_identical_answers_are_not_told_apart() -> None:
+def test_identical_answers_show_no_significant_difference() -> None:
     found = compare(side(answers_SN(4)), side(answers_SN(4)))
     assert found.verdict.outcome == "no significant difference"
     assert found.difference.p == 1
@@ -353,7 +353,7 @@ def test_welch_without_spread_is_judged_by_permuted_sides() -> None:
     assert verdict.more_seeds == 1, "four of each side have 70 ways"
 
 
-def test_seeds_are_counted_for_the_difference_that_is_asked_about() -> None:
+def test_seeds_are_recommended_for_the_requested_difference() -> None:
     a, b = side(answers_SN(5, 1000)), side(answers_SN(5, 1000, seed=1))
     found = compare(a, b, target_points=0.5)
     assert found.verdict.outcome == "no significant difference"
@@ -383,7 +383,7 @@ def test_pictures_drawn_by_seed_leave_other_pictures_out() -> None:
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
-def test_every_shape_of_comparison_is_told_and_is_json(
+def test_every_kind_of_comparison_has_text_and_json(
     seeds_a: int, seeds_b: int, pictures: int, seed: int
 ) -> None:
     a, b = side(answers_SN(seeds_a, pictures, seed)), side(answers_SN(seeds_b, pictures, seed + 1))
@@ -473,13 +473,13 @@ def test_two_recipes_are_trained_tested_and_compared(cli: Cli, runs: Path) -> No
     assert json.loads(cli(*SMALL, LESS, "--seeds", "3", "--json")[1]) == content
 
 
-def test_names_in_a_comparison_do_not_lie(cli: Cli, runs: Path) -> None:
+def test_axis_names_in_a_comparison_are_true(cli: Cli, runs: Path) -> None:
     with names_held() as seen:
         assert cli(*folders(runs))[0] == 0
     assert {"correct_A_N", "accuracy_A_S", "accuracy_S"} <= set(seen)
 
 
-def test_an_interrupted_comparison_goes_on_where_it_was(
+def test_an_interrupted_comparison_resumes(
     cli: Cli, compared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep, epochs = Recorder.epoch, iter(range(99))
@@ -507,7 +507,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(
     assert json.loads(kept.read_text())["difference"] == straight["difference"]
 
 
-def test_runs_that_are_there_are_compared_by_folder_and_by_pattern(cli: Cli, runs: Path) -> None:
+def test_existing_runs_are_compared_by_folder_and_by_pattern(cli: Cli, runs: Path) -> None:
     a, b = folders(runs)
     by_folder = json.loads(cli(a, b, "--json")[1])
     by_pattern = json.loads(cli(f"{a}/seed-*", b, "--json")[1])
@@ -520,9 +520,7 @@ def test_runs_that_are_there_are_compared_by_folder_and_by_pattern(cli: Cli, run
     assert other["difference"]["method"] == "Welch's t"
 
 
-def test_a_recipe_takes_the_seeds_of_the_runs_that_it_is_compared_with(
-    cli: Cli, runs: Path
-) -> None:
+def test_a_recipe_gets_the_seeds_of_the_runs_on_the_other_side(cli: Cli, runs: Path) -> None:
     fields = [f"b.{field}" for field in SMALL[2:]]
     a, _ = folders(runs)
     status, output, errors = cli(f"{a}/seed-[12]", "digits", *fields, LESS)
@@ -530,7 +528,7 @@ def test_a_recipe_takes_the_seeds_of_the_runs_that_it_is_compared_with(
     assert output.count(", ready\n") == 4
 
 
-def test_a_run_without_kept_answers_is_tested_again(cli: Cli, runs: Path) -> None:
+def test_a_run_without_saved_answers_is_tested_again(cli: Cli, runs: Path) -> None:
     a, b = folders(runs)
     (a / "seed-0/answers.npz").unlink()
     status, _, errors = cli(a, b)
@@ -560,7 +558,7 @@ def test_other_test_pictures_are_compared_by_welch(cli: Cli, runs: Path) -> None
     assert "McNemar" not in output
 
 
-def test_looking_again_after_more_seeds_is_told(cli: Cli, runs: Path) -> None:
+def test_comparing_again_after_more_seeds_is_reported(cli: Cli, runs: Path) -> None:
     assert cli(*SMALL, LESS, "--seeds", "2")[0] == 0
     content = json.loads(cli(*SMALL, LESS, "--seeds", "3", "--json")[1])
     assert content["seed_counts"] == [2, 3]
@@ -599,7 +597,7 @@ def wrong_inputs(a: Path, b: Path) -> dict[str, tuple[list[object], list[str]]]:
 
 
 @pytest.mark.parametrize("case", wrong_inputs(Path("a"), Path("b")))
-def test_a_wrong_comparison_ends_in_two_with_a_short_cure(case: str, cli: Cli, runs: Path) -> None:
+def test_a_wrong_comparison_exits_with_2_and_short_advice(case: str, cli: Cli, runs: Path) -> None:
     a, b = folders(runs)
     Path("empty").mkdir()
     for copy in ("1", "2"):
@@ -632,7 +630,7 @@ def test_another_recipes_run_in_the_way_is_left_alone(cli: Cli, runs: Path) -> N
     assert f"{a}/seed-1: holds a run of another recipe" in errors
 
 
-def test_scipy_is_imported_where_it_is_used_alone() -> None:
+def test_scipy_is_imported_only_where_it_is_used() -> None:
     source = ast.parse(Path(statistics.__file__).read_text("utf-8"))
     above = {alias.name for n in source.body if isinstance(n, ast.Import) for alias in n.names}
     above |= {n.module or "" for n in source.body if isinstance(n, ast.ImportFrom)}

@@ -81,7 +81,7 @@ def leaves(content: Any, path: str = "") -> list[str]:
     return [path] if isinstance(content, int | float) else []
 
 
-def test_every_figure_of_the_page_is_test_jsons_and_every_one_of_test_json_is_there(
+def test_the_page_shows_every_figure_of_test_json_and_no_other(
     tested: Path,
 ) -> None:
     test = json.loads((tested / "test.json").read_text())
@@ -131,7 +131,7 @@ def test_the_curves_table_is_the_log(tested: Path) -> None:
         assert row[4] == f"{100 * epoch.valid.accuracy:.2f}%"
 
 
-def test_time_is_what_the_log_tells_part_by_part(tested: Path) -> None:
+def test_the_times_are_the_logs(tested: Path) -> None:
     (table,) = section(read(run_page(tested)), "time").all("table")
     seconds = {name: float(value) for name, value in table.rows()}
     epochs = Run.open(tested).epochs()
@@ -143,7 +143,7 @@ def test_time_is_what_the_log_tells_part_by_part(tested: Path) -> None:
     assert seconds["saving and other"] == pytest.approx(999.5 - 0.125 - train - valid, abs=3e-3)
 
 
-def test_the_order_is_the_result_first_and_the_command_last(tested: Path) -> None:
+def test_the_result_comes_first_and_the_command_last(tested: Path) -> None:
     page = read(run_page(tested))
     headings = [one.text for one in page.all() if one.name in ("h1", "h2")]
     assert headings == [
@@ -204,9 +204,7 @@ def test_no_name_becomes_markup(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (3, 96, 96)])
-def test_pictures_that_no_format_makes_smaller_still_fit(
-    tmp_path: Path, shape: tuple[int, int, int]
-) -> None:
+def test_incompressible_images_still_fit(tmp_path: Path, shape: tuple[int, int, int]) -> None:
     pictures = noise(400, shape, 30)
     run = make_run(
         tmp_path / "noise", "model.name=cnn3", "data.mean=[0.5]", "data.std=[0.5]",
@@ -242,7 +240,7 @@ def test_the_report_needs_no_training_code(tested: Path, tmp_path: Path) -> None
              "shown.npz", "recipe.toml", "answers.npz"],
 )  # fmt: skip
 @pytest.mark.parametrize("how", ["missing", "empty", "noise", "cut"])
-def test_a_broken_run_gets_a_page_that_says_what_is_missing(
+def test_the_page_of_a_damaged_run_lists_the_missing_files(
     copied: Path, name: str, how: str
 ) -> None:
     content = (copied / name).read_bytes()
@@ -253,12 +251,12 @@ def test_a_broken_run_gets_a_page_that_says_what_is_missing(
     page = check_harmless(run_page(copied))
     notes = [one.text for one in page.all("p") if one.attributes.get("class") == "note"]
     gone = name in ("answers.npz", "environment.json") and how == "missing"
-    # log.jsonl: a first line that was cut short is one that a dying process left unfinished.
+    # log.jsonl: a truncated first line is one that a killed process left.
     if not gone and name != "answers.npz" and (name, how) != ("log.jsonl", "empty"):
         assert notes
 
 
-def test_pictures_that_are_gone_make_no_answer_right(copied: Path) -> None:
+def test_missing_images_do_not_make_a_prediction_correct(copied: Path) -> None:
     (copied / "shown.npz").unlink()
     page = check_harmless(run_page(copied))
     assert "shown.npz: missing" in page.text
@@ -266,14 +264,14 @@ def test_pictures_that_are_gone_make_no_answer_right(copied: Path) -> None:
     assert not section(page, "pictures").all("h3")
 
 
-def test_a_validation_split_that_selected_nothing_is_not_said_to(tmp_path: Path) -> None:
+def test_only_a_validation_split_that_selected_the_epoch_is_said_to(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", "train.select=last", tested=False)
     result = [one for one in read(run_page(run.path)).all("p") if "result" in str(one.attributes)]
     assert re.search(r"Validation accuracy \d+\.\d\d% on 180 images", result[0].text)
     assert "select" not in result[0].text
 
 
-def test_a_training_that_broke_is_not_told_to_go_on(tmp_path: Path) -> None:
+def test_a_diverged_run_gets_no_advice_to_resume(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", epochs=5, stop_after=2)
     run.log.append(NotFinite(epoch=3, step=17, pictures=(1, 2)))
     text = read(run_page(run.path)).text
@@ -283,7 +281,7 @@ def test_a_training_that_broke_is_not_told_to_go_on(tmp_path: Path) -> None:
     assert "hydrofoil resume" in read(run_page(run.path)).text
 
 
-def test_imported_weights_may_know_the_test_pictures(copied: Path) -> None:
+def test_imported_weights_may_have_seen_the_test_images(copied: Path) -> None:
     Run.open(copied).log.append(Imported(weights="0" * 64))
     assert "they may have been trained on images of this test" in read(run_page(copied)).text
 
@@ -296,21 +294,21 @@ def test_an_untested_run_says_how_to_test_it(tmp_path: Path) -> None:
     assert "recall" not in section(page, "classes").text
 
 
-def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
+def test_an_unfinished_run_says_how_to_resume(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", epochs=5, stop_after=2)
     text = read(run_page(run.path)).text
     assert "Training is not finished: 2 of 5 epochs." in text
     assert f"hydrofoil resume {run.path}" in text
 
 
-def test_a_test_of_other_weights_is_told(copied: Path) -> None:
+def test_a_test_of_other_weights_is_reported(copied: Path) -> None:
     run = Run.open(copied)
     test = json.loads((copied / "test.json").read_text())
     run.files.write_json("test.json", test | {"weights": "0" * 64})
     assert "The test measured other weights" in read(run_page(copied)).text
 
 
-def test_what_is_no_run_gets_no_page(tmp_path: Path) -> None:
+def test_only_a_run_folder_gets_a_page(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(HydrofoilError, match="run folder"):
             run_page(path)
@@ -347,7 +345,7 @@ def test_the_verb_writes_into_the_run_or_beside_the_runs(
     assert written["bytes"] == (tmp_path / "report.html").stat().st_size
 
 
-def test_wrong_words_for_a_report_are_told(
+def test_wrong_arguments_of_report_end_in_an_error(
     copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_command("report", str(copied), "--out", "page.pdf") == 2
@@ -366,7 +364,7 @@ def test_wrong_words_for_a_report_are_told(
 # ── several runs, and comparisons ────────────────────────────────────────────────────────────────
 
 
-def test_several_runs_stand_side_by_side(tested: Path, tmp_path: Path) -> None:
+def test_several_runs_are_shown_side_by_side(tested: Path, tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", "optimizer.lr=0.1", tested=False)
     page = check_harmless(runs_page([tested, other.path]))
     (results,) = section(page, "results").all("table")
@@ -449,7 +447,7 @@ def findings(**changes: Any) -> list[str]:
     return words.findings(TestResult(**(parts | given)))
 
 
-def test_a_difference_is_told_only_where_the_intervals_lie_apart() -> None:
+def test_a_difference_is_reported_only_where_the_intervals_are_disjoint() -> None:
     apart = [group("animals", 450), group("vehicles", 600)]
     close = [group("animals", 590), group("vehicles", 600)]
     assert findings(groups=apart)[0] == (
@@ -465,7 +463,7 @@ def test_a_difference_is_told_only_where_the_intervals_lie_apart() -> None:
     assert among[0].startswith("cat is among the weakest classes")
 
 
-def test_a_class_of_few_pictures_hides_no_difference_and_makes_none() -> None:
+def test_a_small_class_neither_hides_nor_creates_a_difference() -> None:
     tiny, one = share("tiny", 0, 1), share("one", 1, 1)
     said = findings(classes=[tiny, share("cat", 200), share("dog", 900), one])[0]
     assert said.startswith("cat is among the weakest classes: 20.00%")
@@ -473,7 +471,7 @@ def test_a_class_of_few_pictures_hides_no_difference_and_makes_none() -> None:
 
 
 @pytest.mark.parametrize(("classes", "count"), [(2, 500), (10, 100), (30, 60), (100, 100)])
-def test_of_equal_classes_one_is_seldom_called_weaker(classes: int, count: int) -> None:
+def test_equal_classes_are_rarely_called_different(classes: int, count: int) -> None:
     rng = np.random.default_rng(classes)
     tries = 200
     called = 0
@@ -484,14 +482,14 @@ def test_of_equal_classes_one_is_seldom_called_weaker(classes: int, count: int) 
     assert called <= 0.05 * tries + 3 * (0.05 * 0.95 * tries) ** 0.5
 
 
-def test_a_name_that_turns_text_around_turns_no_figure() -> None:
+def test_a_right_to_left_name_reorders_no_figure() -> None:
     turning = "\u202elive"
     said = findings(classes=[share("קט", 300), share("dog", 600), share(turning, 900)])[0]
     assert said.startswith("\u2068קט\u2069 is the weakest class")
     assert f"\u2068{turning}\u2069: 90.00%" in said
 
 
-def test_a_temperature_that_changes_nothing_that_is_shown_is_not_told() -> None:
+def test_a_temperature_without_visible_effect_is_not_reported() -> None:
     assert "temperature" not in findings(calibration=calibrated(0.6, 0.1, after=0.0998))[-1]
     better = calibrated(0.6, 0.1, after=0.02)
     assert "from 10.0 to 2.0 points" in findings(calibration=better)[-1]
@@ -506,7 +504,7 @@ def test_a_tie_is_not_called_the_most_confused_pair() -> None:
     assert said[0].startswith("3 and 8 are among the classes confused most often: 1 of their 72")
 
 
-def test_the_most_confused_pair_and_classes_never_answered_are_told() -> None:
+def test_the_most_confused_pair_and_never_predicted_classes_are_reported() -> None:
     pair = ConfusedPair(classes=("cat", "dog"), first_as_second=120, second_as_first=94, total=2000)
     never = share("eel", 0, 10)
     said = findings(confused=[pair], classes=[never, share("cat", 900)])
@@ -525,7 +523,7 @@ def test_the_most_confused_pair_and_classes_never_answered_are_told() -> None:
         (0.5, "The model is underconfident"),
     ],
 )
-def test_how_sure_it_is_follows_from_the_interval(confidence: float, begin: str) -> None:
+def test_overconfidence_follows_from_the_interval(confidence: float, begin: str) -> None:
     assert findings(calibration=calibrated(confidence, 0.1))[-1].startswith(begin)
 
 
@@ -586,7 +584,7 @@ def test_what_the_curves_show(losses: list[tuple[float, float | None]], begin: s
     assert words.of_curves(epochs(*losses), len(losses))[0].startswith(begin)
 
 
-def test_noise_alone_is_seldom_called_learning_or_overfitting() -> None:
+def test_noise_alone_is_rarely_called_learning_or_overfitting() -> None:
     rng = np.random.default_rng(0)
     for count in (10, 30, 100):
         called = 0
@@ -597,7 +595,7 @@ def test_noise_alone_is_seldom_called_learning_or_overfitting() -> None:
         assert called <= 20
 
 
-def test_an_unfinished_training_is_told() -> None:
+def test_an_unfinished_training_is_reported() -> None:
     assert words.of_curves(epochs((2.0, 2.0), (1.0, 1.0)), 9)[-1] == (
         "Training is not finished: 2 of 9 epochs."
     )
