@@ -101,7 +101,7 @@ NAMES = ["run", "broken", "many", "hostile", "several", "comparison"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_page_opens_with_the_network_off_and_says_nothing(
+def test_a_page_opens_offline_without_console_messages(
     pages: dict[str, Path], visit: Open, name: str
 ) -> None:
     page = visit(pages[name])
@@ -113,7 +113,7 @@ def test_a_page_opens_with_the_network_off_and_says_nothing(
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-def test_axe_finds_nothing_and_nothing_stands_out_of_the_page(
+def test_axe_finds_nothing_and_nothing_overflows_the_page(
     pages: dict[str, Path], visit: Open, name: str, scheme: str, size: str
 ) -> None:
     page = visit(pages[name], size, color_scheme=scheme, bypass_csp=True)
@@ -152,9 +152,7 @@ def test_the_validator_and_axe_find_what_is_wrong(tmp_path: Path, visit: Open) -
     assert {"html-has-lang", "image-alt"} <= found
 
 
-def test_print_shows_the_tables_that_a_click_would_open(
-    pages: dict[str, Path], visit: Open, tmp_path: Path
-) -> None:
+def test_print_shows_collapsed_tables(pages: dict[str, Path], visit: Open, tmp_path: Path) -> None:
     page = visit(pages["run"])
     numbers = page.get_by_text("mean probability", exact=True).first
     assert not numbers.is_visible()
@@ -166,7 +164,7 @@ def test_print_shows_the_tables_that_a_click_would_open(
 def test_a_keyboard_reaches_every_part(pages: dict[str, Path], visit: Open) -> None:
     page = visit(pages["run"])
     page.keyboard.press("Tab")
-    assert page.evaluate("() => document.activeElement.textContent") == "To the result"
+    assert page.evaluate("() => document.activeElement.textContent") == "Skip to the result"
     links = page.locator("nav a")
     for number in range(links.count()):
         target = links.nth(number).get_attribute("href")

@@ -26,7 +26,7 @@ from hydrofoil import Run
 from hydrofoil.cli.main import main
 from hydrofoil.compare import statistics
 from hydrofoil.compare.statistics import (
-    Answered,
+    SideAnswers,
     bootstrap_points,
     mcnemar,
     other_pictures,
@@ -92,7 +92,7 @@ def answered(
 
 def alarms(accuracy_A_MS: Floats, accuracy_B_MS: Floats, paired: bool) -> int:
     words = [
-        seed_difference(accuracy_A_S, accuracy_B_S, paired=paired).word
+        seed_difference(accuracy_A_S, accuracy_B_S, paired=paired).outcome
         for accuracy_A_S, accuracy_B_S in zip(accuracy_A_MS, accuracy_B_MS, strict=True)
     ]
     return len(words) - words.count("no significant difference")
@@ -105,7 +105,7 @@ def test_equal_recipes_are_called_different_5_times_in_100(seeds: int, paired: b
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
-def test_whole_pictures_raise_no_alarm_where_nearly_all_are_right(seeds: int) -> None:
+def test_few_mistakes_raise_no_false_alarm(seeds: int) -> None:
     check_false_alarms(seeds, True, M=4000, pictures=200, easy=6.0)
 
 
@@ -131,7 +131,7 @@ def check_false_alarms(seeds: int, paired: bool, M: int, pictures: int, easy: fl
         assert count >= low
 
 
-def test_the_seeds_that_are_recommended_show_the_difference_4_times_in_5() -> None:
+def test_the_recommended_seeds_detect_the_difference_4_times_in_5() -> None:
     rng = np.random.default_rng(1)
     accuracy_A_MS, accuracy_B_MS = simulated(rng, 20_000, 1, 200, gain=0.3)
     difference_M = 100 * (accuracy_B_MS - accuracy_A_MS)[:, 0]
@@ -150,11 +150,13 @@ def test_the_seeds_that_are_recommended_show_the_difference_4_times_in_5() -> No
 def test_the_interval_over_pictures_holds_where_recipes_have_their_own_strong_pictures() -> None:
     rng = np.random.default_rng(2)
     M, S, N = 800, 10, 100
-    right_A_MSN, right_B_MSN = answered(rng, M, S, N, gain=0.0, other=4.0, easy=0.0)
+    correct_A_MSN, correct_B_MSN = answered(rng, M, S, N, gain=0.0, other=4.0, easy=0.0)
     covered = covered_by_seeds = 0
-    for right_A_SN, right_B_SN in zip(right_A_MSN, right_B_MSN, strict=True):
-        interval = other_pictures(right_A_SN, right_B_SN)
-        over_seeds = seed_difference(right_A_SN.mean(1), right_B_SN.mean(1), paired=True).interval
+    for correct_A_SN, correct_B_SN in zip(correct_A_MSN, correct_B_MSN, strict=True):
+        interval = other_pictures(correct_A_SN, correct_B_SN)
+        over_seeds = seed_difference(
+            correct_A_SN.mean(1), correct_B_SN.mean(1), paired=True
+        ).interval
         assert interval is not None
         assert over_seeds is not None
         covered += interval[0] <= 0 <= interval[1]  # of all pictures, neither side is better
@@ -186,9 +188,9 @@ def test_difference_and_interval_over_seeds_are_scipys(seeds: int, seed: int) ->
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_is_that_of_statsmodels(only_a: int, only_b: int, both: int) -> None:
-    right_A_N = np.array([True] * (only_a + both) + [False] * (only_b + 1))
-    right_B_N = np.array([False] * only_a + [True] * (both + only_b) + [False])
-    found = mcnemar(right_A_N, right_B_N)
+    correct_A_N = np.array([True] * (only_a + both) + [False] * (only_b + 1))
+    correct_B_N = np.array([False] * only_a + [True] * (both + only_b) + [False])
+    found = mcnemar(correct_A_N, correct_B_N)
     table = [[both, only_a], [only_b, 1]]
     assert (found.only_a, found.only_b) == (only_a, only_b)
     if only_a + only_b:
@@ -226,9 +228,9 @@ def test_power_is_a_share_and_grows_with_the_difference(
 @pytest.mark.parametrize("other", [1.0, 5.0])
 def test_the_interval_over_pictures_has_the_mean_squares_of_statsmodels(other: float) -> None:
     rng = np.random.default_rng(3)
-    ((right_A_SN,), (right_B_SN,)) = answered(rng, 1, 5, 40, gain=0.5, other=other, easy=0)
-    S, N = right_A_SN.shape
-    points_SN = 100.0 * (right_B_SN.astype(int) - right_A_SN)
+    ((correct_A_SN,), (correct_B_SN,)) = answered(rng, 1, 5, 40, gain=0.5, other=other, easy=0)
+    S, N = correct_A_SN.shape
+    points_SN = 100.0 * (correct_B_SN.astype(int) - correct_A_SN)
     seed_SN, picture_SN = np.indices((S, N))
     frame = pandas.DataFrame(
         {"y": points_SN.ravel(), "s": seed_SN.ravel(), "n": picture_SN.ravel()}
@@ -239,20 +241,20 @@ def test_the_interval_over_pictures_has_the_mean_squares_of_statsmodels(other: f
     half = stats.t.ppf(0.975, freedom) * np.sqrt(total / (S * N))
     over_seeds = stats.ttest_1samp(points_SN.mean(1), 0).confidence_interval()
     half, mean = max(half, (over_seeds.high - over_seeds.low) / 2), points_SN.mean()
-    assert other_pictures(right_A_SN, right_B_SN) == pytest.approx((mean - half, mean + half))
+    assert other_pictures(correct_A_SN, correct_B_SN) == pytest.approx((mean - half, mean + half))
 
 
 def test_what_covers_pictures_too_is_never_narrower_and_may_weaken_the_verdict() -> None:
     rng = np.random.default_rng(6)
     weakened = 0
-    right_A_MSN, right_B_MSN = answered(rng, 200, 6, 60, gain=0.3, other=3.0, easy=0.0)
-    for right_A_SN, right_B_SN in zip(right_A_MSN, right_B_MSN, strict=True):
-        found = compare(side(right_A_SN), side(right_B_SN))
+    correct_A_MSN, correct_B_MSN = answered(rng, 200, 6, 60, gain=0.3, other=3.0, easy=0.0)
+    for correct_A_SN, correct_B_SN in zip(correct_A_MSN, correct_B_MSN, strict=True):
+        found = compare(side(correct_A_SN), side(correct_B_SN))
         wide, narrow = found.other_pictures, found.difference.interval
         assert wide is not None
         assert narrow is not None
         assert wide[0] <= narrow[0] + 1e-9 < narrow[1] <= wide[1] + 1e-9
-        significant = found.verdict.word != "no significant difference"
+        significant = found.verdict.outcome != "no significant difference"
         says_so = "This may not hold on other test images" in found.verdict.sentence
         assert says_so == (significant and wide[0] <= 0 <= wide[1])
         weakened += says_so
@@ -273,19 +275,19 @@ def test_the_bootstrap_is_the_same_twice_mirrored_and_near_t_with_many_seeds() -
         assert mirrored == pytest.approx((-found[1], -found[0]), abs=0.03)
 
 
-def side(right_SN: Bools, seeds: range | None = None, first: int = 0) -> Answered:
-    S, N = right_SN.shape
+def side(correct_SN: Bools, seeds: range | None = None, first: int = 0) -> SideAnswers:
+    S, N = correct_SN.shape
     index_SN = np.tile(np.arange(first, first + N), (S, 1))
-    return Answered("x", tuple(seeds or range(S)), right_SN, index_SN)
+    return SideAnswers("x", tuple(seeds or range(S)), correct_SN, index_SN)
 
 
 def answers_SN(S: int, N: int = 50, seed: int = 0, share: float = 0.8) -> Bools:
     return np.random.default_rng(seed).random((S, N)) < share
 
 
-def test_identical_answers_are_not_told_apart() -> None:
+def test_identical_answers_show_no_significant_difference() -> None:
     found = compare(side(answers_SN(4)), side(answers_SN(4)))
-    assert found.verdict.word == "no significant difference"
+    assert found.verdict.outcome == "no significant difference"
     assert found.difference.p == 1
     assert [pair.discordant.p for pair in found.pairs] == [1] * 4
     assert found.bootstrap is found.other_pictures is found.shown_points is None
@@ -297,26 +299,26 @@ def test_identical_answers_are_not_told_apart() -> None:
     [(2, "no significant difference"), (5, "no significant difference"), (6, "better")],
 )
 def test_a_constant_difference_is_judged_by_flipped_signs(seeds: int, word: str) -> None:
-    right_A_SN = np.ones((seeds, 50), bool)
-    right_A_SN[:, 0] = False
-    found = compare(side(right_A_SN), side(np.ones((seeds, 50), bool)))
+    correct_A_SN = np.ones((seeds, 50), bool)
+    correct_A_SN[:, 0] = False
+    found = compare(side(correct_A_SN), side(np.ones((seeds, 50), bool)))
     assert found.difference.method == "sign flips"
     assert found.difference.p == 2 / 2**seeds
     assert found.difference.interval is None
-    assert found.verdict.word == word
+    assert found.verdict.outcome == word
     if word != "better":
         assert found.verdict.more_seeds == 6 - seeds
 
 
 def test_a_single_seed_judges_the_two_models_and_not_the_recipes() -> None:
-    right_A_SN = answers_SN(1, 400, share=0.7)
-    found = compare(side(right_A_SN), side(right_A_SN | answers_SN(1, 400, 1, 0.2)))
-    assert (found.verdict.word, found.verdict.about) == ("better", "models")
+    correct_A_SN = answers_SN(1, 400, share=0.7)
+    found = compare(side(correct_A_SN), side(correct_A_SN | answers_SN(1, 400, 1, 0.2)))
+    assert (found.verdict.outcome, found.verdict.about) == ("better", "models")
     assert "Comparing the recipes takes several seeds" in found.verdict.sentence
     assert found.difference.p is None
     assert found.a.interval is None
-    alike = compare(side(right_A_SN), side(right_A_SN))
-    assert alike.verdict.word == "no significant difference"
+    alike = compare(side(correct_A_SN), side(correct_A_SN))
+    assert alike.verdict.outcome == "no significant difference"
 
 
 def test_other_seeds_are_compared_by_welch() -> None:
@@ -334,7 +336,7 @@ def test_other_pictures_are_not_paired() -> None:
     text = comparison_lines(found)
     assert "Not compared image by image: the sides were tested on different images" in text
     single = compare(side(answers_SN(1)), side(answers_SN(1), first=7))
-    assert single.verdict.word == "no significant difference"
+    assert single.verdict.outcome == "no significant difference"
     assert single.mcnemar_median is None
 
 
@@ -343,24 +345,24 @@ def test_welch_without_spread_is_judged_by_permuted_sides() -> None:
     found = seed_difference(ones, less, paired=False)
     assert found.method == "permutations"
     assert found.p == pytest.approx(2 / 70)
-    assert found.word == "worse"
-    assert seed_difference(ones[:3], less[:3], paired=False).word == "no significant difference"
-    right_SN = np.ones((3, 10), bool)
-    less_SN = right_SN & (np.arange(10) > 0)
-    verdict = compare(side(right_SN), side(less_SN, range(3, 6))).verdict
+    assert found.outcome == "worse"
+    assert seed_difference(ones[:3], less[:3], paired=False).outcome == "no significant difference"
+    correct_SN = np.ones((3, 10), bool)
+    less_SN = correct_SN & (np.arange(10) > 0)
+    verdict = compare(side(correct_SN), side(less_SN, range(3, 6))).verdict
     assert verdict.more_seeds == 1, "four of each side have 70 ways"
 
 
-def test_seeds_are_counted_for_the_difference_that_is_asked_about() -> None:
+def test_seeds_are_recommended_for_the_requested_difference() -> None:
     a, b = side(answers_SN(5, 1000)), side(answers_SN(5, 1000, seed=1))
-    found = compare(a, b, asked_points=0.5)
-    assert found.verdict.word == "no significant difference"
+    found = compare(a, b, target_points=0.5)
+    assert found.verdict.outcome == "no significant difference"
     assert found.difference.deviation is not None
     needed = TTestPower().solve_power(0.5 / found.difference.deviation, alpha=0.05, power=0.8)
     assert found.verdict.more_seeds == int(np.ceil(needed)) - 5
     assert f"about {found.verdict.more_seeds} more seeds" in found.verdict.sentence
     assert "would detect a difference of 0.5 points" in found.verdict.sentence
-    seen = compare(a, b, asked_points=30).verdict
+    seen = compare(a, b, target_points=30).verdict
     assert seen.more_seeds == 0
     assert "would have been detected" in seen.sentence
 
@@ -371,8 +373,8 @@ def test_pictures_drawn_by_seed_leave_other_pictures_out() -> None:
     assert fixed.other_pictures is not None
     drawn_SN = np.argsort(np.random.default_rng(5).random((4, 90)))[:, :50]
     drawn = compare(
-        Answered("a", (0, 1, 2, 3), answers_SN(4), drawn_SN),
-        Answered("b", (0, 1, 2, 3), answers_SN(4, seed=1), drawn_SN),
+        SideAnswers("a", (0, 1, 2, 3), answers_SN(4), drawn_SN),
+        SideAnswers("b", (0, 1, 2, 3), answers_SN(4, seed=1), drawn_SN),
     )
     assert drawn.paired
     assert not drawn.fixed_pictures
@@ -381,18 +383,18 @@ def test_pictures_drawn_by_seed_leave_other_pictures_out() -> None:
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
-def test_every_shape_of_comparison_is_told_and_is_json(
+def test_every_kind_of_comparison_has_text_and_json(
     seeds_a: int, seeds_b: int, pictures: int, seed: int
 ) -> None:
     a, b = side(answers_SN(seeds_a, pictures, seed)), side(answers_SN(seeds_b, pictures, seed + 1))
-    found = compare(a, b, looked=[3])
+    found = compare(a, b, seed_counts=[3])
     text = comparison_lines(found)
     assert text.splitlines()[-1] == f"verdict: {found.verdict.sentence}"
     content = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert content["difference"]["points"] == found.difference.points
-    mirrored = compare(b, a).verdict.word
+    mirrored = compare(b, a).verdict.outcome
     opposite = {"better": "worse", "worse": "better"}
-    assert mirrored == opposite.get(found.verdict.word, "no significant difference")
+    assert mirrored == opposite.get(found.verdict.outcome, "no significant difference")
 
 
 # ── the verb ─────────────────────────────────────────────────────────────────────────────────────
@@ -466,18 +468,18 @@ def test_two_recipes_are_trained_tested_and_compared(cli: Cli, runs: Path) -> No
         accuracies = [accuracy_of(folder / f"seed-{seed}") for seed in (0, 1, 2)]
         assert content[letter]["accuracies"] == pytest.approx(accuracies)
         assert [Run.open(path).log.times_tested() for path in content[letter]["runs"]] == [1] * 3
-    assert content["verdict"]["word"] == "worse"
+    assert content["verdict"]["outcome"] == "worse"
     assert f"verdict: {content['verdict']['sentence']}" in output
     assert json.loads(cli(*SMALL, LESS, "--seeds", "3", "--json")[1]) == content
 
 
-def test_names_in_a_comparison_do_not_lie(cli: Cli, runs: Path) -> None:
+def test_axis_names_in_a_comparison_are_true(cli: Cli, runs: Path) -> None:
     with names_held() as seen:
         assert cli(*folders(runs))[0] == 0
-    assert {"right_A_N", "accuracy_A_S", "accuracy_S"} <= set(seen)
+    assert {"correct_A_N", "accuracy_A_S", "accuracy_S"} <= set(seen)
 
 
-def test_an_interrupted_comparison_goes_on_where_it_was(
+def test_an_interrupted_comparison_resumes(
     cli: Cli, compared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep, epochs = Recorder.epoch, iter(range(99))
@@ -505,7 +507,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(
     assert json.loads(kept.read_text())["difference"] == straight["difference"]
 
 
-def test_runs_that_are_there_are_compared_by_folder_and_by_pattern(cli: Cli, runs: Path) -> None:
+def test_existing_runs_are_compared_by_folder_and_by_pattern(cli: Cli, runs: Path) -> None:
     a, b = folders(runs)
     by_folder = json.loads(cli(a, b, "--json")[1])
     by_pattern = json.loads(cli(f"{a}/seed-*", b, "--json")[1])
@@ -518,9 +520,7 @@ def test_runs_that_are_there_are_compared_by_folder_and_by_pattern(cli: Cli, run
     assert other["difference"]["method"] == "Welch's t"
 
 
-def test_a_recipe_takes_the_seeds_of_the_runs_that_it_is_compared_with(
-    cli: Cli, runs: Path
-) -> None:
+def test_a_recipe_gets_the_seeds_of_the_runs_on_the_other_side(cli: Cli, runs: Path) -> None:
     fields = [f"b.{field}" for field in SMALL[2:]]
     a, _ = folders(runs)
     status, output, errors = cli(f"{a}/seed-[12]", "digits", *fields, LESS)
@@ -528,7 +528,7 @@ def test_a_recipe_takes_the_seeds_of_the_runs_that_it_is_compared_with(
     assert output.count(", ready\n") == 4
 
 
-def test_a_run_without_kept_answers_is_tested_again(cli: Cli, runs: Path) -> None:
+def test_a_run_without_saved_answers_is_tested_again(cli: Cli, runs: Path) -> None:
     a, b = folders(runs)
     (a / "seed-0/answers.npz").unlink()
     status, _, errors = cli(a, b)
@@ -546,7 +546,7 @@ def test_answers_of_another_test_than_the_result_are_refused(cli: Cli, runs: Pat
     Run.open(a / "seed-0").files.write("answers.npz", (b / "seed-0/answers.npz").read_bytes())
     status, _, errors = cli(a, b)
     assert status == 2
-    assert "do not agree" in errors
+    assert "do not match" in errors
     assert f"hydrofoil test {a}/seed-0" in errors
 
 
@@ -558,10 +558,10 @@ def test_other_test_pictures_are_compared_by_welch(cli: Cli, runs: Path) -> None
     assert "McNemar" not in output
 
 
-def test_looking_again_after_more_seeds_is_told(cli: Cli, runs: Path) -> None:
+def test_comparing_again_after_more_seeds_is_reported(cli: Cli, runs: Path) -> None:
     assert cli(*SMALL, LESS, "--seeds", "2")[0] == 0
     content = json.loads(cli(*SMALL, LESS, "--seeds", "3", "--json")[1])
-    assert content["looked"] == [2, 3]
+    assert content["seed_counts"] == [2, 3]
     assert "also compared after 2 seeds" in cli(*SMALL, LESS, "--seeds", "3")[1]
 
 
@@ -577,27 +577,27 @@ def test_a_merged_test_split_is_warned_of(cli: Cli) -> None:
 def wrong_inputs(a: Path, b: Path) -> dict[str, tuple[list[object], list[str]]]:
     return {
         "nothing": (["digits"], ["B"]),
-        "same recipe": (["digits", "digits"], ["the same recipe", "same bits"]),
+        "same recipe": (["digits", "digits"], ["the same recipe", "bit-identical"]),
         "same run": ([a / "seed-0", a / "seed-0"], ["the same recipe"]),
-        "other sets": (["digits", "mnist-cnn"], ["digits", "mnist", "different sets"]),
+        "other sets": (["digits", "mnist-cnn"], ["digits", "mnist", "different datasets"]),
         "unknown recipe": (["digits", "digit"], ["unknown recipe 'digit'", "'digits'"]),
         "unknown run": (["digits", "runs/none"], ["runs/none", "no such run folder"]),
-        "empty folder": ([a, "empty"], ["empty: no run lies there"]),
-        "empty pattern": ([a, "runs/x-*"], ["runs/x-*: no run lies there"]),
+        "empty folder": ([a, "empty"], ["empty: contains no runs"]),
+        "empty pattern": ([a, "runs/x-*"], ["runs/x-*: contains no runs"]),
         "unknown field": (["digits", "digits", "b.optimizer.lrr=1"], ["optimizer.lrr", "'lr'"]),
-        "field of a run": ([a, b, LESS], ["optimizer.lr=0.001", "Fields are for recipes"]),
-        "seeds of runs": ([a, b, "--seeds", "3"], ["--seeds 3", "are runs"]),
+        "field of a run": ([a, b, LESS], ["optimizer.lr=0.001", "Override fields of a recipe"]),
+        "seeds of runs": ([a, b, "--seeds", "3"], ["--seeds 3", "names existing runs"]),
         "no seeds": (["digits", "digits", LESS, "--seeds", "0"], ["--seeds"]),
         "two recipes a side": ([f"{a.parent}/*/seed-*", b], ["different recipes", "optimizer.lr"]),
         "no difference": ([a, b, "--difference", "0"], ["--difference 0"]),
         "a seed twice": (["twice", b], ["the same seed, 0"]),
-        "unfinished": (["unfinished", b], ["not all its epochs", "hydrofoil resume unfinished"]),
+        "unfinished": (["unfinished", b], ["not finished", "hydrofoil resume unfinished"]),
         "no test split": (["digits", "digits", "data.test=0", LESS], ["no test split"]),
     }
 
 
 @pytest.mark.parametrize("case", wrong_inputs(Path("a"), Path("b")))
-def test_a_wrong_comparison_ends_in_two_with_a_short_cure(case: str, cli: Cli, runs: Path) -> None:
+def test_a_wrong_comparison_exits_with_2_and_short_advice(case: str, cli: Cli, runs: Path) -> None:
     a, b = folders(runs)
     Path("empty").mkdir()
     for copy in ("1", "2"):
@@ -630,7 +630,7 @@ def test_another_recipes_run_in_the_way_is_left_alone(cli: Cli, runs: Path) -> N
     assert f"{a}/seed-1: holds a run of another recipe" in errors
 
 
-def test_scipy_is_imported_where_it_is_used_alone() -> None:
+def test_scipy_is_imported_only_where_it_is_used() -> None:
     source = ast.parse(Path(statistics.__file__).read_text("utf-8"))
     above = {alias.name for n in source.body if isinstance(n, ast.Import) for alias in n.names}
     above |= {n.module or "" for n in source.body if isinstance(n, ast.ImportFrom)}

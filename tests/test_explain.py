@@ -25,7 +25,7 @@ from hydrofoil.report import explanations
 from hydrofoil.report.explain import explain
 from tests.axes import names_held
 
-# The last feature maps before a pooling, written down by hand.
+# The last feature maps before a pooling, written down manually.
 CONVOLUTIONAL = {
     "cifar10-lenet": ((3, 32, 32), "relu2"),
     "cifar10-cnn3": ((3, 32, 32), "relu3"),
@@ -234,7 +234,7 @@ def test_where_a_network_does_not_look_nothing_is_hot() -> None:
         assert hidden.columns[0] < 12
 
 
-def test_a_class_that_nothing_speaks_for_has_no_heat() -> None:
+def test_a_class_without_positive_evidence_has_no_heat() -> None:
     model = classifier(
         nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2), shape=(1, 8, 8), classes=2
     )
@@ -282,7 +282,7 @@ def test_occlusion_with_any_patch_is_captums(data: st.DataObject) -> None:
 
 
 def test_the_strongest_place_is_what_its_numbers_say() -> None:
-    """Covering it by hand gives the probability and the answer that are reported."""
+    """Covering it manually gives the reported probability and prediction."""
     model, picture_CHW = built("mnist-cnn", (1, 28, 28)), noise(1, 28, 28)
     found = occlusion(model, picture_CHW, 3)
     (top, bottom), (left, right) = found.rows, found.columns
@@ -307,7 +307,7 @@ def test_explaining_leaves_the_model_as_it_was(recipe: str) -> None:
     shape = CONVOLUTIONAL.get(recipe, ((1, 28, 28), ""))[0]
     model = built(recipe, shape).train()
     layers = list(model.network)
-    layers[0].eval()  # frozen by hand
+    layers[0].eval()  # frozen manually
     modes, weights = [layer.training for layer in layers], model.weights_hash()
     first, second = [explain(model, noise(*shape)).content for _ in range(2)]
     assert first == second  # no dropout
@@ -532,11 +532,11 @@ def test_the_verb_explains_in_numbers_words_and_a_figure(
     assert {key: content[key] for key in asked} == asked
     assert content["explained"] == asked["class"]
     hidden, heat = content["occlusion"], content["grad_cam"]
-    assert f"{asked['class']} {100 * hidden['before']:.1f} %" in output
+    assert f"{asked['class']} {100 * hidden['before']:.1f}%" in output
     assert f"rows {hidden['rows'][0]}–{hidden['rows'][1]}" in output
-    assert f"from {100 * hidden['before']:.1f} % to {100 * hidden['after']:.1f} %" in output
+    assert f"from {100 * hidden['before']:.1f}% to {100 * hidden['after']:.1f}%" in output
     assert (heat["layer"], heat["maps"]) == ("relu2", [4, 4])
-    assert f"half of the heat lies on {100 * heat['half_of_heat']:.0f} %" in output
+    assert f"half of the heat lies on {100 * heat['half_of_heat']:.0f}%" in output
     for drawn in (content["drawn"], whole["filters"]["drawn"]):
         assert Path(drawn).parent == runs["cnn"] / "figures"
         assert f"saved: {drawn}" in output
@@ -556,7 +556,7 @@ def test_another_class_is_explained_and_an_unknown_one_answered(
         assert content["occlusion"]["before"] == pytest.approx(content["probabilities"][name])
     status, _, errors = cli("explain", runs["cnn"], path, "--class", "eight")
     assert status == 2
-    assert "'eight' is no class of this model. Known: 0, 1" in errors
+    assert "unknown class 'eight'. Known: 0, 1" in errors
 
 
 def test_a_perceptron_is_explained_by_occlusion_and_filters(
@@ -592,7 +592,7 @@ def test_pictures_of_one_name_have_a_figure_each(cli: Cli, runs: Mapping[str, Pa
         ("a file for --out", "expected a folder's name"),
     ],
 )
-def test_wrong_input_ends_in_two(
+def test_wrong_input_exits_with_2(
     case: str, complaint: str, cli: Cli, runs: Mapping[str, Path], tmp_path: Path
 ) -> None:
     run, picture, more = runs["cnn"], saved("one.png"), list[str]()

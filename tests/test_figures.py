@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw
 
 from hydrofoil import build, grad_cam, occlusion, read_recipe
 from hydrofoil.evaluate.explain import FeatureMaps, feature_maps, first_filters
+from hydrofoil.evaluate.metrics import Scores
+from hydrofoil.evaluate.result import Epoch
 from hydrofoil.report import explanations, figures, sheet
 from hydrofoil.report.curves import learning_curves
 
@@ -58,7 +60,7 @@ def noise(count: int, *shape: int) -> torch.Tensor:
 
 def grid(classes: list[str], count: int, *shape: int, heading: str = HEADING) -> bytes:
     pairs = [(classes[n % len(classes)], classes[7 * n % len(classes)]) for n in range(count)]
-    titles = [f"{predicted} ({truth}) {100 - n} %" for n, (predicted, truth) in enumerate(pairs)]
+    titles = [f"{predicted} ({truth}) {100 - n}%" for n, (predicted, truth) in enumerate(pairs)]
     return figures.picture_grid(noise(count, *shape), titles, heading=heading)
 
 
@@ -79,7 +81,7 @@ def explanation(classes: list[str], *shape: int, recipe: str = "", heading: str 
     cam = None if recipe == "mnist-mlp" else grad_cam(network, picture_CHW)
     return explanations.explanation(
         picture_CHW,
-        f"{name} 93.1 %, {classes[-1]} 2.0 %",
+        f"{name} 93.1%, {classes[-1]} 2.0%",
         name,
         cam,
         occlusion(network, picture_CHW, 0),
@@ -116,7 +118,7 @@ FIGURES: dict[str, Callable[[], bytes]] = {
     "color pixels": lambda: figures.pixel_values(noise(1, 3, 9, 8)[0], HEADING),
     "10 digits confused": lambda: confusion(DIGITS),
     "10 names confused": lambda: confusion(ANIMALS),
-    "2 names confused": lambda: confusion(ANIMALS[:2], heading="60 %"),
+    "2 names confused": lambda: confusion(ANIMALS[:2], heading="60%"),
     "1 name confused": lambda: confusion(["a"], heading=""),
     "20 long names confused": lambda: confusion(HUNDRED[:20]),
     "21 names confused": lambda: confusion(HUNDRED[:21]),
@@ -236,13 +238,16 @@ def test_the_figures_of_a_test_import_no_matplotlib() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def an_epoch(number: int, train: float, valid: float | None, best: bool = False) -> dict[str, Any]:
-    parts = {"train": train, "valid": valid}
-    scores = {
-        part: None if loss is None else {"loss": loss, "accuracy": 1 / (1 + loss)}
-        for part, loss in parts.items()
-    }
-    return {"epoch": number, "best": best, **scores}
+def an_epoch(number: int, train: float, valid: float | None, best: bool = False) -> Epoch:
+    return Epoch(
+        number=number,
+        train=Scores(train, 60, 100),
+        valid=None if valid is None else Scores(valid, 55, 100),
+        best=best,
+        train_seconds=1.0,
+        valid_seconds=0.1,
+        learning_rate=0.1,
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 40, 300])

@@ -16,7 +16,7 @@ MODULES = {
 }
 # A module may import from its own line and those above it: back along the flow, never forward.
 FLOW = [
-    ["__init__", "display", "errors", "files", "randomness", "device", "timing"],
+    ["__init__", "display", "errors", "files", "randomness", "device", "timing", "wording"],
     ["recipe"],
     ["data"],
     ["models"],

@@ -444,8 +444,8 @@ def test_an_accuracy_that_one_class_alone_would_reach_is_said() -> None:
         correct: _no_better_than_one_class(result(counts, correct)) for correct in (790, 805, 900)
     }
     assert said[790] == [
-        "The accuracy, 79.00 %, is not above the share of the largest class: always predicting cat "
-        "would be correct for 80.00 % of the test images."
+        "The accuracy, 79.00%, is not above the share of the largest class: always predicting cat "
+        "would be correct for 80.00% of the test images."
     ]
     assert "not significantly above" in said[805][0]
     assert said[900] == []

@@ -14,7 +14,7 @@ import pytest
 import hydrofoil
 from hydrofoil import HydrofoilError, Run, pick_device
 from hydrofoil.cli.main import main
-from hydrofoil.compare.statistics import Answered
+from hydrofoil.compare.statistics import SideAnswers
 from hydrofoil.compare.verdict import compare
 from hydrofoil.evaluate.calibration import Bins
 from hydrofoil.evaluate.metrics import Average, Averages, ClassScores, Scores
@@ -50,7 +50,7 @@ def copied(tested: Path, tmp_path: Path) -> Path:
 
 
 def section(page: Element, name: str) -> Element:
-    (found,) = [one for one in page.all("section") if one.attributes.get("aria-labeledby") == name]
+    (found,) = [one for one in page.all("section") if one.attributes.get("aria-labelledby") == name]
     return found
 
 
@@ -61,8 +61,10 @@ def check_figures(page: Element, test: dict[str, Any]) -> set[str]:
         path, text = one.attributes["data-figure"], one.text.replace(",", "")
         value = lookup(test, path)
         assert float(one.attributes["value"]) == value, path
-        number = float(re.findall(r"-?\d+(?:\.\d+)?", text)[0])
-        digits = len(text.split(".")[1].split()[0]) if "." in text else 0
+        found = re.search(r"(-?\d+)(?:\.(\d+))?", text)
+        assert found, path
+        number = float(found[0])
+        digits = len(found[2] or "")
         in_hundreds = "%" in text or "points" in text or "interval" in path
         expected = value * (100 if in_hundreds else 1)
         assert number == pytest.approx(expected, abs=0.5000001 * 10**-digits), path
@@ -79,7 +81,7 @@ def leaves(content: Any, path: str = "") -> list[str]:
     return [path] if isinstance(content, int | float) else []
 
 
-def test_every_figure_of_the_page_is_test_jsons_and_every_one_of_test_json_is_there(
+def test_the_page_shows_every_figure_of_test_json_and_no_other(
     tested: Path,
 ) -> None:
     test = json.loads((tested / "test.json").read_text())
@@ -126,27 +128,27 @@ def test_the_curves_table_is_the_log(tested: Path) -> None:
         assert ("best" in row[0]) == (epoch.number == kept)
         assert row[1] == f"{epoch.train.loss:.4f}"
         assert epoch.valid
-        assert row[4] == f"{100 * epoch.valid.accuracy:.2f} %"
+        assert row[4] == f"{100 * epoch.valid.accuracy:.2f}%"
 
 
-def test_time_is_what_the_log_tells_part_by_part(tested: Path) -> None:
+def test_the_times_are_the_logs(tested: Path) -> None:
     (table,) = section(read(run_page(tested)), "time").all("table")
     seconds = {name: float(value) for name, value in table.rows()}
     epochs = Run.open(tested).epochs()
     train, valid = (sum(getattr(e, f"{p}_seconds") for e in epochs) for p in ("train", "valid"))
-    assert seconds["reading the data"] == 0.25
-    assert seconds["preparing and compiling"] == 0.125
+    assert seconds["loading data"] == 0.25
+    assert seconds["setup and compilation"] == 0.125
     assert seconds["testing"] == 0.5
     assert seconds["training steps"] == pytest.approx(train, abs=5e-4)
-    assert seconds["saving and the rest"] == pytest.approx(999.5 - 0.125 - train - valid, abs=3e-3)
+    assert seconds["saving and other"] == pytest.approx(999.5 - 0.125 - train - valid, abs=3e-3)
 
 
-def test_the_order_is_the_result_first_and_the_command_last(tested: Path) -> None:
+def test_the_result_comes_first_and_the_command_last(tested: Path) -> None:
     page = read(run_page(tested))
     headings = [one.text for one in page.all() if one.name in ("h1", "h2")]
     assert headings == [
-        "tested", "Pictures", "Learning curves", "Classes", "Confusion", "Calibration",
-        "Explanations", "Data", "Network", "Time", "Environment", "Repeat it",
+        "tested", "Key findings", "Images", "Learning curves", "Classes", "Confusion",
+        "Calibration", "Explanations", "Data", "Network", "Time", "Environment", "Reproduce",
     ]  # fmt: skip
     repeat = [one.text for one in section(page, "repeat").all("pre")]
     given = "hydrofoil train digits train.epochs=2 train.execute=eager"
@@ -202,9 +204,7 @@ def test_no_name_becomes_markup(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (3, 96, 96)])
-def test_pictures_that_no_format_makes_smaller_still_fit(
-    tmp_path: Path, shape: tuple[int, int, int]
-) -> None:
+def test_incompressible_images_still_fit(tmp_path: Path, shape: tuple[int, int, int]) -> None:
     pictures = noise(400, shape, 30)
     run = make_run(
         tmp_path / "noise", "model.name=cnn3", "data.mean=[0.5]", "data.std=[0.5]",
@@ -213,7 +213,7 @@ def test_pictures_that_no_format_makes_smaller_still_fit(
     page = run_page(run.path)
     check_harmless(page)
     assert len(page) < 3_000_000
-    assert "Among the five most probable" in page.decode()
+    assert "Top-5 accuracy" in page.decode()
 
 
 def test_the_report_needs_no_training_code(tested: Path, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_the_report_needs_no_training_code(tested: Path, tmp_path: Path) -> None
              "shown.npz", "recipe.toml", "answers.npz"],
 )  # fmt: skip
 @pytest.mark.parametrize("how", ["missing", "empty", "noise", "cut"])
-def test_a_broken_run_gets_a_page_that_says_what_is_missing(
+def test_the_page_of_a_damaged_run_lists_the_missing_files(
     copied: Path, name: str, how: str
 ) -> None:
     content = (copied / name).read_bytes()
@@ -251,12 +251,12 @@ def test_a_broken_run_gets_a_page_that_says_what_is_missing(
     page = check_harmless(run_page(copied))
     notes = [one.text for one in page.all("p") if one.attributes.get("class") == "note"]
     gone = name in ("answers.npz", "environment.json") and how == "missing"
-    # log.jsonl: a first line that was cut short is one that a dying process left unfinished.
+    # log.jsonl: a truncated first line is one that a killed process left.
     if not gone and name != "answers.npz" and (name, how) != ("log.jsonl", "empty"):
         assert notes
 
 
-def test_pictures_that_are_gone_make_no_answer_right(copied: Path) -> None:
+def test_missing_images_do_not_make_a_prediction_correct(copied: Path) -> None:
     (copied / "shown.npz").unlink()
     page = check_harmless(run_page(copied))
     assert "shown.npz: missing" in page.text
@@ -264,14 +264,14 @@ def test_pictures_that_are_gone_make_no_answer_right(copied: Path) -> None:
     assert not section(page, "pictures").all("h3")
 
 
-def test_a_validation_split_that_chose_nothing_is_not_said_to(tmp_path: Path) -> None:
+def test_only_a_validation_split_that_selected_the_epoch_is_said_to(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", "train.select=last", tested=False)
     result = [one for one in read(run_page(run.path)).all("p") if "result" in str(one.attributes)]
-    assert "On 180 validation pictures" in result[0].text
-    assert "chose" not in result[0].text
+    assert re.search(r"Validation accuracy \d+\.\d\d% on 180 images", result[0].text)
+    assert "select" not in result[0].text
 
 
-def test_a_training_that_broke_is_not_told_to_go_on(tmp_path: Path) -> None:
+def test_a_diverged_run_gets_no_advice_to_resume(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", epochs=5, stop_after=2)
     run.log.append(NotFinite(epoch=3, step=17, pictures=(1, 2)))
     text = read(run_page(run.path)).text
@@ -281,7 +281,7 @@ def test_a_training_that_broke_is_not_told_to_go_on(tmp_path: Path) -> None:
     assert "hydrofoil resume" in read(run_page(run.path)).text
 
 
-def test_imported_weights_may_know_the_test_pictures(copied: Path) -> None:
+def test_imported_weights_may_have_seen_the_test_images(copied: Path) -> None:
     Run.open(copied).log.append(Imported(weights="0" * 64))
     assert "they may have been trained on images of this test" in read(run_page(copied)).text
 
@@ -290,25 +290,25 @@ def test_an_untested_run_says_how_to_test_it(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", tested=False)
     page = check_harmless(run_page(run.path))
     assert f"hydrofoil test {run.path}" in page.text
-    assert "Not tested yet. On 180 validation pictures" in page.text
-    assert "accuracy" not in section(page, "classes").text
+    assert "Not tested yet. Validation accuracy" in page.text
+    assert "recall" not in section(page, "classes").text
 
 
-def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
+def test_an_unfinished_run_says_how_to_resume(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r", epochs=5, stop_after=2)
     text = read(run_page(run.path)).text
     assert "Training is not finished: 2 of 5 epochs." in text
     assert f"hydrofoil resume {run.path}" in text
 
 
-def test_a_test_of_other_weights_is_told(copied: Path) -> None:
+def test_a_test_of_other_weights_is_reported(copied: Path) -> None:
     run = Run.open(copied)
     test = json.loads((copied / "test.json").read_text())
     run.files.write_json("test.json", test | {"weights": "0" * 64})
     assert "The test measured other weights" in read(run_page(copied)).text
 
 
-def test_what_is_no_run_gets_no_page(tmp_path: Path) -> None:
+def test_only_a_run_folder_gets_a_page(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(HydrofoilError, match="run folder"):
             run_page(path)
@@ -330,7 +330,12 @@ def test_the_verb_writes_into_the_run_or_beside_the_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr("webbrowser.open", lambda uri: opened.append(uri) or True)
+
+    def open_page(uri: str) -> bool:
+        opened.append(uri)
+        return True
+
+    monkeypatch.setattr("webbrowser.open", open_page)
     assert run_command("report", str(copied), "--open") == 0
     assert (copied / "report.html").is_file()
     assert opened == [(copied / "report.html").as_uri()]
@@ -340,14 +345,18 @@ def test_the_verb_writes_into_the_run_or_beside_the_runs(
     assert written["bytes"] == (tmp_path / "report.html").stat().st_size
 
 
-def test_wrong_words_for_a_report_are_told(
+def test_wrong_arguments_of_report_end_in_an_error(
     copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_command("report", str(copied), "--out", "page.pdf") == 2
     assert "expected a name that ends in .html" in capsys.readouterr().err
     assert run_command("report", "nowhere") == 2
     assert "there is no such run folder" in capsys.readouterr().err
-    monkeypatch.setattr("webbrowser.open", lambda uri: False)
+
+    def open_nothing(_: str) -> bool:
+        return False
+
+    monkeypatch.setattr("webbrowser.open", open_nothing)
     assert run_command("report", str(copied), "--open") == 0
     assert "No browser was found" in capsys.readouterr().err
 
@@ -355,13 +364,13 @@ def test_wrong_words_for_a_report_are_told(
 # ── several runs, and comparisons ────────────────────────────────────────────────────────────────
 
 
-def test_several_runs_stand_side_by_side(tested: Path, tmp_path: Path) -> None:
+def test_several_runs_are_shown_side_by_side(tested: Path, tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", "optimizer.lr=0.1", tested=False)
     page = check_harmless(runs_page([tested, other.path]))
     (results,) = section(page, "results").all("table")
     accuracy = json.loads((tested / "test.json").read_text())["accuracy"]
     rows = {row[0]: row[1:] for row in results.rows()}
-    assert rows["test accuracy"] == [f"{100 * accuracy:.2f} %", "not tested"]
+    assert rows["test accuracy"] == [f"{100 * accuracy:.2f}%", "not tested"]
     (differing,) = section(page, "differences").all("table")
     assert differing.rows() == [["optimizer.lr", "0.02", "0.1"]]
 
@@ -378,10 +387,10 @@ def test_a_comparisons_page_has_its_figures(seeds: int) -> None:
     rng = np.random.default_rng(seeds)
     index_SN = np.tile(np.arange(400), (seeds, 1))
     sides = [
-        Answered(
+        SideAnswers(
             name=HOSTILE[number],
             seeds=tuple(range(seeds)),
-            right_SN=rng.random((seeds, 400)) < share,
+            correct_SN=rng.random((seeds, 400)) < share,
             index_SN=index_SN,
             runs=tuple(f"runs/{number}/{seed}" for seed in range(seeds)),
         )
@@ -423,7 +432,7 @@ def calibrated(confidence: float, error: float, after: float | None = None) -> C
 def findings(**changes: Any) -> list[str]:
     """Return what is said of a test of 6,000 correct predictions in 10,000, with some parts."""
     average = Average(0.6, 0.6, 0.6)
-    parts = {
+    parts: dict[str, Any] = {
         "correct": 6000, "count": 10000, "loss": 1.0, "top_5": None, "expected_accuracy": None,
         "classes": (), "groups": (), "averages": Averages(average, average), "confusion": (),
         "confused": (), "calibration": calibrated(0.6, 0.02), "epoch": 1, "weights": "",
@@ -432,35 +441,37 @@ def findings(**changes: Any) -> list[str]:
             random=(), highest_loss=(), most_confident_mistakes=(), least_confident_correct=()
         ),
     }  # fmt: skip
-    given = {n: tuple(part) if isinstance(part, list) else part for n, part in changes.items()}
+    given: dict[str, Any] = {
+        n: tuple(part) if isinstance(part, list) else part for n, part in changes.items()
+    }
     return words.findings(TestResult(**(parts | given)))
 
 
-def test_a_difference_is_told_only_where_the_intervals_lie_apart() -> None:
+def test_a_difference_is_reported_only_where_the_intervals_are_disjoint() -> None:
     apart = [group("animals", 450), group("vehicles", 600)]
     close = [group("animals", 590), group("vehicles", 600)]
     assert findings(groups=apart)[0] == (
-        "Animals are harder than vehicles: accuracy 45.00 % on 1,000 images, "
-        "against 60.00 % on 1,000."
+        "Animals are harder than vehicles: accuracy 45.00% on 1,000 images, "
+        "against 60.00% on 1,000."
     )
     assert not [said for said in findings(groups=close) if "harder" in said]
     alike = findings(classes=[share("cat", 590), share("dog", 600)])
     assert alike[0].startswith("No class is significantly more accurate than another")
     alone = findings(classes=[share("cat", 300), share("dog", 600), share("ox", 700)])
-    assert alone[0].startswith("cat is the weakest class: 30.00 %")
+    assert alone[0].startswith("cat is the weakest class: 30.00%")
     among = findings(classes=[share("cat", 300), share("dog", 310), share("ox", 700)])
     assert among[0].startswith("cat is among the weakest classes")
 
 
-def test_a_class_of_few_pictures_hides_no_difference_and_makes_none() -> None:
+def test_a_small_class_neither_hides_nor_creates_a_difference() -> None:
     tiny, one = share("tiny", 0, 1), share("one", 1, 1)
     said = findings(classes=[tiny, share("cat", 200), share("dog", 900), one])[0]
-    assert said.startswith("cat is among the weakest classes: 20.00 %")
-    assert "among the strongest is dog: 90.00 %" in said
+    assert said.startswith("cat is among the weakest classes: 20.00%")
+    assert "among the strongest is dog: 90.00%" in said
 
 
 @pytest.mark.parametrize(("classes", "count"), [(2, 500), (10, 100), (30, 60), (100, 100)])
-def test_of_equal_classes_one_is_seldom_called_weaker(classes: int, count: int) -> None:
+def test_equal_classes_are_rarely_called_different(classes: int, count: int) -> None:
     rng = np.random.default_rng(classes)
     tries = 200
     called = 0
@@ -471,14 +482,14 @@ def test_of_equal_classes_one_is_seldom_called_weaker(classes: int, count: int) 
     assert called <= 0.05 * tries + 3 * (0.05 * 0.95 * tries) ** 0.5
 
 
-def test_a_name_that_turns_text_around_turns_no_figure() -> None:
+def test_a_right_to_left_name_reorders_no_figure() -> None:
     turning = "\u202elive"
     said = findings(classes=[share("קט", 300), share("dog", 600), share(turning, 900)])[0]
     assert said.startswith("\u2068קט\u2069 is the weakest class")
-    assert f"\u2068{turning}\u2069: 90.00 %" in said
+    assert f"\u2068{turning}\u2069: 90.00%" in said
 
 
-def test_a_temperature_that_changes_nothing_that_is_shown_is_not_told() -> None:
+def test_a_temperature_without_visible_effect_is_not_reported() -> None:
     assert "temperature" not in findings(calibration=calibrated(0.6, 0.1, after=0.0998))[-1]
     better = calibrated(0.6, 0.1, after=0.02)
     assert "from 10.0 to 2.0 points" in findings(calibration=better)[-1]
@@ -493,7 +504,7 @@ def test_a_tie_is_not_called_the_most_confused_pair() -> None:
     assert said[0].startswith("3 and 8 are among the classes confused most often: 1 of their 72")
 
 
-def test_the_most_confused_pair_and_classes_never_answered_are_told() -> None:
+def test_the_most_confused_pair_and_never_predicted_classes_are_reported() -> None:
     pair = ConfusedPair(classes=("cat", "dog"), first_as_second=120, second_as_first=94, total=2000)
     never = share("eel", 0, 10)
     said = findings(confused=[pair], classes=[never, share("cat", 900)])
@@ -512,7 +523,7 @@ def test_the_most_confused_pair_and_classes_never_answered_are_told() -> None:
         (0.5, "The model is underconfident"),
     ],
 )
-def test_how_sure_it_is_follows_from_the_interval(confidence: float, begin: str) -> None:
+def test_overconfidence_follows_from_the_interval(confidence: float, begin: str) -> None:
     assert findings(calibration=calibrated(confidence, 0.1))[-1].startswith(begin)
 
 
@@ -525,9 +536,13 @@ def epochs(*losses: tuple[float, float | None]) -> list[Epoch]:
             best=False,
             train_seconds=1.0,
             valid_seconds=1.0,
+            learning_rate=0.1,
         )
         for number, (train, valid) in enumerate(losses, start=1)
     ]
+
+
+LEVEL = "The validation loss has leveled off"
 
 
 @pytest.mark.parametrize(
@@ -537,7 +552,7 @@ def epochs(*losses: tuple[float, float | None]) -> list[Epoch]:
         # The same with as much noise as there is rise, as of a small validation split.
         (
             [(2 - 0.1 * n, 1.2 + 0.01 * abs(n - 4) + 0.1 * (n % 3 == 1)) for n in range(12)],
-            "Validation has leveled off",
+            LEVEL,
         ),
         # Worst from its first epoch on, and close to the end.
         ([(2 - 0.1 * n, 1 + 0.3 * n) for n in range(10)], "Overfitting after epoch 1"),
@@ -551,9 +566,15 @@ def epochs(*losses: tuple[float, float | None]) -> list[Epoch]:
         ([(2.0, 2.0), (1.5, 1.6), (1.2, 1.3)], "Still learning at the end: from epoch 1 to 3"),
         ([(2.0, 2.0), (1.5, 1.6), (1.49, 1.6)], "The validation loss is lowest at epoch 2, 1.6000"),
         ([(2.0, 1.0), (1.5, 2.5)], "The validation loss is lowest at epoch 1, 1.0000, and 2.5000"),
-        ([(2 - 0.1 * n, 1.6 - 0.3 * (n > 1)) for n in range(10)], "Validation has leveled off"),
+        (
+            [(2 - 0.1 * n, 1.6 - 0.3 * (n > 1)) for n in range(10)],
+            LEVEL,
+        ),
         # Nearly nought: such losses double by chance.
-        ([(0.001 + 0.001 * (n % 2), 0.05) for n in range(10)], "Validation has leveled off"),
+        (
+            [(0.001 + 0.001 * (n % 2), 0.05) for n in range(10)],
+            LEVEL,
+        ),
         ([(2.0, 2.0), (1.0, 1.1), (2.3, 2.3)], "Training diverges after epoch 2"),
         ([(2.0, None), (1.0, None)], "There is no validation split"),
         ([(2.0, 2.0)], "One epoch is too few"),
@@ -563,18 +584,18 @@ def test_what_the_curves_show(losses: list[tuple[float, float | None]], begin: s
     assert words.of_curves(epochs(*losses), len(losses))[0].startswith(begin)
 
 
-def test_noise_alone_is_seldom_called_learning_or_overfitting() -> None:
+def test_noise_alone_is_rarely_called_learning_or_overfitting() -> None:
     rng = np.random.default_rng(0)
     for count in (10, 30, 100):
         called = 0
         for _ in range(200):
             noise = rng.normal(1, 0.05, count).tolist()
             said = words.of_curves(epochs(*((2 - 0.01 * n, v) for n, v in enumerate(noise))), count)
-            called += not said[0].startswith("Validation has leveled off")
+            called += not said[0].startswith(LEVEL)
         assert called <= 20
 
 
-def test_an_unfinished_training_is_told() -> None:
+def test_an_unfinished_training_is_reported() -> None:
     assert words.of_curves(epochs((2.0, 2.0), (1.0, 1.0)), 9)[-1] == (
         "Training is not finished: 2 of 9 epochs."
     )

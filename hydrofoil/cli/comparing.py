@@ -54,7 +54,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Say whether B is better than A, over several seeds; trains and tests what is missing."""
-    from hydrofoil.compare.sides import differing, kept_path, plan
+    from hydrofoil.compare.sides import comparison_path, differing, plan
     from hydrofoil.observe.console import DownloadProgress
     from hydrofoil.observe.signals import Stopping
     from hydrofoil.report.comparison import comparison_lines, differs_line
@@ -76,7 +76,7 @@ def compare(
     except KeyboardInterrupt:  # between two trainings
         print_error(again)
         raise
-    kept = kept_path(*sides, runs)
+    kept = comparison_path(*sides, runs)
     page = kept.with_suffix(".html")
     say(f"\n{comparison_lines(comparison)}\n\nsaved: {kept}, and as a page: {page}")
     print_json(as_json, comparison.as_dict())
@@ -84,7 +84,7 @@ def compare(
 
 def _completed_line(completed: "Completed") -> str:
     """Return a line on one run of a comparison."""
-    from hydrofoil.report.text import percent
+    from hydrofoil.wording import percent
 
     run, done = completed.run, completed.done
     took = "" if done == "ready" else f" in {completed.seconds:.1f} s"

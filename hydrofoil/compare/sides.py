@@ -1,6 +1,6 @@
-"""The two sides of a comparison: which runs stand on each, which are missing, what they answered.
+"""The two sides of a comparison: their runs, the missing ones, and the test answers.
 
-Axes: S seeds, N test pictures.
+Axes: S seeds, N test images.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hydrofoil.compare.statistics import Answered
+from hydrofoil.compare.statistics import SideAnswers
 from hydrofoil.compare.verdict import Comparison, compare
 from hydrofoil.data.source import known_as
 from hydrofoil.errors import HydrofoilError
@@ -30,13 +30,13 @@ SEEDS = 10
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a side, there already or still to be made.
+    """One run of a side, existing or missing.
 
     Args:
         path: Its folder.
-        recipe: What it trains.
-        name: The recipe's name or path as it was given; "" for a run folder that was given.
-        overrides: What is overridden in it, the seed included.
+        recipe: Its recipe.
+        name: The recipe's name or path on the command line; "" for an existing run folder.
+        overrides: The recipe's overrides, including the seed.
     """
 
     path: Path
@@ -45,19 +45,21 @@ class Job:
     overrides: tuple[str, ...] = ()
 
     def state(self) -> Literal["missing", "unfinished", "untested", "ready"]:
-        """Tell what is there of it.
+        """Return how far the run is.
 
         Raises:
-            HydrofoilError: Another recipe's run lies in its folder.
+            HydrofoilError: The folder holds a run of another recipe.
         """
         if not (self.path / "recipe.toml").is_file():
             return "missing"
         run = Run.open(self.path)
-        theirs, ours = ((_trained(one), one.train.seed) for one in (run.recipe, self.recipe))
+        theirs, ours = (
+            (_trained(recipe), recipe.train.seed) for recipe in (run.recipe, self.recipe)
+        )
         if theirs != ours:
             raise HydrofoilError(
                 f"{self.path}: holds a run of another recipe than {self.name}.\n"
-                "Move it away, or keep this comparison's runs elsewhere: --runs DIR"
+                "Move it, or save this comparison's runs in another folder: --runs DIR"
             )
         if not run.log.imported() and run.checkpoints.epoch() < run.recipe.train.epochs:
             return "unfinished"
@@ -67,7 +69,7 @@ class Job:
 
 
 def fields(recipe: Recipe) -> dict[str, Any]:
-    """Return what decides the results of a recipe's runs beside the seed, by dotted name."""
+    """Return the fields that affect a run's results, except the seed, by dotted name."""
     chosen = recipe.affecting("weights", "results", per_run=False)
     return chosen | {"data.source": _dataset(recipe)}
 
@@ -83,7 +85,7 @@ def _trained(recipe: Recipe) -> dict[str, Any]:
 
 
 def _executors(job: Job) -> set[str]:
-    """Return which executors took a run's steps, as far as there is a run."""
+    """Return the executors of a run's steps; empty for a missing run."""
     if not (job.path / "recipe.toml").is_file():
         return set()
     run = Run.open(job.path)
@@ -94,10 +96,10 @@ def _executors(job: Job) -> set[str]:
 def check_executors(jobs_a: Sequence[Job], jobs_b: Sequence[Job]) -> None:
     """Refuse to compare runs of different executors: they round differently.
 
-    Only two recipes may differ in it, if the command gives train.execute for one of them.
+    Two recipes may differ in it where the command sets train.execute for one of them.
 
     Raises:
-        HydrofoilError: It names two runs and their executors.
+        HydrofoilError: The runs have different executors; the message names two.
     """
     recipes = [jobs[0].recipe.train.execute for jobs in (jobs_a, jobs_b)]
     requested = all(jobs[0].name for jobs in (jobs_a, jobs_b)) and recipes[0] != recipes[1]
@@ -115,7 +117,7 @@ def check_executors(jobs_a: Sequence[Job], jobs_b: Sequence[Job]) -> None:
 
 
 def side_name(recipe: Recipe) -> str:
-    """Return the name of a side's folder: the recipe's, and eight digits of the fields' SHA-256."""
+    """Return a side's folder name: the recipe's name and eight digits of the fields' SHA-256."""
     text = json.dumps(fields(recipe), sort_keys=True)
     return f"{recipe.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
@@ -123,38 +125,40 @@ def side_name(recipe: Recipe) -> str:
 def plan(
     a: str, b: str, overrides: Sequence[str], seeds: int | None, folder: Path
 ) -> tuple[list[Job], list[Job]]:
-    """Return both sides' runs, by rising seed.
+    """Return both sides' runs, by ascending seed.
 
-    A side is a recipe, which gets so many seeds from its train.seed on, or the seeds of the runs on
-    the other side; or it is a run folder, a folder of runs, or a pattern such as 'runs/digits-*'.
+    A side is a recipe, trained with `seeds` seeds from its train.seed on or with the seeds of the
+    other side's runs; or it is a run folder, a folder of runs, or a pattern ('runs/digits-*').
 
     Args:
         a: One side.
         b: The other.
         overrides: Fields for both recipes; a.FIELD=VALUE or b.FIELD=VALUE for one.
-        seeds: How many; default: 10.
-        folder: Where missing runs are made.
+        seeds: The number of seeds; default: 10.
+        folder: The folder of missing runs.
 
     Raises:
-        HydrofoilError: There are no such runs or recipes, or they cannot be compared.
+        HydrofoilError: A run or recipe is unknown, or they cannot be compared.
     """
-    found = [_runs_there(what) for what in (a, b)]
+    found = [_existing_runs(what) for what in (a, b)]
     if seeds is not None and any(found):
         given = next(what for what, runs in zip((a, b), found, strict=True) if runs)
         raise HydrofoilError(
-            f"--seeds {seeds}: {given} are runs, and their seeds are those that there are.\n"
-            "Give two recipes to train more, or leave --seeds out."
+            f"--seeds {seeds}: {given} names existing runs, which have their own seeds.\n"
+            "Give two recipes to train more seeds, or omit --seeds."
         )
     sides: list[list[Job]] = []
     for letter, what, runs, others in zip("ab", (a, b), found, found[::-1], strict=True):
         own = _own(overrides, letter)
         if runs and own:
             raise HydrofoilError(
-                f"'{own[0]}': {what} holds runs, and what they trained stays as it was.\n"
-                "Fields are for recipes; for one side alone: b.optimizer.lr=0.01"
+                f"'{own[0]}': {what} names existing runs, whose recipe cannot change.\n"
+                "Override fields of a recipe; for one side only: b.optimizer.lr=0.01"
             )
         at = [run.recipe.train.seed for run in others]
-        sides.append(_given(what, runs) if runs else _jobs(what, own, at, seeds or SEEDS, folder))
+        sides.append(
+            _existing_jobs(what, runs) if runs else _jobs(what, own, at, seeds or SEEDS, folder)
+        )
     check_comparable(*sides)
     check_executors(*sides)
     return sides[0], sides[1]
@@ -166,8 +170,8 @@ def _own(overrides: Sequence[str], letter: str) -> list[str]:
     return [match[2] for match in pairs if match and match[1] in (None, letter)]
 
 
-def _runs_there(what: str) -> list[Run]:
-    """Return the runs that a folder or a pattern names; none where a recipe is meant."""
+def _existing_runs(what: str) -> list[Run]:
+    """Return the runs that a folder or pattern names; empty for a recipe."""
     if what in shipped_recipes() or what.endswith(".toml"):
         return []
     path = Path(what)
@@ -180,40 +184,42 @@ def _runs_there(what: str) -> list[Run]:
     else:
         return []  # read_recipe says what is wrong with the name
     if not runs:
-        raise HydrofoilError(f"{what}: no run lies there: expected folders with a recipe.toml.")
+        raise HydrofoilError(f"{what}: contains no runs: expected folders with a recipe.toml.")
     return sorted((Run.open(run) for run in runs), key=lambda run: run.recipe.train.seed)
 
 
-def _given(what: str, runs: Sequence[Run]) -> list[Job]:
-    """Return the runs that are there, if they are one recipe's, with a seed each."""
+def _existing_jobs(what: str, runs: Sequence[Run]) -> list[Job]:
+    """Return existing runs as jobs, checked: one recipe, different seeds, all tested."""
     first, jobs = runs[0], [Job(run.path, run.recipe) for run in runs]
     for run, previous in zip(runs[1:], runs, strict=False):
         if _trained(run.recipe) != _trained(first.recipe):
             raise HydrofoilError(
                 f"{what}: runs of different recipes: {first.path} and {run.path} differ in "
                 f"{', '.join(differing(first.recipe, run.recipe))}.\n"
-                "A side is one recipe with several seeds: name its runs by a folder or 'pattern-*'."
+                "A side is one recipe with several seeds: name its folder of runs or a 'pattern-*'."
             )
         if run.recipe.train.seed == previous.recipe.train.seed:
             raise HydrofoilError(
                 f"{what}: {previous.path} and {run.path} have the same seed, "
-                f"{run.recipe.train.seed}.\nThe same run twice counts once: leave one out."
+                f"{run.recipe.train.seed}.\nEach seed counts once: remove one of them."
             )
     for job in jobs:
         state = job.state()
         if state in ("unfinished", "untested"):
-            verb, lacks = {
-                "unfinished": ("resume", "not all its epochs are done"),
-                "untested": ("test", "its answers to the test pictures are not kept"),
+            verb, problem = {
+                "unfinished": ("resume", "training is not finished"),
+                "untested": ("test", "not tested yet"),
             }[state]
-            raise HydrofoilError(f"{job.path}: {lacks}.\nGo on with: {command(verb, job.path)}")
+            raise HydrofoilError(
+                f"{job.path}: {problem}.\nContinue with: {command(verb, job.path)}"
+            )
     return jobs
 
 
 def _jobs(
     name: str, overrides: Sequence[str], at: Sequence[int], count: int, folder: Path
 ) -> list[Job]:
-    """Return a recipe's runs, one a seed, wherever they are to lie."""
+    """Return a recipe's jobs, one per seed."""
     recipe = read_recipe(name, overrides)
     seeds = at or range(recipe.train.seed, recipe.train.seed + count)
     jobs: list[Job] = []
@@ -225,10 +231,10 @@ def _jobs(
 
 
 def check_comparable(jobs_a: Sequence[Job], jobs_b: Sequence[Job]) -> None:
-    """Refuse what no figure could compare.
+    """Refuse sides that cannot be compared.
 
     Raises:
-        HydrofoilError: Two sets, or the same recipe twice.
+        HydrofoilError: Different datasets, or the same recipe twice.
     """
     recipes = [jobs[0].recipe for jobs in (jobs_a, jobs_b)]
     sources = [_dataset(recipe) for recipe in recipes]
@@ -241,13 +247,13 @@ def check_comparable(jobs_a: Sequence[Job], jobs_b: Sequence[Job]) -> None:
     if fields(recipes[0]) == fields(recipes[1]) and shared:
         raise HydrofoilError(
             "A and B are the same recipe with the same fields and seeds: "
-            "their runs would be the same bits.\n"
+            "their runs would be bit-identical.\n"
             "Change a field on one side, such as b.optimizer.lr=0.01"
         )
 
 
 def differing(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Return the fields in which two recipes differ: (a's value, b's); None where one has none."""
+    """Return the fields in which two recipes differ: (a's value, b's value); None where absent."""
     ours, theirs = fields(a), fields(b)
     return {
         name: (ours.get(name), theirs.get(name))
@@ -256,74 +262,76 @@ def differing(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def answered(jobs: Sequence[Job]) -> Answered:
-    """Read what a side's runs answered to their test pictures.
+def side_answers(jobs: Sequence[Job]) -> SideAnswers:
+    """Read the test answers of a side's runs.
 
     Raises:
-        HydrofoilError: A run's test.json and answers.npz are of two tests: one died in between.
+        HydrofoilError: A run's test.json and answers.npz are from two tests: one was interrupted.
     """
     runs = [Run.open(job.path) for job in jobs]
     answers = [run.results.answers()["test"] for run in runs]
-    right_SN = np.stack([(one.predicted_N == one.labels_N).numpy() for one in answers])
+    correct_SN = np.stack([(test.predicted_N == test.labels_N).numpy() for test in answers])
     results = [run.results.test() for run in runs]
-    for run, right_N, result in zip(runs, right_SN, results, strict=True):
-        if result is None or result.correct != int(right_N.sum()):
+    for run, correct_N, result in zip(runs, correct_SN, results, strict=True):
+        if result is None or result.correct != int(correct_N.sum()):
             raise HydrofoilError(
-                f"{run.path}: test.json and answers.npz do not agree: a test was cut short.\n"
+                f"{run.path}: test.json and answers.npz do not match: a test was interrupted.\n"
                 f"Test it again with: {command('test', run.path)}"
             )
-    return Answered(
+    return SideAnswers(
         name=jobs[0].recipe.name,
         seeds=tuple(run.recipe.train.seed for run in runs),
-        right_SN=right_SN,
-        index_SN=np.stack([one.index_N.numpy() for one in answers]),
+        correct_SN=correct_SN,
+        index_SN=np.stack([test.index_N.numpy() for test in answers]),
         runs=tuple(str(run.path) for run in runs),
-        warnings=tuple(dict.fromkeys(text for one in results if one for text in one.warnings)),
+        warnings=tuple(
+            dict.fromkeys(text for result in results if result for text in result.warnings)
+        ),
         opened=tuple(run.log.times_tested() for run in runs),
     )
 
 
 def compare_jobs(
-    jobs_a: Sequence[Job], jobs_b: Sequence[Job], asked_points: float | None, kept: Path
+    jobs_a: Sequence[Job], jobs_b: Sequence[Job], target_points: float | None, saved: Path
 ) -> Comparison:
-    """Compare two sides' runs, all tested.
+    """Compare two sides' tested runs.
 
     Args:
-        jobs_a: One side's runs.
-        jobs_b: The other's.
-        asked_points: The difference that a person cares about, in points; None: the observed one.
-        kept: The file of the last comparison of the two, if there was one: it tells after how many
-            seeds they were looked at before.
+        jobs_a: A's runs.
+        jobs_b: B's runs.
+        target_points: The difference of interest, in points; None: the observed one.
+        saved: The file of the previous comparison of the two, which lists the numbers of seeds
+            at which they were compared.
 
     Raises:
-        HydrofoilError: Their sets have the same name and are not the same pictures.
+        HydrofoilError: The runs used different files of the dataset.
     """
     hashes = {Run.open(job.path).split().pictures_hash for job in (*jobs_a, *jobs_b)}
     if len(hashes) > 1:
         raise HydrofoilError(
-            f"{jobs_a[0].recipe.data.source}: not all runs saw the same files of it "
-            f"(hashes {', '.join(sorted(one[:12] for one in hashes))}).\n"
-            "Accuracies on different sets cannot be compared: train them on the same files."
+            f"{jobs_a[0].recipe.data.source}: the runs used different files of this dataset "
+            f"(hashes {', '.join(sorted(digest[:12] for digest in hashes))}).\n"
+            "Accuracies on different images cannot be compared: train all runs on the same files."
         )
     return compare(
-        answered(jobs_a),
-        answered(jobs_b),
+        side_answers(jobs_a),
+        side_answers(jobs_b),
         differs=differing(jobs_a[0].recipe, jobs_b[0].recipe),
-        asked_points=asked_points,
-        looked=_looked(kept),
+        target_points=target_points,
+        seed_counts=_earlier_seed_counts(saved),
     )
 
 
-def kept_path(jobs_a: Sequence[Job], jobs_b: Sequence[Job], folder: Path) -> Path:
-    """Return where a comparison is kept: compare-<a>-<b>.json."""
+def comparison_path(jobs_a: Sequence[Job], jobs_b: Sequence[Job], folder: Path) -> Path:
+    """Return the path of a comparison's results: compare-<a>-<b>.json."""
     names = [side_name(jobs[0].recipe) for jobs in (jobs_a, jobs_b)]
     return folder / f"compare-{names[0]}-{names[1]}.json"
 
 
-def _looked(kept: Path) -> list[int]:
-    """Return after how many seeds an earlier comparison was made; a broken file tells nothing."""
+def _earlier_seed_counts(saved: Path) -> list[int]:
+    """Return the numbers of seeds of earlier comparisons; empty for a missing or broken file."""
     try:
-        looked = json.loads(kept.read_text("utf-8"))["looked"]
-        return [int(count) for count in looked]
+        counts = json.loads(saved.read_text("utf-8"))["seed_counts"]
+        return [int(count) for count in counts]
     except (OSError, ValueError, KeyError, TypeError):
         return []

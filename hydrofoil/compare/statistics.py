@@ -18,7 +18,7 @@ from hydrofoil.randomness import key
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
-Word = Literal["better", "worse", "no significant difference"]
+Outcome = Literal["better", "worse", "no significant difference"]
 
 ALPHA = 0.05  # two-sided false positive rate
 POWER = 0.8  # of a recommended number of seeds
@@ -27,13 +27,13 @@ MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
-class Answered:
+class SideAnswers:
     """The test answers of one side: a recipe's runs, one per seed.
 
     Args:
         name: The side's name.
         seeds: The S seeds, ascending.
-        right_SN: Whether each run classifies each test image correctly.
+        correct_SN: Whether each run classifies each test image correctly.
         index_SN: The images' indices in the dataset.
         runs: The runs' folders.
         warnings: The warnings of `test`.
@@ -42,7 +42,7 @@ class Answered:
 
     name: str
     seeds: tuple[int, ...]
-    right_SN: Bools
+    correct_SN: Bools
     index_SN: npt.NDArray[np.int64]
     runs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Answered:
     @property
     def accuracy_S(self) -> Floats:
         """Each run's accuracy."""
-        return self.right_SN.mean(axis=1)
+        return self.correct_SN.mean(axis=1)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Difference:
     freedom: float = 1.0
 
     @property
-    def word(self) -> Word:
+    def outcome(self) -> Outcome:
         """The verdict on the recipes."""
         if self.p is None or self.p >= ALPHA:
             return "no significant difference"
@@ -183,7 +183,7 @@ def seed_difference(accuracy_A_S: Floats, accuracy_B_S: Floats, *, paired: bool)
     )
 
 
-def mcnemar(right_A_N: Bools, right_B_N: Bools) -> Discordant:
+def mcnemar(correct_A_N: Bools, correct_B_N: Bools) -> Discordant:
     """Return the exact test of McNemar (1947) on the images that one model alone gets correct.
 
     It is about these two trained models, not about the recipes: retraining changes the images.
@@ -193,7 +193,10 @@ def mcnemar(right_A_N: Bools, right_B_N: Bools) -> Discordant:
     """
     from scipy.stats import binomtest
 
-    only_a, only_b = int((right_A_N & ~right_B_N).sum()), int((right_B_N & ~right_A_N).sum())
+    only_a, only_b = (
+        int((correct_A_N & ~correct_B_N).sum()),
+        int((correct_B_N & ~correct_A_N).sum()),
+    )
     both = only_a + only_b
     return Discordant(only_a, only_b, float(binomtest(only_b, both).pvalue) if both else 1.0)
 
@@ -224,14 +227,14 @@ def bootstrap_points(
     return 100 * float(found.low), 100 * float(found.high)
 
 
-def other_pictures(right_A_SN: Bools, right_B_SN: Bools) -> tuple[float, float] | None:
+def other_pictures(correct_A_SN: Bools, correct_B_SN: Bools) -> tuple[float, float] | None:
     """Return the 95% interval of the difference for new seeds and new images, in points.
 
     Seeds and images are crossed random factors, like readers and cases in radiology studies:
     Dorfman, Berbaum and Metz (1992), with the degrees of freedom of Hillis (2007, Statistics in
     Medicine 26, 596-619). None for a single seed or without any spread.
     """
-    points_SN = 100.0 * (right_B_SN.astype(np.int8) - right_A_SN.astype(np.int8))
+    points_SN = 100.0 * (correct_B_SN.astype(np.int8) - correct_A_SN.astype(np.int8))
     S, N = points_SN.shape
     if S < 2 or N < 2:
         return None
@@ -307,9 +310,9 @@ def shown_points(seeds: int, deviation: float, freedom: float = 1.0) -> float:
     return float(cast("float", brentq(lack, 0.0, high)))
 
 
-def summarize_side(answered: Answered) -> Side:
+def summarize_side(answers: SideAnswers) -> Side:
     """Return a side's mean, Student's interval and standard deviation over seeds."""
-    accuracy_S = answered.accuracy_S
+    accuracy_S = answers.accuracy_S
     count, mean = len(accuracy_S), float(accuracy_S.mean())
     deviation = float(accuracy_S.std(ddof=1)) if count > 1 else None
     interval = None
@@ -319,16 +322,16 @@ def summarize_side(answered: Answered) -> Side:
         half = float(student.ppf(1 - ALPHA / 2, count - 1)) * deviation / sqrt(count)
         interval = (mean - half, mean + half)
     return Side(
-        name=answered.name,
-        runs=answered.runs,
-        seeds=answered.seeds,
+        name=answers.name,
+        runs=answers.runs,
+        seeds=answers.seeds,
         accuracies=tuple(map(float, accuracy_S)),
-        pictures=answered.right_SN.shape[1],
+        pictures=answers.correct_SN.shape[1],
         mean=mean,
         interval=interval,
         deviation=deviation,
-        opened=answered.opened,
-        warnings=answered.warnings,
+        opened=answers.opened,
+        warnings=answers.warnings,
     )
 
 

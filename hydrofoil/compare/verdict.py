@@ -1,4 +1,4 @@
-"""The comparison of A and B as a whole: every figure, and the verdict in one sentence.
+"""The comparison of A and B as a whole: all figures, and a one-sentence verdict.
 
 Axes: S seeds, N test images.
 """
@@ -14,11 +14,11 @@ import numpy as np
 from hydrofoil.compare.statistics import (
     ALPHA,
     MOST_SEEDS,
-    Answered,
     Difference,
+    Outcome,
     Pair,
     Side,
-    Word,
+    SideAnswers,
     bootstrap_points,
     mcnemar,
     other_pictures,
@@ -31,7 +31,7 @@ from hydrofoil.compare.statistics import (
     summarize_side,
 )  # fmt: skip
 
-NONE: Word = "no significant difference"
+NONE: Outcome = "no significant difference"
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ class Verdict:
     """The conclusion.
 
     Args:
-        word: B compared with A.
+        outcome: B compared with A.
         about: Whether it is about the recipes, or about two trained models only.
         sentence: The conclusion with its figures.
-        asked_points: The difference that the recommended number of seeds is for: the requested
+        target_points: The difference that the recommended number of seeds is for: the requested
             one, or the observed one.
         more_seeds: How many more seeds per side detect it with 80% power; 0: these are enough;
             None: unknown, or not needed.
     """
 
-    word: Word
+    outcome: Outcome
     about: Literal["recipes", "models"]
     sentence: str
-    asked_points: float | None = None
+    target_points: float | None = None
     more_seeds: int | None = None
 
 
@@ -73,7 +73,7 @@ class Comparison:
         other_pictures: Its 95% interval, in points, for new seeds and new images like these.
         mcnemar_median: The median p-value of the pairs.
         shown_points: The difference that this many seeds detect with 80% power.
-        looked: The numbers of seeds at which these two were compared, the current one last.
+        seed_counts: The numbers of seeds at which these two were compared, the current one last.
         verdict: The conclusion.
     """
 
@@ -89,7 +89,7 @@ class Comparison:
     other_pictures: tuple[float, float] | None
     mcnemar_median: float | None
     shown_points: float | None
-    looked: tuple[int, ...]
+    seed_counts: tuple[int, ...]
     verdict: Verdict
 
     def as_dict(self) -> dict[str, Any]:
@@ -98,12 +98,12 @@ class Comparison:
 
 
 def compare(
-    a: Answered,
-    b: Answered,
+    a: SideAnswers,
+    b: SideAnswers,
     *,
     differs: Mapping[str, tuple[Any, Any]] | None = None,
-    asked_points: float | None = None,
-    looked: Sequence[int] = (),
+    target_points: float | None = None,
+    seed_counts: Sequence[int] = (),
 ) -> Comparison:
     """Compare the test answers of two sides, by seed and by image where they can be paired.
 
@@ -111,8 +111,8 @@ def compare(
         a: The baseline.
         b: The other side, tested on the same dataset.
         differs: The fields in which their recipes differ, reported with the figures.
-        asked_points: The difference of interest; default: the observed one.
-        looked: The numbers of seeds at which these two were compared before.
+        target_points: The difference of interest; default: the observed one.
+        seed_counts: The numbers of seeds at which these two were compared before.
     """
     same = _same_pictures(a, b)
     because = _unpaired_because(a, b, same)
@@ -122,7 +122,7 @@ def compare(
     pairs = _pairs(a, b) if matched else ()
     fixed = all(np.array_equal(index_N, a.index_SN[0]) for index_N in (*a.index_SN, *b.index_SN))
     seeds = min(len(a.seeds), len(b.seeds))
-    over_pictures = other_pictures(a.right_SN, b.right_SN) if paired and fixed else None
+    over_pictures = other_pictures(a.correct_SN, b.correct_SN) if paired and fixed else None
     shown = difference.deviation and shown_points(seeds, difference.deviation, difference.freedom)
     return Comparison(
         a=summarize_side(a),
@@ -137,18 +137,18 @@ def compare(
         other_pictures=over_pictures,
         mcnemar_median=median(pair.discordant.p for pair in pairs) if pairs else None,
         shown_points=shown or None,
-        looked=(*(count for count in looked if count != seeds), seeds),
-        verdict=_verdict(difference, pairs, seeds, asked_points, over_pictures),
+        seed_counts=(*(count for count in seed_counts if count != seeds), seeds),
+        verdict=_verdict(difference, pairs, seeds, target_points, over_pictures),
     )
 
 
-def _same_pictures(a: Answered, b: Answered) -> bool:
+def _same_pictures(a: SideAnswers, b: SideAnswers) -> bool:
     """Return whether the n-th runs of both sides were tested on the same images, for every n."""
     several = min(len(a.seeds), len(b.seeds))
     return bool(np.array_equal(a.index_SN[:several], b.index_SN[:several]))
 
 
-def _unpaired_because(a: Answered, b: Answered, same_pictures: bool) -> str:
+def _unpaired_because(a: SideAnswers, b: SideAnswers, same_pictures: bool) -> str:
     """Return why runs cannot be paired by seed; empty if they can."""
     if a.seeds != b.seeds:
         return "the sides have different seeds"
@@ -157,11 +157,15 @@ def _unpaired_because(a: Answered, b: Answered, same_pictures: bool) -> str:
     return ""
 
 
-def _pairs(a: Answered, b: Answered) -> tuple[Pair, ...]:
+def _pairs(a: SideAnswers, b: SideAnswers) -> tuple[Pair, ...]:
     """Return the pair of runs of each seed."""
     return tuple(
-        Pair(seed, 100 * float(right_B_N.mean() - right_A_N.mean()), mcnemar(right_A_N, right_B_N))
-        for seed, right_A_N, right_B_N in zip(a.seeds, a.right_SN, b.right_SN, strict=True)
+        Pair(
+            seed,
+            100 * float(correct_B_N.mean() - correct_A_N.mean()),
+            mcnemar(correct_A_N, correct_B_N),
+        )
+        for seed, correct_A_N, correct_B_N in zip(a.seeds, a.correct_SN, b.correct_SN, strict=True)
     )
 
 
@@ -169,32 +173,32 @@ def _verdict(
     difference: Difference,
     pairs: Sequence[Pair],
     seeds: int,
-    asked_points: float | None,
+    target_points: float | None,
     over_pictures: tuple[float, float] | None,
 ) -> Verdict:
     """Judge the recipes by their seeds, or with a single seed the two models by their images."""
     if difference.p is None:
         return _verdict_on_models(difference, pairs)
-    points, word = difference.points, difference.word
-    if word != NONE:
+    points, outcome = difference.points, difference.outcome
+    if outcome != NONE:
         known = f"95% interval {span(difference.interval)}, " if difference.interval else ""
         sentence = (
-            f"B is {word} than A: {points:+.2f} points "
+            f"B is {outcome} than A: {points:+.2f} points "
             f"({known}{p_words(difference.p)}, {difference.method} over {seeds} seeds)."
         )
         if over_pictures and over_pictures[0] <= 0 <= over_pictures[1]:
             sentence += f" This may not hold on other test images: {span(over_pictures)}."
-        return Verdict(word, "recipes", sentence)
-    asked = abs(points) if asked_points is None else asked_points
-    return _no_difference(difference, seeds, asked)
+        return Verdict(outcome, "recipes", sentence)
+    target = abs(points) if target_points is None else target_points
+    return _no_difference(difference, seeds, target)
 
 
-def _no_difference(difference: Difference, seeds: int, asked: float) -> Verdict:
+def _no_difference(difference: Difference, seeds: int, target: float) -> Verdict:
     """Say how many more seeds would detect the difference of interest."""
-    start, word = "no significant difference between A and B", NONE
-    if asked < 1e-9:
+    start, outcome = "no significant difference between A and B", NONE
+    if target < 1e-9:
         sentence = f"{start}: their means are equal. Set a difference to look for: --difference 0.5"
-        return Verdict(word, "recipes", sentence, 0.0)
+        return Verdict(outcome, "recipes", sentence, 0.0)
     if not difference.deviation:
         permuted = difference.method == "permutations"
         ways = [comb(2 * n, n) if permuted else 2**n for n in range(99)]
@@ -203,26 +207,27 @@ def _no_difference(difference: Difference, seeds: int, asked: float) -> Verdict:
             f"{start}: {seeds} agreeing seeds can be chance "
             f"({p_words(difference.p or 0.0)}); about {needed - seeds} more would be enough."
         )
-        return Verdict(word, "recipes", sentence, asked, needed - seeds)
-    needed = seeds_needed(asked, difference.deviation, difference.freedom)
+        return Verdict(outcome, "recipes", sentence, target, needed - seeds)
+    needed = seeds_needed(target, difference.deviation, difference.freedom)
     if needed is None:
         sentence = (
-            f"{start}; {MOST_SEEDS:,} seeds are too few to detect a difference of {_points(asked)}."
+            f"{start}; {MOST_SEEDS:,} seeds are too few to detect a difference of "
+            f"{_points(target)}."
         )
-        return Verdict(word, "recipes", sentence, asked)
+        return Verdict(outcome, "recipes", sentence, target)
     if needed <= seeds:
-        found = power(seeds, asked, difference.deviation, difference.freedom)
+        found = power(seeds, target, difference.deviation, difference.freedom)
         sentence = (
-            f"{start}; a difference of {_points(asked)} would have been detected in "
+            f"{start}; a difference of {_points(target)} would have been detected in "
             f"{100 * found:.0f} of 100 such comparisons."
         )
-        return Verdict(word, "recipes", sentence, asked, 0)
+        return Verdict(outcome, "recipes", sentence, target, 0)
     more = needed - seeds
     sentence = (
         f"{start}; about {more:,} more seed{'s' if more > 1 else ''} would detect a difference of "
-        f"{_points(asked)}."
+        f"{_points(target)}."
     )
-    return Verdict(word, "recipes", sentence, asked, more)
+    return Verdict(outcome, "recipes", sentence, target, more)
 
 
 def _verdict_on_models(difference: Difference, pairs: Sequence[Pair]) -> Verdict:
@@ -237,9 +242,9 @@ def _verdict_on_models(difference: Difference, pairs: Sequence[Pair]) -> Verdict
     if found.p >= ALPHA:
         sentence = f"no significant difference between these two models ({figures}). {takes}"
         return Verdict(NONE, "models", sentence)
-    word: Word = "better" if difference.points > 0 else "worse"
-    sentence = f"this model of B is {word} than this model of A ({figures}). {takes}"
-    return Verdict(word, "models", sentence)
+    outcome: Outcome = "better" if difference.points > 0 else "worse"
+    sentence = f"this model of B is {outcome} than this model of A ({figures}). {takes}"
+    return Verdict(outcome, "models", sentence)
 
 
 def _points(points: float) -> str:

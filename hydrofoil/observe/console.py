@@ -10,6 +10,7 @@ from hydrofoil.observe.observer import Ended, Observer, Start, running_loss
 from hydrofoil.report import text
 from hydrofoil.run.folder import Run
 from hydrofoil.train.loop import Epoch, Progress
+from hydrofoil.wording import plural
 
 
 class Console(Observer):
@@ -80,7 +81,7 @@ class Console(Observer):
         self.end = end
         if end.error is None and end.best_epoch:
             self.say(
-                f"\nbest weights: epoch {end.best_epoch}, {text.kept_by(end.run.recipe)}; "
+                f"\nbest weights: epoch {end.best_epoch}, {text.selected_by(end.run.recipe)}; "
                 f"trained in {end.seconds:.1f} s"
             )
 
@@ -92,7 +93,7 @@ def notes_lines(notes: Sequence[str]) -> list[str]:
 
 def progress_line(run: Run, epochs: int, steps: int) -> str:
     """Return how far a run is, before it resumes."""
-    part = f", and {text.plural(steps, 'step')} of the next" if steps else ""
+    part = f", and {plural(steps, 'step')} of the next" if steps else ""
     return f"{run.path}: {epochs} of {run.recipe.train.epochs} epochs are done{part}"
 
 

@@ -57,7 +57,7 @@ class NotebookProgress(Observer):
         if end.error is not None:
             self.line = f"stopped: {type(end.error).__name__}"
         elif end.best_epoch:
-            kept = text.kept_by(end.run.recipe)
+            kept = text.selected_by(end.run.recipe)
             self.line = f"best weights: epoch {end.best_epoch}, {kept}; {end.seconds:.1f} s"
         self._show(self.done, force=True)
 

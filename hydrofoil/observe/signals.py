@@ -7,9 +7,9 @@ from types import FrameType
 from typing import Any
 
 from hydrofoil.observe.observer import Ended, Observer, Start
-from hydrofoil.report.text import plural
 from hydrofoil.run.folder import Run
 from hydrofoil.train.loop import Epoch, Progress
+from hydrofoil.wording import plural
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

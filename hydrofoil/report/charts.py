@@ -1,7 +1,6 @@
-"""Charts as SVG, drawn once and inlined; their colors are the page's, light or dark.
+"""Charts as SVG, inlined; their colors are the page's, light or dark.
 
-Every part of a chart is made by `tag`, which escapes whatever it is given: a class name or a file
-name never becomes markup.
+Every element is made by `tag`, which escapes text and attributes: no name becomes markup.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,6 +9,8 @@ from itertools import pairwise
 from math import ceil, floor, isfinite, log10
 
 from markupsafe import Markup, escape
+
+from hydrofoil.wording import percent
 
 Point = tuple[float, float]
 
@@ -25,16 +26,16 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
         for key, value in attributes.items()
     )
     inside = "".join(escape(child) for child in children)
-    return Markup(f"<{name}{given}>{inside}</{name}>")  # all of it was escaped
+    return Markup(f"<{name}{given}>{inside}</{name}>")  # every part is escaped
 
 
 def _number(value: object) -> object:
-    """Return a coordinate with one decimal at most: half the bytes of a chart."""
+    """Return a coordinate with at most one decimal, which halves a chart's bytes."""
     return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else value
 
 
 def short(name: str, most: int) -> str:
-    """Return a name that fits; runs and classes differ at the end, so that stays.
+    """Return a name shortened in the middle; runs and classes differ at the end.
 
     >>> short("cifar10-lenet-12", 14)
     'cifa…-lenet-12'
@@ -46,7 +47,7 @@ def short(name: str, most: int) -> str:
 
 
 def svg(width: float, height: float, title: str, *children: object) -> Markup:
-    """Return a chart of so many units, which says what it shows to those who do not see it."""
+    """Return a chart whose title is also its label for screen readers."""
     return tag(
         "svg",
         tag("title", title),
@@ -58,7 +59,7 @@ def svg(width: float, height: float, title: str, *children: object) -> Markup:
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Return round numbers from low to high, about as many as wanted.
+    """Return round numbers from low to high, about `most` of them.
 
     >>> ticks(0.0, 2.3)
     [0.0, 0.5, 1.0, 1.5, 2.0]
@@ -78,9 +79,9 @@ class Line:
     """One curve.
 
     Args:
-        name: Stands at its end.
+        name: Drawn at its end.
         kind: The page's class for its color and dash: "train", "valid", "s0" to "s7".
-        points: x and y; what is not finite leaves a gap.
+        points: x and y; a non-finite y leaves a gap.
     """
 
     name: str
@@ -89,7 +90,7 @@ class Line:
 
 
 class _Plane:
-    """A plot's rectangle, its axes, and where a value lies in it."""
+    """A plot's rectangle, axes and coordinates."""
 
     width, height = 440.0, 270.0
     left, right, top, bottom = 52.0, 92.0, 26.0, 40.0
@@ -108,7 +109,7 @@ class _Plane:
     def axes(
         self, x_ticks: Iterable[float], y_ticks: Iterable[float], x_name: str, y_name: str
     ) -> list[Markup]:
-        """Return grid, numbers and names; the vertical axis's name stands above it."""
+        """Return grid, tick labels and axis names; the vertical axis's name is above it."""
         low, end = self.height - self.bottom, self.width - self.right
         parts = [tag("text", y_name, x=2, y=13, class_="name")]
         for value in y_ticks:
@@ -141,10 +142,10 @@ def curves(
     """Draw lines over epochs, each with its name at its end, and mark one epoch.
 
     Args:
-        lines: One at least, with a finite point at least.
-        title: What the chart shows, in a sentence.
+        lines: At least one, with at least one finite point.
+        title: For screen readers.
         y_name: With its unit.
-        mark: The epoch whose weights were kept.
+        mark: The best epoch.
         x_name: Of the horizontal axis.
     """
     points = [p for line in lines for p in line.points if isfinite(p[1])]
@@ -162,7 +163,7 @@ def curves(
         anchor = "end" if x > plane.width - plane.right - 70 else "start"
         parts.append(
             tag(
-                "text", f"kept: {mark:g}", x=x + (4 if anchor == "start" else -4), y=plane.top + 4,
+                "text", f"best: {mark:g}", x=x + (4 if anchor == "start" else -4), y=plane.top + 4,
                 class_="tick", text_anchor=anchor,
             )
         )  # fmt: skip
@@ -172,7 +173,7 @@ def curves(
 
 
 def _drawn(line: Line, plane: _Plane) -> list[Markup]:
-    """Return a line's path, broken where a value is missing, and dots while there are few."""
+    """Return a line's path, with gaps at missing values, and dots for up to 30 points."""
     at = [(plane.x(x), plane.y(y)) if isfinite(y) else None for x, y in line.points]
     path, pen = "", "M"
     for point in at:
@@ -189,7 +190,7 @@ def _drawn(line: Line, plane: _Plane) -> list[Markup]:
 
 
 def _ends(lines: Sequence[Line], plane: _Plane) -> list[Markup]:
-    """Return the lines' names at their ends, moved apart where they would overlap."""
+    """Return the lines' names at their ends, moved apart to avoid overlaps."""
     finite = [(line, [p for p in line.points if isfinite(p[1])]) for line in lines]
     ends = sorted(
         (plane.y(points[-1][1]), plane.x(points[-1][0]), line.name, line.kind)
@@ -208,12 +209,12 @@ def _ends(lines: Sequence[Line], plane: _Plane) -> list[Markup]:
 
 
 def intervals(rows: Sequence[tuple[str, float, float, float]], title: str, all_of: float) -> Markup:
-    """Draw shares with their 95 % intervals, a row each, against the share of all.
+    """Draw shares with their 95% intervals, one per row, against the overall share.
 
     Args:
         rows: Name, share, lower and upper bound, from 0 to 1.
-        title: What the chart shows.
-        all_of: The share of all pictures, a line through the rows.
+        title: For screen readers.
+        all_of: The overall share, a vertical line.
     """
     left = min(180.0, 16 + 7.2 * max(len(name) for name, *_ in rows))
     down, width = 22.0, 560.0
@@ -226,7 +227,7 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], title: str, all_o
         x = plane.x(value)
         parts.append(tag("path", d=f"M{x:.1f} 2V{bottom:.1f}", class_="grid"))
         at = {"x": x, "y": bottom + 15, "class_": "tick", "text_anchor": "middle"}
-        parts.append(tag("text", f"{100 * value:g} %", **at))
+        parts.append(tag("text", percent(value, 0), **at))
     x = plane.x(all_of)
     parts.append(tag("path", d=f"M{x:.1f} 2V{bottom:.1f}", class_="mark"))
     for number, (name, share, low, high) in enumerate(rows):
@@ -236,7 +237,7 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], title: str, all_o
         span = f"M{plane.x(low):.1f} {y:.1f}H{plane.x(high):.1f}"
         parts.append(tag("path", d=span, class_="span"))
         parts.append(tag("circle", cx=plane.x(share), cy=y, r=4.5, class_="dot s0"))
-        parts.append(tag("text", f"{100 * share:.1f} %", x=width - 56, y=y + 4, class_="tick"))
+        parts.append(tag("text", percent(share, 1), x=width - 56, y=y + 4, class_="tick"))
     return svg(width, plane.height, title, *parts)
 
 
@@ -246,7 +247,7 @@ def _floor_tenth(value: float) -> float:
 
 @dataclass(frozen=True)
 class Column:
-    """One bin of a reliability diagram: answers that were about as sure."""
+    """One bin of a reliability diagram: predictions of similar confidence."""
 
     count: int
     confidence: float
@@ -256,13 +257,13 @@ class Column:
 
 
 def reliability(columns: Sequence[Column], title: str) -> Markup:
-    """Draw how often answers were right against how sure they were, and how many there are.
+    """Draw accuracy against confidence; the bars at the bottom count images.
 
-    On the diagonal a model is right as often as it says. The bars below are counts.
+    A perfectly calibrated model lies on the diagonal.
     """
     plane = _Plane((0.0, 1.0), (0.0, 1.0))
     plane.right, plane.height, plane.bottom = 20.0, 380.0, 116.0
-    names = "how sure: probability of the answer", "share that is right"
+    names = "confidence (probability of the predicted class)", "accuracy"
     parts = plane.axes(ticks(0, 1, 5), ticks(0, 1, 5), "", names[1])
     corners = f"M{plane.x(0):.1f} {plane.y(0):.1f}L{plane.x(1):.1f} {plane.y(1):.1f}"
     parts.append(tag("path", d=corners, class_="mark"))
@@ -278,18 +279,18 @@ def reliability(columns: Sequence[Column], title: str) -> Markup:
         at = {"x": x - 5, "y": floor_y - high, "width": 10.0, "height": high, "class_": "bar"}
         parts.append(tag("rect", **at))
     parts.append(tag("path", d=f"M{plane.x(0):.1f} {floor_y:.1f}H{plane.x(1):.1f}", class_="grid"))
-    parts.append(tag("text", "pictures", x=2, y=floor_y - 50, class_="tick"))
+    parts.append(tag("text", "images", x=2, y=floor_y - 50, class_="tick"))
     middle, low = plane.x(0.5), plane.height - 6
     parts.append(tag("text", names[0], x=middle, y=low, class_="name", text_anchor="middle"))
     return svg(plane.width, plane.height, title, *parts)
 
 
 def shares(parts: Sequence[tuple[str, float]], title: str) -> Markup:
-    """Draw parts of a whole as one bar, with a legend of name, amount and share below.
+    """Draw parts of a total as one bar, with a legend of name, seconds and share.
 
     Args:
         parts: Name and seconds.
-        title: What the chart shows.
+        title: For screen readers.
     """
     width, total = 560.0, sum(seconds for _, seconds in parts) or 1.0
     drawn: list[Markup] = []
@@ -309,7 +310,7 @@ def shares(parts: Sequence[tuple[str, float]], title: str) -> Markup:
         x, y = column * width / 2, 50.0 + row * 22
         swatch = {"x": x, "y": y - 10, "width": 12, "height": 12, "class_": f"part p{number}"}
         drawn.append(tag("rect", **swatch))
-        words = f"{name}: {seconds:.2f} s, {100 * seconds / total:.0f} %"
+        words = f"{name}: {seconds:.2f} s, {percent(seconds / total, 0)}"
         drawn.append(tag("text", words, x=x + 18, y=y, class_="tick"))
     return svg(width, 46 + 22 * ceil(len(parts) / 2), title, *drawn)
 
@@ -317,13 +318,13 @@ def shares(parts: Sequence[tuple[str, float]], title: str) -> Markup:
 def pairs(
     a: Sequence[float], b: Sequence[float], title: str, names: tuple[str, str], *, joined: bool
 ) -> Markup:
-    """Draw two sides' accuracies as two columns of dots, those of a seed joined.
+    """Draw two sides' accuracies as two columns of dots, optionally joined by seed.
 
     Args:
-        a: Of the one side, in per cent.
-        b: Of the other.
-        title: What the chart shows.
-        names: Of the sides.
+        a: Accuracies of one side, in percent.
+        b: Accuracies of the other.
+        title: For screen readers.
+        names: The sides.
         joined: Whether a and b are paired.
     """
     values = [*a, *b]
@@ -350,11 +351,11 @@ def pairs(
 
 
 def differences(rows: Sequence[tuple[str, float, float, float]], title: str) -> Markup:
-    """Draw one difference under several intervals, a row each, beside the line of no difference.
+    """Draw a difference with several intervals, one per row, and a line at zero.
 
     Args:
         rows: Name, difference, lower and upper bound, in points.
-        title: What the chart shows.
+        title: For screen readers.
     """
     lows, highs = [low for *_, low, _ in rows], [high for *_, high in rows]
     reach = max(max(highs), 0.0) - min(*lows, 0.0) or 1.0

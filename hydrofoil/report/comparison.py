@@ -5,7 +5,7 @@ from typing import Any
 
 from hydrofoil.compare.statistics import Side, p_words, span
 from hydrofoil.compare.verdict import Comparison
-from hydrofoil.report.text import percent, plural, table
+from hydrofoil.wording import percent, plural, table
 
 
 def comparison_lines(comparison: Comparison) -> str:
@@ -44,7 +44,7 @@ def _side_line(letter: str, side: Side) -> str:
         f" ± {50 * (side.interval[1] - side.interval[0]):.2f}" if side.interval is not None else ""
     )
     return (
-        f"{letter}  {side.name}: {100 * side.mean:.2f}{interval} % of {side.pictures:,} "
+        f"{letter}  {side.name}: {100 * side.mean:.2f}{interval}% of {side.pictures:,} "
         f"test images, mean of {plural(len(side.seeds), 'seed')}"
     )
 
@@ -59,17 +59,19 @@ def _seed_table(comparison: Comparison) -> str:
                 rows.append([letter, seed, percent(accuracy)])
         return table(rows)
     rows = [["seed", "A", "B", "B − A", "correct in A only", "in B only", "McNemar's p"]]
-    for pair, right_a, right_b in zip(comparison.pairs, a.accuracies, b.accuracies, strict=True):
-        parted = pair.discordant
+    for pair, accuracy_a, accuracy_b in zip(
+        comparison.pairs, a.accuracies, b.accuracies, strict=True
+    ):
+        discordant = pair.discordant
         rows.append(
             [
                 pair.seed,
-                percent(right_a),
-                percent(right_b),
+                percent(accuracy_a),
+                percent(accuracy_b),
                 f"{pair.points:+.2f}",
-                parted.only_a,
-                parted.only_b,
-                p_words(parted.p).removeprefix("p = ").removeprefix("p "),
+                discordant.only_a,
+                discordant.only_b,
+                p_words(discordant.p).removeprefix("p = ").removeprefix("p "),
             ]
         )
     return table(rows)
@@ -100,7 +102,7 @@ def _difference_lines(comparison: Comparison) -> list[str]:
         rows.append(["over seeds and images", span(comparison.other_pictures), ""])
     lines += [f"  {line}" for line in table(rows, left=3).splitlines()]
     lines.append(covers_line(comparison))
-    if comparison.shown_points and found.word == "no significant difference":
+    if comparison.shown_points and found.outcome == "no significant difference":
         lines.append(
             f"With these seeds, a true difference of {comparison.shown_points:.2g} points is "
             "detected with 80% power."
@@ -141,8 +143,8 @@ def note_lines(comparison: Comparison) -> list[str]:
     opened = (*comparison.a.opened, *comparison.b.opened)
     if max(opened, default=1) > 1:
         lines.append(f"note: at least one run opened its test split {max(opened)} times.")
-    if len(comparison.looked) > 1:
-        before = ", ".join(map(str, comparison.looked[:-1]))
+    if len(comparison.seed_counts) > 1:
+        before = ", ".join(map(str, comparison.seed_counts[:-1]))
         lines.append(
             f"note: also compared after {before} seeds. Adding seeds until the result looks good "
             "inflates\n      the 5% error rate: choose the number of seeds first."

@@ -1,4 +1,4 @@
-"""Learning curves as a PNG file, for a terminal's user; pages draw theirs as SVG (charts.py)."""
+"""Learning curves as a PNG file, for terminal users; pages draw theirs as SVG (charts.py)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from hydrofoil.report.charts import ticks
 from hydrofoil.report.sheet import GAP, TEXT, Sheet, text_width
 
 TRAIN, VALID, GRID = "#0969da", "#bc4c00", "#e6e8eb"
-FINE = 4  # plots are drawn so many times larger, then reduced: Pillow's lines have no antialiasing
+FINE = 4  # plots are drawn at this scale, then reduced: Pillow does not antialias lines
 WIDTH, HEIGHT = 500, 300  # of a plot without its ticks and labels, in pixels
-LEFT, BELOW = 64, 2 * TEXT + 2 * GAP  # room for them
+LEFT, BELOW = 64, 2 * TEXT + 2 * GAP  # space for them
 
 Point = tuple[float, float]
 
@@ -26,8 +26,8 @@ class Curve:
     Args:
         name: Its entry in the legend.
         ink: Its color.
-        values: One an epoch; NaN leaves a gap.
-        dashed: Whether it is drawn in dashes.
+        values: One per epoch; NaN leaves a gap.
+        dashed: Whether the line is dashed.
     """
 
     name: str
@@ -40,8 +40,8 @@ def learning_curves(epochs: Sequence[Epoch], heading: str) -> bytes:
     """Draw loss and accuracy by epoch, training and validation, and mark the best epoch.
 
     Args:
-        epochs: One at least, as the log has them.
-        heading: Above both plots.
+        epochs: At least one, from the log.
+        heading: Above the plots.
     """
     numbers = [epoch.number for epoch in epochs]
     best = next((epoch.number for epoch in reversed(epochs) if epoch.best), None)
@@ -64,7 +64,7 @@ class _Plot:
 
     Args:
         numbers: The epochs.
-        curves: With a value for each.
+        curves: One value per epoch.
         best: The epoch to mark.
     """
 
@@ -84,7 +84,7 @@ class _Plot:
         return (self.high - value) / (self.high - self.low) * HEIGHT * FINE
 
     def show(self, sheet: Sheet, left: int, top: int, label: str) -> None:
-        """Put the plot on a sheet, its upper left corner at (left, top) of the body."""
+        """Draw the plot on a sheet, its upper left corner at (left, top) of the body."""
         for value in ticks(self.low, self.high, 6):
             self.line((0, self.y(value)), (WIDTH * FINE, self.y(value)), GRID, 1)
             sheet.write(f"{value:g}", left - 6, top + self.y(value) / FINE, TEXT, anchor="rm")
@@ -103,7 +103,7 @@ class _Plot:
         self.legend(sheet, left + WIDTH, top - 5)
 
     def draw(self, curve: Curve) -> None:
-        """Draw a curve, with a dot an epoch where there are few."""
+        """Draw a curve, with a dot per epoch for up to 60 points."""
         points = [
             (self.x(number), self.y(value))
             for number, value in zip(self.numbers, curve.values, strict=True)
@@ -120,7 +120,7 @@ class _Plot:
     def line(
         self, start: Point, end: Point, ink: str, width: int, *, on: int = 0, off: int = 0
     ) -> None:
-        """Draw a straight line, in dashes of `on` pixels with gaps of `off`; 0: a solid one."""
+        """Draw a straight line, dashed by `on` and `off` pixels; on = 0 is solid."""
         (x0, y0), (x1, y1) = start, end
         length = hypot(x1 - x0, y1 - y0)
         dash = on * FINE or length
@@ -132,7 +132,7 @@ class _Plot:
             at += dash + off * FINE
 
     def legend(self, sheet: Sheet, right: float, y: float) -> None:
-        """Write the names of what is drawn, in its color, ending at `right`."""
+        """Write the curves' names in their colors, ending at `right`."""
         names = [(curve.name, curve.ink) for curve in self.curves]
         names += [(f"best: epoch {self.best}", "black")] if self.best is not None else []
         for name, ink in reversed(names):

@@ -1,4 +1,4 @@
-"""What `explain` says and draws of a picture: Grad-CAM and occlusion in numbers, words and colors.
+"""Explains one image's prediction in numbers, text and a figure: Grad-CAM and occlusion.
 
 Axes: N pictures, C channels, H rows, W columns.
 """
@@ -25,17 +25,18 @@ from hydrofoil.report import explanations, text
 from hydrofoil.ship.inputs import Source
 from hydrofoil.ship.predict import classify, to_model_input
 from hydrofoil.ship.prepare import Preparation
+from hydrofoil.wording import percent
 
-LITTLE = 0.0005  # of a probability: less is not seen in per cent with one decimal
+LITTLE = 0.0005  # a smaller change of probability is invisible in a percentage with one decimal
 
 
 @dataclass(frozen=True)
 class Explained:
-    """One picture, explained.
+    """One image, explained.
 
     Args:
-        text: For a terminal.
-        content: The same for a program.
+        text: For the terminal.
+        content: For JSON.
         png: The figure.
     """
 
@@ -61,12 +62,10 @@ def explain(
         name: What the image is called; default: its path.
 
     Raises:
-        HydrofoilError: The picture is none, or the model has no such class.
+        HydrofoilError: The image cannot be read, or the class is unknown.
     """
     if class_name and class_name not in model.classes:
-        raise HydrofoilError(
-            f"'{class_name}' is no class of this model. {nearest(class_name, model.classes)}"
-        )
+        raise HydrofoilError(f"unknown class '{class_name}'. {nearest(class_name, model.classes)}")
     prepared = to_model_input(model, picture, how, name)
     picture_CHW = prepared.picture_CHW
     (prediction,) = classify(model, [prepared])
@@ -75,7 +74,7 @@ def explain(
     wanted = model.classes.index(class_name)
     hidden = occlusion(model, picture_CHW, wanted)
     cam, why_not = _grad_cam(model, picture_CHW, wanted)
-    name = name or (str(picture) if isinstance(picture, str | Path) else "picture")
+    name = name or (str(picture) if isinstance(picture, str | Path) else "image")
     lines = [
         text.prediction_lines(name, prediction),
         f"  {hidden_line(hidden, model.classes, label)}",
@@ -91,7 +90,7 @@ def explain(
     ranked = list(prediction.probabilities.items())[:2]
     png = explanations.explanation(
         picture_CHW.cpu(),
-        ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in ranked),
+        ", ".join(f"{name} {percent(probability, 1)}" for name, probability in ranked),
         class_name,
         cam,
         hidden,
@@ -112,11 +111,11 @@ def _grad_cam(model: Classifier, picture_CHW: Tensor, wanted: int) -> tuple[Grad
 def filters_figure(model: Classifier) -> tuple[str, bytes]:
     """Return the first layer's name, and its filters as a figure."""
     found = first_filters(model)
-    return found.layer, explanations.filters(found, f"what {found.layer} looks for")
+    return found.layer, explanations.filters(found, f"filters of {found.layer}")
 
 
 def figure_names(pictures: Sequence[Path]) -> list[str]:
-    """Return a file name for each picture's figure; pictures of one name are numbered.
+    """Return a file name for each image's figure; images of one name are numbered.
 
     >>> figure_names([Path("a/cat.png"), Path("b/cat.jpg"), Path("dog.png")])
     ['explain-cat.png', 'explain-cat-2.png', 'explain-dog.png']
@@ -132,37 +131,37 @@ def figure_names(pictures: Sequence[Path]) -> list[str]:
 
 
 def hidden_line(hidden: Occlusion, classes: Sequence[str], label: str) -> str:
-    """Say what covering the strongest place does to the class's probability, and to the answer.
+    """Describe how covering the most important patch changes the probability and the prediction.
 
     Args:
-        hidden: What was found.
-        classes: The model's.
-        label: Its answer to the whole picture.
+        hidden: The occlusion's result.
+        classes: The model's classes.
+        label: The prediction for the complete image.
     """
     name, (height, width) = classes[hidden.class_index], hidden.patch
     if hidden.before - hidden.after < LITTLE:
         return (
-            f"covering no {height}×{width} pixels lowers the probability of {name}, "
-            f"{_share(hidden.before)}, by 0.05 points or more"
+            f"covering any {height}×{width} patch does not lower the probability of {name}, "
+            f"{percent(hidden.before, 1)}"
         )
-    answer = classes[hidden.answer]
-    then = "" if answer == label else f"; the answer is then {answer}"
+    predicted = classes[hidden.answer]
+    then = "" if predicted == label else f"; the prediction becomes {predicted}"
     return (
         f"covering {_place(hidden.rows, hidden.columns)} lowers the probability of {name} "
-        f"from {_share(hidden.before)} to {_share(hidden.after)}{then}"
+        f"from {percent(hidden.before, 1)} to {percent(hidden.after, 1)}{then}"
     )
 
 
 def heat_line(cam: GradCam, class_name: str) -> str:
-    """Say where Grad-CAM's heat lies: the smallest part of the picture that holds half of it."""
+    """Describe where Grad-CAM's heat lies: the smallest area with half of it."""
     height, width = cam.coarse_NHW.shape[1:]
     begin = f"Grad-CAM (layer {cam.layer}, {height}×{width})"
     found = _heat_content(cam)
     if found["half_of_heat"] is None:
-        return f"{begin}: nothing in the maps speaks for {class_name}"
+        return f"{begin}: no positive evidence for {class_name}"
     return (
         f"{begin}: hottest at row {found['row']}, column {found['column']}; half of the heat "
-        f"lies on {100 * found['half_of_heat']:.0f} % of the picture"
+        f"lies on {percent(found['half_of_heat'], 0)} of the image"
     )
 
 
@@ -179,7 +178,7 @@ def _hidden_content(hidden: Occlusion, classes: Sequence[str]) -> dict[str, Any]
 
 
 def _heat_content(cam: GradCam) -> dict[str, Any]:
-    """Return the layer, the hottest pixel, and the least share of pixels with half the heat."""
+    """Return the layer, the hottest pixel, and the smallest share of pixels with half the heat."""
     heat_HW = cam.heat_NHW[0].cpu().double()
     content: dict[str, Any] = {"layer": cam.layer, "maps": list(cam.coarse_NHW.shape[1:])}
     if not bool(heat_HW.any()):
@@ -192,7 +191,3 @@ def _heat_content(cam: GradCam) -> dict[str, Any]:
 
 def _place(rows: tuple[int, int], columns: tuple[int, int]) -> str:
     return f"rows {rows[0]}–{rows[1]}, columns {columns[0]}–{columns[1]}"
-
-
-def _share(probability: float) -> str:
-    return f"{100 * probability:.1f} %"

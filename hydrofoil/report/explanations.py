@@ -1,4 +1,4 @@
-"""Explanations as PNG files: heat over an image, filters, feature maps, all of them on one sheet.
+"""Explanations as PNG files: heat over an image, filters, feature maps, all on one sheet.
 
 Axes: N pictures or filters, C channels, M feature maps, H rows, W columns.
 """
@@ -28,6 +28,7 @@ from hydrofoil.report.sheet import (
     scale_of,
     text_width,
 )  # fmt: skip
+from hydrofoil.wording import percent, points
 
 HEAT = 0.65  # the share of color in an overlay; the rest is the image
 
@@ -35,10 +36,10 @@ HEAT = 0.65  # the share of color in an overlay; the rest is the image
 def heat_overlay(
     picture_CHW: Tensor, heat_HW: Tensor, *, signed: bool = False, scale: int = 1
 ) -> bytes:
-    """Draw heat over a picture, with nothing around it: dark is none, bright is most.
+    """Draw heat over an image, without a frame or labels: from dark (none) to bright (most).
 
     Args:
-        picture_CHW: uint8; shown in gray, so that every color is the heat's.
+        picture_CHW: uint8; drawn in gray, so that color shows the heat only.
         heat_HW: From 0 to 1; signed: from -1 to 1, purple to orange, white for zero.
         signed: Whether heat may be negative.
         scale: Each pixel becomes a square of scale × scale.
@@ -48,7 +49,7 @@ def heat_overlay(
 
 
 def _overlay(picture_CHW: Tensor, heat_HW: Tensor, *, signed: bool) -> Image.Image:
-    """Mix a picture's gray with colors; where white is zero the gray is light, so it stays so."""
+    """Blend the gray image with the heat's colors; a signed map is white at zero, so light gray."""
     gray = as_image(picture_CHW).convert("L")
     if signed:
         gray = gray.point([128 + value // 2 for value in range(256)])
@@ -64,18 +65,18 @@ def _normed(values: Tensor) -> Tensor:
 def filters(found: Filters, heading: str = "", most: int = 64) -> bytes:
     """Draw a first layer's filters: gray for zero, brighter above it, darker below.
 
-    Those of three channels are in color; those of any other number are a gray picture a channel.
+    Filters of three channels are in color; others get one gray image per channel.
 
     Args:
         found: The filters.
-        heading: Above them; the scale is written below.
-        most: At most so many are shown, those of the largest norm.
+        heading: At the top; the scale is below the filters.
+        most: How many are shown at most, by largest norm.
     """
     chosen = found.strongest(most)
     shown_NCHW = found.filters_NCHW[chosen].cpu()
     if shown_NCHW.shape[1] != 3:
         shown_NCHW = shown_NCHW.flatten(0, 1)[:, None]
-    images = [as_image(((one_CHW + 1) * 127.5).round().byte()) for one_CHW in shown_NCHW]
+    images = [as_image(((filter_CHW + 1) * 127.5).round().byte()) for filter_CHW in shown_NCHW]
     count = len(found.filters_NCHW)
     which = f"the {len(chosen)} strongest of {count}" if len(chosen) < count else f"all {count}"
     legend = (
@@ -97,13 +98,13 @@ def filters(found: Filters, heading: str = "", most: int = 64) -> bytes:
 
 
 def feature_maps(layers: Sequence[FeatureMaps], heading: str = "", most: int = 12) -> bytes:
-    """Draw a picture's activations, a row a layer: orange above zero, purple below, white zero.
+    """Draw an image's activations, one row per layer: orange above zero, purple below, white zero.
 
     Args:
-        layers: From `evaluate.explain.feature_maps`, one at least.
-        heading: Above them.
-        most: Maps a row; of more, those with the largest mean magnitude. Rows up to a layer that
-            makes new maps show the same ones, so that a column is one map on its way.
+        layers: From `evaluate.explain.feature_maps`, at least one.
+        heading: At the top.
+        most: Maps per row at most, by largest mean magnitude. Normalization, activation and
+            pooling keep the maps of the layer before, so that a column follows one map.
     """
     rows = _MapRows(layers, most)
     sheet = Sheet(rows.size, heading)
@@ -112,14 +113,14 @@ def feature_maps(layers: Sequence[FeatureMaps], heading: str = "", most: int = 1
 
 
 class _MapRows:
-    """Rows of feature maps, each behind its layer's name and scale, with a legend below.
+    """Rows of feature maps, each after its layer's name and scale, with a legend below.
 
     Args:
-        layers: One at least.
-        most: Maps a row.
+        layers: At least one.
+        most: Maps per row.
     """
 
-    LEGEND = "orange above zero, purple below, white zero; each layer by its own largest value"
+    LEGEND = "orange above zero, purple below, white zero; each layer scaled by its largest value"
 
     def __init__(self, layers: Sequence[FeatureMaps], most: int) -> None:
         self.layers, self.most = layers, most
@@ -138,7 +139,7 @@ class _MapRows:
         self.size = (self.left + widest, sum(self.heights) + GAP * len(layers) + TEXT)
 
     def _details(self, layer: FeatureMaps) -> tuple[str, str]:
-        """Return which maps a row shows, and the value of its full colors."""
+        """Return how many maps a row shows, and the value of the full colors."""
         M, height, width = layer.maps_MHW.shape
         count = f"{self.most} of {M}" if self.most < M else str(M)
         below = "0 to " if bool((layer.maps_MHW >= 0).all()) else "to ±"
@@ -146,7 +147,7 @@ class _MapRows:
         return f"{count} maps of {height}×{width}", top
 
     def _chosen(self) -> list[Tensor]:
-        """Return which maps each row shows: through norm, activation and pooling the same ones."""
+        """Return the maps of each row: the same through normalization, activation and pooling."""
         chosen = [self.layers[-1].strongest(self.most)]
         for layer, following in reversed(list(pairwise(self.layers))):
             chosen.append(layer.strongest(self.most) if following.new else chosen[-1])
@@ -170,14 +171,14 @@ class _MapRows:
 
 @dataclass(frozen=True)
 class _Panel:
-    """A picture under two lines, over a bar that says what its colors mean.
+    """An image with two lines above it and a color bar below.
 
     Args:
-        image: One pixel a pixel of the picture.
-        lines: Title and what is below it.
-        colors: Of the bar; empty: none.
-        marks: What the bar's left end, its middle and its right end stand for.
-        frame: First and last row and column of what is framed.
+        image: One pixel per pixel of the picture.
+        lines: Title and subtitle.
+        colors: Of the bar; empty: no bar.
+        marks: Labels of the bar's left end, middle and right end.
+        frame: First and last row and column of a frame.
     """
 
     image: Image.Image
@@ -187,7 +188,7 @@ class _Panel:
     frame: tuple[tuple[int, int], tuple[int, int]] | None = None
 
     def width(self, scale: int) -> int:
-        """Return how wide it becomes, its lines and the bar's marks counted."""
+        """Return the width, including the lines and the bar's labels."""
         title, below = self.lines
         return max(
             self.image.width * scale,
@@ -234,32 +235,32 @@ def explanation(
     layers: Sequence[FeatureMaps],
     heading: str = "",
 ) -> bytes:
-    """Draw a picture, Grad-CAM and occlusion for a class side by side, and the feature maps below.
+    """Draw an image, Grad-CAM and occlusion for a class side by side, and the feature maps below.
 
     Args:
         picture_CHW: uint8.
-        answer: The most probable classes in a line, below the word "picture".
+        answer: The most probable classes in a line, below the title.
         class_name: The class that is explained.
-        cam: Its first map is shown; a perceptron has none.
-        hidden: Its strongest place is framed.
+        cam: Its first map is shown; None for a network without convolutions.
+        hidden: The most important patch is framed.
         layers: Empty: no maps.
-        heading: Above all.
+        heading: At the top.
     """
-    panels = [_Panel(as_image(picture_CHW).convert("RGB"), ("picture", answer))]
+    panels = [_Panel(as_image(picture_CHW).convert("RGB"), ("image", answer))]
     if cam is not None:
         height, width = cam.coarse_NHW.shape[1:]
         heat = _overlay(picture_CHW, cam.heat_NHW[0], signed=False)
-        found = f"{height}×{width}" if bool(cam.heat_NHW[0].any()) else "nothing speaks for it"
+        found = f"{height}×{width}" if bool(cam.heat_NHW[0].any()) else "no positive evidence"
         lines = (f"Grad-CAM for {class_name}", f"layer {cam.layer}: {found}")
-        panels.append(_Panel(heat, lines, INFERNO, ("no heat", "", "most")))
-    largest = max(float(hidden.drops_HW.abs().max()), 0.01)  # less than a point is not blown up
+        panels.append(_Panel(heat, lines, INFERNO, ("no heat", "", "most heat")))
+    largest = max(float(hidden.drops_HW.abs().max()), 0.01)  # changes under a point stay pale
     drop = _overlay(picture_CHW, hidden.drops_HW / largest, signed=True)
     lines = (
         f"occlusion for {class_name}",
-        f"the frame covered: {100 * hidden.before:.1f} → {100 * hidden.after:.1f} %",
+        f"frame covered: {percent(hidden.before, 1)} → {percent(hidden.after, 1)}",
     )
-    points = f"{100 * largest:.0f} points"
-    marks = (f"rises {points}", "covered, in the mean", f"falls {points}")
+    most = points(largest, 0)
+    marks = (f"probability rises {most}", "", f"falls {most}")
     panels.append(_Panel(drop, lines, PUOR, marks, (hidden.rows, hidden.columns)))
     scale = scale_of(picture_CHW.shape, 288)
     widths = [panel.width(scale) for panel in panels]

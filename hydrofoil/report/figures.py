@@ -31,17 +31,17 @@ def picture_grid(
     heading: str = "",
     columns: int = 10,
 ) -> bytes:
-    """Draw pictures in rows, each under its title.
+    """Draw images in rows, each under its title.
 
-    Titles that are wider than a picture are broken before their bracket, then set small; where
-    that is not enough, the columns are set apart.
+    A title wider than its image is split before the parenthesis, then drawn in small type; if it
+    is still too wide, the columns move apart.
 
     Args:
         pictures_NCHW: uint8.
-        titles: One for each picture.
+        titles: One for each image.
         colors: Of the titles; default: black.
-        heading: Above all of them.
-        columns: Pictures a row.
+        heading: At the top.
+        columns: Images per row.
     """
     scale = scale_of(pictures_NCHW.shape, 128)
     height, width = (side * scale for side in pictures_NCHW.shape[2:])
@@ -70,7 +70,7 @@ def picture_grid(
 def class_rows(
     pictures_NCHW: Tensor, labels_N: Tensor, classes: Sequence[str], heading: str, columns: int = 12
 ) -> bytes:
-    """Draw a row of pictures for each class that has any, beside the class's name."""
+    """Draw a row of images for each class that has any, beside the class's name."""
     scale = scale_of(pictures_NCHW.shape, 88)
     height, width = (side * scale for side in pictures_NCHW.shape[2:])
     gap = GAP // 2
@@ -87,7 +87,7 @@ def class_rows(
 
 
 def pixel_values(picture_CHW: Tensor, title: str) -> bytes:
-    """Draw one picture large, a panel a channel, every pixel's value, 0 to 255, in its cell."""
+    """Draw one image enlarged, a panel per channel, with each pixel's value from 0 to 255."""
     C, H, W = picture_CHW.shape
     cell, numbers = 36, 24
     panel = numbers + cell * W + GAP
@@ -113,11 +113,12 @@ def pixel_values(picture_CHW: Tensor, title: str) -> bytes:
 def confusion_matrix(
     confusion: Sequence[Sequence[int]], classes: Sequence[str], heading: str
 ) -> bytes:
-    """Draw a confusion matrix: rows the truth, columns the answers, shade the share of the row.
+    """Draw a confusion matrix: true classes in rows, predicted classes in columns.
 
-    Up to 20 classes every cell shows its number; names too long to stand side by side are turned.
+    Up to 20 classes every cell shows its count; its shade is its share of the row. Long names
+    are rotated.
     """
-    K, legend = len(classes), "predicted (shade: share of the row)"
+    K, legend = len(classes), "predicted class (shade: share of the row)"
     numbered = K <= 20
     cell = 64 if numbered else min(64, max(8, 1600 // K))
     cell = max(cell, ceil(text_width([legend], TEXT) / K))  # two classes: large cells
@@ -142,6 +143,6 @@ def confusion_matrix(
             ink = "white" if shares_KK[i][k] > 0.5 else "black" if count else FAINT
             sheet.write(str(count), left + cell * (k + 0.5), middle, LARGE, ink=ink)
     sheet.write(legend, left + side / 2, below, TEXT, anchor="ma")
-    truth = text_width(["truth"], TEXT)
-    sheet.write_upwards("truth", TEXT / 2, (side - truth) / 2, TEXT)
+    truth = text_width(["true class"], TEXT)
+    sheet.write_upwards("true class", TEXT / 2, (side - truth) / 2, TEXT)
     return sheet.png()

@@ -1,6 +1,6 @@
-"""Reads a run folder for its page: whatever is there, and what is missing or broken, in words.
+"""Reads a run folder for its page, and lists missing or damaged files.
 
-Nothing but the folder is read: no data set, no training code.
+Only the folder is read: no dataset, no training code.
 
 Axes: N pictures, C channels, H rows, W columns.
 """
@@ -31,21 +31,21 @@ OF_A_RUN = ("log.jsonl", "environment.json", "best.safetensors", "test.json", "s
 
 @dataclass
 class Gathered:
-    """What a run folder holds.
+    """The content of a run folder.
 
     Args:
-        path: Where it lies.
-        recipe: None where it is broken.
+        path: The folder.
+        recipe: None where it is damaged.
         environment: Empty where it is missing.
         events: The log.
-        epochs: Those of its events that are epochs.
-        sizes: Pictures of each part of the split.
-        test: What `test` measured; None: untested, or damaged.
-        shown: The pictures that test.json names.
-        model: With the best weights; None: there are none.
-        best_epoch: Whose weights they are.
-        layers: Of the network; empty where it is not known.
-        missing: What is not there, or broken, in sentences.
+        epochs: The log's epochs.
+        sizes: The number of images of each split.
+        test: The test result; None if untested or damaged.
+        shown: The example images of test.json.
+        model: The model with its best weights; None without weights.
+        best_epoch: The epoch of the best weights.
+        layers: The network's layers; empty if unknown.
+        missing: Missing or damaged files and unfinished steps, in sentences.
     """
 
     path: Path
@@ -68,13 +68,13 @@ class Gathered:
 
     @property
     def imported(self) -> bool:
-        """Whether its weights came from elsewhere."""
+        """Whether the weights were imported."""
         return bool(self.all(Imported))
 
     @property
     def best(self) -> Epoch | None:
-        """The epoch whose weights are the best."""
-        return next((one for one in self.epochs if one.number == self.best_epoch), None)
+        """The epoch with the best weights."""
+        return next((epoch for epoch in self.epochs if epoch.number == self.best_epoch), None)
 
     def all(self, kind: type[T]) -> list[T]:
         """Return the events of one kind."""
@@ -86,16 +86,16 @@ class Gathered:
 
     @property
     def diverged(self) -> NotFinite | None:
-        """Where training met a number that was not finite, if that is what ended it."""
+        """The non-finite loss or gradient that ended training, if one did."""
         ends = [e for e in self.events if isinstance(e, NotFinite | Epoch | Trained | Interrupted)]
         return ends[-1] if ends and isinstance(ends[-1], NotFinite) else None
 
 
 def gather(path: Path, network: Network | None = None) -> Gathered:
-    """Return what a run folder holds; what cannot be read is named and passed over.
+    """Read a run folder; unreadable files are listed in `missing`.
 
     Raises:
-        HydrofoilError: It is no run folder.
+        HydrofoilError: The path is not a run folder.
     """
     gathered = Gathered(path)
 
@@ -131,7 +131,7 @@ def gather(path: Path, network: Network | None = None) -> Gathered:
 
 
 def _note_what_is_missing(gathered: Gathered, recipe: Recipe) -> None:
-    """Say what a finished and tested run would have and this one has not."""
+    """List what this run lacks, compared with a finished and tested one."""
     path, done = gathered.path, len(gathered.epochs)
     if not gathered.imported and done < recipe.train.epochs:
         unfinished = f"Training is not finished: {done} of {recipe.train.epochs} epochs.\n"
@@ -153,6 +153,6 @@ def _note_what_is_missing(gathered: Gathered, recipe: Recipe) -> None:
         )
     if test and model and test.weights != model.weights_hash():
         gathered.missing.append(
-            f"The test measured other weights ({weights_of(test.epoch)}) than the best weights now "
+            f"The test measured the {weights_of(test.epoch)}, not the current best weights "
             f"({weights_of(gathered.best_epoch)}).\nTest again with: {command('test', path)}"
         )

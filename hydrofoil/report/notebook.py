@@ -18,8 +18,9 @@ from hydrofoil.report import text
 from hydrofoil.report.charts import tag
 from hydrofoil.report.figures import class_rows
 from hydrofoil.report.gather import Gathered
-from hydrofoil.report.page import curve_charts
+from hydrofoil.report.sections import curve_charts
 from hydrofoil.run.folder import Run
+from hydrofoil.wording import by, interval, percent, percent_range
 
 MOST_CLASSES, A_CLASS = 20, 12  # rows and columns of the grid of images
 INK, SOFT, LINE = "var(--jp-content-font-color1, #1f2328)", "#6e7781", "#8c959f55"
@@ -42,8 +43,7 @@ def pictures_html(pictures: Pictures) -> Markup:
     """Show a grid of images, a row for each class, and how many there are of each."""
     index_N = _first_of_each_class(pictures)
     heading = (
-        f"{pictures.source}: {len(pictures):,} images of {text.by(pictures.shape)}, "
-        f"{pictures.K} classes"
+        f"{pictures.source}: {len(pictures):,} images of {by(pictures.shape)}, {pictures.K} classes"
     )
     rows = class_rows(
         pictures.pictures_NCHW[index_N].cpu(),
@@ -67,11 +67,11 @@ def run_html(run: Run) -> Markup:
     except HydrofoilError as error:
         return _box(tag("b", str(run.path)), tag("div", error))
     lines = [f"{run.recipe.name}: {len(epochs)} of {run.recipe.train.epochs} epochs"]
-    lines += [f"best weights: epoch {best}, {text.kept_by(run.recipe)}"] if best else []
+    lines += [f"best weights: epoch {best}, {text.selected_by(run.recipe)}"] if best else []
     if test is not None:
         lines.append(
-            f"test accuracy {text.percent(test.accuracy)} of {test.count:,} images, "
-            f"{text.interval(test.interval)}"
+            f"test accuracy {percent(test.accuracy)} of {test.count:,} images, "
+            f"{interval(test.interval)}"
         )
     seen = Gathered(run.path, run.recipe, epochs=epochs, best_epoch=best)
     charts = [chart for _, chart in curve_charts([seen], [""])] if epochs else []
@@ -84,18 +84,18 @@ def result_html(test: TestResult) -> Markup:
     rows = [
         [
             one.name,
-            text.percent(one.recall),
-            f"{100 * one.interval[0]:.1f}–{100 * one.interval[1]:.1f}%" if one.count else "–",
+            percent(one.recall),
+            percent_range(one.interval) if one.count else "–",
             f"{one.correct:,}",
             f"{one.count:,}",
-            text.percent(one.precision),
-            text.percent(one.f1),
+            percent(one.precision),
+            percent(one.f1),
         ]
         for one in test.classes
     ]
     accuracy = (
-        f"test accuracy {text.percent(test.accuracy)} ({test.correct:,} of {test.count:,}), "
-        f"{text.interval(test.interval)}"
+        f"test accuracy {percent(test.accuracy)} ({test.correct:,} of {test.count:,}), "
+        f"{interval(test.interval)}"
     )
     notes = [*test.warnings]
     if test.opened > 1:

@@ -1,6 +1,6 @@
-"""What `show` says and draws of a set, a recipe or a run: values in, text and a picture out.
+"""Describes a dataset, a recipe or a run as text, JSON and a figure, for `show`.
 
-Axes: N pictures, C channels, H rows, W columns.
+Axes: N images, C channels, H rows, W columns.
 """
 
 from collections.abc import Sequence
@@ -22,17 +22,18 @@ from hydrofoil.report import figures, text
 from hydrofoil.report.curves import learning_curves
 from hydrofoil.run.commands import command
 from hydrofoil.run.folder import Run
+from hydrofoil.wording import plural
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One thing, shown.
+    """The description of a dataset, recipe or run.
 
     Args:
-        text: For a terminal.
-        content: The same for a program.
-        png: A figure; empty: none.
-        path: Where the figure goes unless a person says otherwise.
+        text: For the terminal.
+        content: For JSON.
+        png: A figure; empty if there is none.
+        path: The figure's default path.
     """
 
     text: str
@@ -50,14 +51,14 @@ def show(
     watcher: Watcher | None = None,
     network: Network | None = None,
 ) -> list[Shown]:
-    """Show whatever has a name: a set, a recipe, a run folder; `digits` is a set and a recipe.
+    """Describe a dataset, a recipe or a run folder; `digits` is both a dataset and a recipe.
 
     Args:
         what: The name, or a path.
         overrides: Of a recipe's fields.
-        data_root: Where the sets lie.
-        class_name: Show this class of a set.
-        pixels: Show this picture of a set.
+        data_root: The datasets' folder.
+        class_name: Show this class of a dataset.
+        pixels: Show the pixel values of this image of a dataset.
         watcher: Follows a download.
         network: Takes the place of a recipe's model.
 
@@ -75,7 +76,7 @@ def show(
         raise HydrofoilError("--class and --pixels: expected one of them.")
     if overrides and not is_recipe:
         raise HydrofoilError(
-            f"'{overrides[0]}' changes a field of a recipe, and '{what}' is not a recipe."
+            f"'{overrides[0]}' overrides a field of a recipe, and '{what}' is not one."
         )
     if dataset and pixels is not None:
         return [show_pixels(dataset, data_root, pixels, watcher)]
@@ -86,19 +87,17 @@ def show(
         shown.append(show_run(Path(what)))
     if not shown:
         known = {*SOURCES, *shipped_recipes()}
-        raise HydrofoilError(
-            f"'{what}' is not a dataset, recipe or run folder. {nearest(what, known)}"
-        )
+        raise HydrofoilError(f"unknown dataset, recipe or run '{what}'. {nearest(what, known)}")
     return shown
 
 
 def show_set(
     name: str, data_root: str, class_name: str = "", watcher: Watcher | None = None
 ) -> Shown:
-    """Describe a set: sizes, counts per class and split, channel statistics, and a row a class.
+    """Describe a dataset: sizes, counts per class and split, channel statistics, example images.
 
     Raises:
-        HydrofoilError: No such source or class, or the files are not there.
+        HydrofoilError: The dataset or class is unknown, or its files are missing.
     """
     pictures = load(name, data_root, watcher)
     split = draw_split(pictures)
@@ -119,7 +118,7 @@ def show_set(
         "mean": means,
         "std": deviations,
     }
-    # A tenth of the set fills every row, in the set's own order.
+    # A tenth of the dataset fills every row, in the dataset's order.
     first_N = split.train[: max(len(split.train) // 10, 40 * pictures.K)]
     path, png = Path(f"{name}.png"), b""
     if class_name:
@@ -133,46 +132,48 @@ def show_set(
             pictures.pictures_NCHW[first_N],
             labels_N,
             pictures.classes,
-            f"{name}: {'training pictures' if pictures.published_test else 'pictures'}",
+            f"{name}: {'training images' if pictures.published_test else 'images'}",
         )
     return Shown(text.set_lines(pictures, counts, means, deviations), content, png, path)
 
 
 def _one_class(pictures: Pictures, index_N: Any, class_name: str) -> bytes:
-    """Draw the first hundred pictures of a class, each with its number in the set."""
+    """Draw the first hundred images of a class, each with its index in the dataset."""
     if class_name not in pictures.classes:
         raise HydrofoilError(
-            f"'{class_name}' is not a class of {pictures.source}. "
+            f"unknown class '{class_name}' of {pictures.source}. "
             f"{nearest(class_name, pictures.classes)}"
         )
     wanted = pictures.labels_N[index_N] == pictures.classes.index(class_name)
     first_N = index_N[wanted][:100]
     numbers = [str(number) for number in first_N.tolist()]
-    heading = f"{pictures.source}: {class_name}, by number"
+    heading = f"{pictures.source}: {class_name}, by index"
     return figures.picture_grid(pictures.pictures_NCHW[first_N], numbers, heading=heading)
 
 
 def show_pixels(name: str, data_root: str, number: int, watcher: Watcher | None = None) -> Shown:
-    """Draw one picture of a set large, with every pixel's value in its cell.
+    """Draw one image enlarged, with every pixel's value in its cell.
 
     Raises:
-        HydrofoilError: The set has no picture of that number.
+        HydrofoilError: The dataset has no image of that index.
     """
     pictures = load(name, data_root, watcher)
     if number >= len(pictures):
-        raise HydrofoilError(f"--pixels {number}: {name} has pictures 0 to {len(pictures) - 1}.")
+        raise HydrofoilError(
+            f"--pixels {number}: expected an image of {name}, 0 to {len(pictures) - 1}."
+        )
     label = pictures.classes[int(pictures.labels_N[number])]
-    title = f"{name}, picture {number}: class {label}"
+    title = f"{name}, image {number}: class {label}"
     png = figures.pixel_values(pictures.pictures_NCHW[number], title)
     content = {"source": name, "picture": number, "class": label}
     return Shown(title, content, png, Path(f"{name}-pixels-{number}.png"))
 
 
 def show_recipe(name: str, overrides: Sequence[str] = (), given: Network | None = None) -> Shown:
-    """Describe what a recipe trains, layer by layer; needs no data.
+    """Describe a recipe and its network, layer by layer, without loading data.
 
     Raises:
-        HydrofoilError: The recipe is unknown or wrong, or its model does not fit its pictures.
+        HydrofoilError: The recipe is unknown or invalid, or its model does not fit its images.
     """
     recipe = with_network(read_recipe(name, overrides), given)
     source = find_source(recipe.data.source)
@@ -190,7 +191,7 @@ def show_run(path: Path) -> Shown:
     """Describe a run: its recipe, epochs and test, and draw its learning curves.
 
     Raises:
-        HydrofoilError: It is not a run folder, or a broken one.
+        HydrofoilError: The path is not a run folder, or the run is damaged.
     """
     run = Run.open(path)
     epochs, test, recipe = run.epochs(), run.results.test(), run.recipe
@@ -198,9 +199,9 @@ def show_run(path: Path) -> Shown:
     lines += [text.split_line(recipe, run.split())] if run.has_split() else []
     lines += ["imported weights", ""] if run.log.imported() else [""]
     lines += [text.epoch_line(epoch, recipe) for epoch in epochs]
-    left = recipe.train.epochs - len(epochs)
-    if left > 0 and not run.log.imported():
-        lines.append(f"{text.plural(left, 'epoch')} to go: {command('resume', path)}")
+    missing = recipe.train.epochs - len(epochs)
+    if missing > 0 and not run.log.imported():
+        lines.append(f"{plural(missing, 'epoch')} remaining: {command('resume', path)}")
     if test:
         lines += ["", text.test_lines(test)]
     elif (path / "best.safetensors").exists():

@@ -1,4 +1,4 @@
-"""Values as lines of text. Nothing here prints: `cli` does.
+"""Datasets, recipes, epochs, tests and predictions as lines for the terminal; `cli` prints them.
 
 Axes: N pictures, C channels, H rows, W columns.
 """
@@ -15,76 +15,13 @@ from hydrofoil.evaluate.test import MERGED
 from hydrofoil.models.summary import LayerSummary
 from hydrofoil.recipe.read import documented_fields
 from hydrofoil.recipe.schema import Recipe
-from hydrofoil.run.commands import command_line
 from hydrofoil.ship.predict import Prediction
+from hydrofoil.wording import by, interval, percent, percent_range, plural, table
 
 NOTHING_HELD_OUT = (
-    "note: nothing is held out for validation, so the last epoch's weights are kept, "
-    "and how good they\n"
-    "      are on unseen pictures is not known before the test."
+    "note: there is no validation split, so the last epoch's weights are used, and there is no\n"
+    "      estimate of accuracy on unseen images until `hydrofoil test`."
 )
-
-
-def table(rows: Sequence[Sequence[object]], left: int = 1) -> str:
-    r"""Return rows as aligned columns: the first `left` to the left, the others to the right.
-
-    >>> table([["class", "count"], ["cat", 10]])
-    'class  count\ncat       10'
-    """
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def percent(share: float | None) -> str:
-    """Return a share as per cent; a dash where there was nothing to divide by.
-
-    >>> percent(0.6476)
-    '64.76 %'
-    """
-    return "–" if share is None else f"{100 * share:.2f} %"
-
-
-def interval(bounds: Sequence[float]) -> str:
-    """Return a 95 % interval in words."""
-    return f"95 % interval {100 * bounds[0]:.2f} to {100 * bounds[1]:.2f} %"
-
-
-def isolated(name: str) -> str:
-    """Return a name that turns no text around it: one in Arabic, say, would move the figures.
-
-    >>> isolated("cat"), isolated("\u05d0")
-    ('cat', '\u2068א\u2069')
-    """
-    return name if name.isascii() else f"\u2068{name}\u2069"
-
-
-def by(shape: Sequence[int]) -> str:
-    """Return a shape as 3×32×32."""
-    return "×".join(map(str, shape))
-
-
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun.
-
-    >>> plural(1, "epoch"), plural(2000, "step")
-    ('1 epoch', '2,000 steps')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def shell(arguments: Sequence[object]) -> str:
-    """Return a command line as it would be typed; ~ stays what it is."""
-    return " ".join(
-        word if word.startswith("~/") else command_line([word]) for word in map(str, arguments)
-    )
 
 
 def set_lines(
@@ -93,7 +30,7 @@ def set_lines(
     means: Sequence[float],
     deviations: Sequence[float],
 ) -> str:
-    """Describe a set: size, hash, channel statistics, and how many of each class a part has."""
+    """Describe a dataset: size, hash, channel statistics, and each split's images per class."""
     classes: list[list[object]] = [
         [name, *(part[name] for part in counts.values())] for name in pictures.classes
     ]
@@ -101,7 +38,7 @@ def set_lines(
     megabytes = pictures.pictures_NCHW.numel() / 1e6
     return "\n".join(
         [
-            f"{pictures.source}: {len(pictures):,} pictures of {by(pictures.shape)}, "
+            f"{pictures.source}: {len(pictures):,} images of {by(pictures.shape)}, "
             f"{pictures.K} classes, uint8, {megabytes:.1f} MB",
             f"hash {pictures.hash}",
             f"channel means       {'  '.join(f'{mean:.4f}' for mean in means)}",
@@ -114,9 +51,9 @@ def set_lines(
 
 
 def layer_lines(layers: Sequence[LayerSummary], shape: Sequence[int]) -> str:
-    """Return a network's table: each layer's output and arithmetic, parameters, multiply-adds."""
+    """Return a network's table: each layer's output, parameters and multiply-adds."""
     rows: list[list[object]] = [["layer", "", "output", "size", "parameters", "", "multiply-adds"]]
-    rows.append(["pictures", "", by(shape), "", "", "", ""])
+    rows.append(["images", "", by(shape), "", "", "", ""])
     for layer in layers:
         rows.append(
             [
@@ -145,7 +82,7 @@ def recipe_lines(recipe: Recipe) -> str:
         f"{recipe.name}: {recipe.about}",
         f"{optimizer.name}: {options}{_schedule_text(recipe)}; "
         f"{plural(train.epochs, 'epoch')} in batches of {train.batch_size}; "
-        f"kept: {kept_by(recipe)}; seed {train.seed}",
+        f"selects {selected_by(recipe)}; seed {train.seed}",
     ]
     if merges_published_test(recipe.data.source, recipe.data.merge):
         lines.append(f"warning: {MERGED}")
@@ -164,8 +101,8 @@ def _schedule_text(recipe: Recipe) -> str:
     return f", schedule {schedule.name}{given}"
 
 
-def kept_by(recipe: Recipe) -> str:
-    """Say which epoch's weights are kept."""
+def selected_by(recipe: Recipe) -> str:
+    """Return which epoch's weights are used."""
     return {
         "valid.loss": "the epoch of the lowest validation loss",
         "valid.accuracy": "the epoch of the highest validation accuracy",
@@ -186,7 +123,7 @@ def field_lines() -> str:
 
 
 def split_line(recipe: Recipe, split: Split) -> str:
-    """Say how many pictures each part has."""
+    """Return how many images each split has."""
     counts = ", ".join(
         f"{len(getattr(split, part)):,} {part}" for part in PARTS if len(getattr(split, part))
     )
@@ -194,7 +131,7 @@ def split_line(recipe: Recipe, split: Split) -> str:
 
 
 def weights_of(epoch: int) -> str:
-    """Return whose weights these are: an epoch's, or, of epoch 0, imported ones.
+    """Return the origin of weights: their epoch, or imported for epoch 0.
 
     >>> weights_of(0), weights_of(3)
     ('imported weights', 'weights of epoch 3')
@@ -205,7 +142,7 @@ def weights_of(epoch: int) -> str:
 def epoch_line(epoch: Epoch, recipe: Recipe) -> str:
     """Return one epoch of the log as a line; the star marks the best weights so far.
 
-    Where the last epoch's weights are used in any case, only that one has the star.
+    Where the recipe selects the last epoch, only that one has the star.
     """
     epochs = recipe.train.epochs
     best = epoch.best and (recipe.train.select != "last" or epoch.number == epochs)
@@ -213,13 +150,13 @@ def epoch_line(epoch: Epoch, recipe: Recipe) -> str:
     parts = [f"epoch {epoch.number:{width}d}/{epochs}"]
     for part, scores in (("train", epoch.train), ("valid", epoch.valid)):
         if scores:
-            parts.append(f"{part} loss {scores.loss:.4f}  {percent(scores.accuracy):>8}")
+            parts.append(f"{part} loss {scores.loss:.4f}  {percent(scores.accuracy):>7}")
     parts.append(f"{epoch.seconds:.2f} s")
     return "   ".join(parts) + ("  * best" if best else "")
 
 
 def download_line(download: Download) -> str:
-    """Return how far a download is, how fast, and how long it will take.
+    """Return a download's progress, speed and remaining time.
 
     >>> download_line(Download("train.gz", "example.org", 30_000_000, 170_000_000, 70_000))
     'train.gz: 30.0 of 170.0 MB from example.org, 70 kB/s, 33:20 left'
@@ -258,19 +195,19 @@ def test_lines(test: TestResult) -> str:
     ]
     rows += [
         [
-            one.name,
-            percent(one.recall),
-            one.correct,
-            one.count,
-            f"{100 * one.interval[0]:.1f}–{100 * one.interval[1]:.1f}" if one.count else "–",
-            percent(one.precision),
-            percent(one.f1),
+            scores.name,
+            percent(scores.recall),
+            f"{scores.correct:,}",
+            f"{scores.count:,}",
+            percent_range(scores.interval) if scores.count else "–",
+            percent(scores.precision),
+            percent(scores.f1),
         ]
-        for one in test.classes
+        for scores in test.classes
     ]
     lines += ["", table(rows)]
     if len(test.classes) <= 12:
-        names = [one.name for one in test.classes]
+        names = [scores.name for scores in test.classes]
         confusion: list[Sequence[object]] = [
             ["truth ↓  predicted →", *(name[:6] for name in names)]
         ]
@@ -280,9 +217,9 @@ def test_lines(test: TestResult) -> str:
 
 
 def prediction_lines(path: str, prediction: Prediction, most: int = 5) -> str:
-    """Describe a prediction: label, the most probable classes, what was done to the image."""
+    """Describe a prediction: label, the most probable classes, and how the image was prepared."""
     ranked = list(prediction.probabilities.items())[:most]
-    probabilities = "  ".join(f"{name} {100 * probability:.1f} %" for name, probability in ranked)
+    probabilities = "  ".join(f"{name} {percent(probability, 1)}" for name, probability in ranked)
     label = prediction.label or f"none of these (most probable: {prediction.most_probable})"
     lines = [f"{path}: {label}", f"  {probabilities}"]
     lines += [f"  {'; '.join(prediction.done)}"] if prediction.done else []
@@ -290,7 +227,7 @@ def prediction_lines(path: str, prediction: Prediction, most: int = 5) -> str:
 
 
 def prediction_line(path: str, prediction: Prediction) -> str:
-    """Describe a prediction in one line: label, probability, and what the check found."""
+    """Describe a prediction in one line: label, probability and notes."""
     label = prediction.label or f"none of these (most probable: {prediction.most_probable})"
     notes = "".join(f"  note: {note}" for note in prediction.notes)
-    return f"{path}: {label}  {100 * prediction.probability:.1f} %{notes}"
+    return f"{path}: {label}  {percent(prediction.probability, 1)}{notes}"

@@ -1,7 +1,7 @@
-"""What figures say, in sentences; each holds the figures that it follows from.
+"""Key findings of a test and of learning curves, in sentences with their figures.
 
-Of classes and groups a difference is told only where it is larger than chance makes: the extremes
-of many lie far apart though all are equal, so the more there are, the more it takes.
+A difference between classes or groups is reported only where it is statistically significant, with
+a correction for their number: among many equal classes, the extremes lie far apart by chance.
 """
 
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ from statistics import NormalDist, mean, median
 
 from hydrofoil.evaluate.metrics import Z_95, ClassScores, wilson
 from hydrofoil.evaluate.result import ConfusedPair, Epoch, GroupScores, TestResult
-from hydrofoil.report.text import interval, isolated, percent
+from hydrofoil.wording import interval, isolated, percent
 
-FEW = 5  # epochs: of fewer, noise and trend cannot be told apart
+FEW = 5  # epochs: fewer do not separate a trend from noise
 
 
 def findings(test: TestResult) -> list[str]:
-    """Return what a test shows beyond its accuracy, the plainest first."""
+    """Return what a test shows beyond its accuracy, the most general finding first."""
     found = [*_no_better_than_one_class(test), *_groups(test.groups)]
     found += [*_classes(test.classes), *_confused(test.confused)]
     return [*found, *_never_predicted(test.classes), *_calibration(test)]
 
 
 def _no_better_than_one_class(test: TestResult) -> list[str]:
-    """Say that the accuracy is not above what always predicting the largest class would reach."""
+    """Report an accuracy that always predicting the largest class would reach."""
     if len(test.classes) < 2:
         return []
     largest = max(test.classes, key=lambda one: one.count)
@@ -40,10 +40,10 @@ def _no_better_than_one_class(test: TestResult) -> list[str]:
 
 
 def _bounds(shares: Sequence[ClassScores | GroupScores]) -> list[tuple[float, float]]:
-    """Return intervals of which, of equal shares, any two lie apart in 5 of 100 tests at most.
+    """Return intervals such that any two of equal shares are disjoint in at most 5% of tests.
 
-    Bonferroni's correction for all pairs; two intervals of about one width lie apart where the
-    difference is √2 times as many deviations as each of them reaches. Never under 95 % for each.
+    Bonferroni's correction for all pairs. Two intervals of similar width are disjoint where the
+    difference exceeds √2 times z standard errors. Each interval covers at least 95%.
     """
     ordered_pairs = len(shares) * (len(shares) - 1)
     z = max(Z_95, NormalDist().inv_cdf(1 - 0.05 / ordered_pairs) / sqrt(2))
@@ -51,9 +51,9 @@ def _bounds(shares: Sequence[ClassScores | GroupScores]) -> list[tuple[float, fl
 
 
 def _extremes(shares: Sequence[ClassScores | GroupScores]) -> tuple[int, int, bool, bool] | None:
-    """Return who is surely weak and who surely strong, and if each is so against all others.
+    """Return the weakest and the strongest, and whether each differs from all others.
 
-    None where no two are shown to differ.
+    None where no two differ significantly.
     """
     if len(shares) < 2:
         return None
@@ -119,7 +119,8 @@ def _confused(pairs: Sequence[ConfusedPair]) -> list[str]:
 def _never_predicted(classes: Sequence[ClassScores]) -> list[str]:
     never = [isolated(one.name) for one in classes if one.count and not one.predicted]
     named = ", ".join(never[:8]) + (f" and {len(never) - 8} more" if len(never) > 8 else "")
-    return [f"Never predicted, although the test set contains it: {named}."] if never else []
+    these = "it" if len(never) == 1 else "them"
+    return [f"Never predicted, although the test set contains {these}: {named}."] if never else []
 
 
 def _calibration(test: TestResult) -> list[str]:
@@ -145,8 +146,8 @@ def of_curves(epochs: Sequence[Epoch], last: int) -> list[str]:
     """Return what the learning curves show of over- and underfitting.
 
     Args:
-        epochs: Of the log.
-        last: How many epochs the recipe wants.
+        epochs: The epochs so far.
+        last: The recipe's number of epochs.
     """
     if len(epochs) < 2:
         return ["One epoch is too few to show a trend."] if epochs else []
@@ -162,7 +163,7 @@ def of_curves(epochs: Sequence[Epoch], last: int) -> list[str]:
 
 
 def _validation(epochs: Sequence[Epoch], train: Sequence[float]) -> str:
-    """Say whether validation rises again, still falls, or neither beyond its noise."""
+    """Report whether the validation loss rises, still falls, or does neither beyond noise."""
     valid = [epoch.valid.loss for epoch in epochs if epoch.valid]
     low = min(range(len(valid)), key=valid.__getitem__)
     at, end = epochs[low].number, epochs[-1].number
@@ -171,7 +172,7 @@ def _validation(epochs: Sequence[Epoch], train: Sequence[float]) -> str:
     if len(valid) < FEW:
         return (
             f"The validation loss is lowest at epoch {at}, {valid[low]:.4f}, and {valid[-1]:.4f} "
-            f"at the last: {len(valid)} epochs are too few to tell a trend from noise."
+            f"at the last: {len(valid)} epochs are too few to separate a trend from noise."
         )
     if _rises(valid, low):
         rise = f"the validation loss rises from {valid[low]:.4f} to {valid[-1]:.4f}"
@@ -181,18 +182,18 @@ def _validation(epochs: Sequence[Epoch], train: Sequence[float]) -> str:
                 f"falls from {train[low]:.4f} to {train[-1]:.4f}."
             )
         return (
-            f"Worse after epoch {at}: by epoch {end} {rise}, and the training loss falls no more."
+            f"Worse after epoch {at}: by epoch {end} {rise}, and the training loss no longer falls."
         )
     return (
-        f"Validation has leveled off, as far as its noise lets that be seen: its lowest loss is "
+        f"The validation loss has leveled off, within its noise: its lowest value is "
         f"{valid[low]:.4f} at epoch {at}, its last {valid[-1]:.4f}."
     )
 
 
 def _rises(valid: Sequence[float], low: int) -> bool:
-    """Tell whether the last epochs lie three standard errors, and 2 %, above those at the lowest.
+    """Return whether the last epochs are three standard errors and 2% above the lowest ones.
 
-    A small split's loss jitters from epoch to epoch, so the means of up to three are compared.
+    A small split's loss is noisy, so means over up to three epochs are compared.
     """
     late = valid[max(low + 1, len(valid) - 3) :]
     near = valid[max(low - 1, 0) : low + 2][: len(valid) - len(late) - max(low - 1, 0)]
@@ -203,11 +204,11 @@ def _rises(valid: Sequence[float], low: int) -> bool:
 
 
 def _falls(valid: Sequence[float], end: int) -> str:
-    """Say how the loss still falls at epoch `end`; nothing if it does not.
+    """Describe how the loss still falls at epoch `end`; empty if it does not.
 
-    Either it fell in each of the last four (of fewer: in all), which level noise does in 1 of 120
-    windows; or the last sixth lies three standard errors below the sixth before, with the lowest of
-    all in one of the two. By 1 % at least.
+    Either it fell in each of the last four epochs (all, if fewer), which noise without a trend does
+    in 1 of 120 windows; or the mean of the last sixth is three standard errors below that of the
+    sixth before, and the lowest loss lies in one of them. In both cases by at least 1%.
     """
     last = valid[-FEW:]
     in_a_row = all(after < before for before, after in pairwise(last))
@@ -223,13 +224,14 @@ def _falls(valid: Sequence[float], end: int) -> str:
     if before - late <= max(3 * _jitter(valid) * sqrt(2 / sixth), 0.01 * before):
         return ""
     of_last = "the last epoch" if sixth == 1 else f"the last {sixth} epochs"
-    return f"the mean validation loss of {of_last} is {late:.4f}, of as many before {before:.4f}"
+    return f"the mean validation loss of {of_last} is {late:.4f}, after {before:.4f} before that"
 
 
 def _jitter(values: Sequence[float]) -> float:
-    """Return the deviation of a curve's noise, from its second differences, which know no trend.
+    """Return the standard deviation of a curve's noise, from its second differences (no trend).
 
-    Those of independent noise deviate by √6 of its own; the median is 0.6745 of a deviation.
+    Those of independent noise have √6 times its standard deviation; the median magnitude of a
+    normal distribution is 0.6745 standard deviations.
     """
     seconds = [abs(a - 2 * b + c) for a, b, c in zip(values, values[1:], values[2:], strict=False)]
     return median(seconds) / (0.6745 * sqrt(6))
@@ -237,7 +239,7 @@ def _jitter(values: Sequence[float]) -> float:
 
 def _diverged(epochs: Sequence[Epoch], train: Sequence[float]) -> list[str]:
     low = min(range(len(train)), key=train.__getitem__)
-    if train[-1] < max(1.1 * train[low], train[low] + 0.1):  # near nought, losses double by chance
+    if train[-1] < max(1.1 * train[low], train[low] + 0.1):  # near zero, losses double by chance
         return []
     return [
         f"Training diverges after epoch {epochs[low].number}: the training loss rises from "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from hydrofoil.compare.sides import Job, check_executors, compare_jobs, kept_path, plan
+from hydrofoil.compare.sides import Job, check_executors, compare_jobs, comparison_path, plan
 from hydrofoil.compare.verdict import Comparison
 from hydrofoil.data.published.download import Watcher
 from hydrofoil.errors import HydrofoilError
@@ -123,7 +123,7 @@ def compare_sides(
         if completed:
             seconds = time.perf_counter() - began
             completed(Completed(number, len(turns), side, Run.open(job.path), done, seconds))
-    path = kept_path(*sides, runs)
+    path = comparison_path(*sides, runs)
     comparison = compare_jobs(*sides, points, path)
     content = json.dumps(comparison.as_dict(), indent=2, ensure_ascii=False)
     write_whole(path, f"{content}\n".encode())
