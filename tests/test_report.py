@@ -346,7 +346,7 @@ def test_wrong_words_for_a_report_are_told(
     assert run_command("report", str(copied), "--out", "page.pdf") == 2
     assert "expected a name that ends in .html" in capsys.readouterr().err
     assert run_command("report", "nowhere") == 2
-    assert "there is no such run folder" in capsys.readouterr().err
+    assert "no such run folder" in capsys.readouterr().err
     monkeypatch.setattr("webbrowser.open", lambda uri: False)
     assert run_command("report", str(copied), "--open") == 0
     assert "No browser was found" in capsys.readouterr().err
