@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and a sentence for each way in which a disk refuses."""
+"""Atomic writes, and a sentence for each error of a disk."""
 
 import contextlib
 import errno
@@ -20,12 +20,12 @@ BINARY = getattr(os, "O_BINARY", 0)  # Windows would write \r\n for \n without i
 CURES = {
     errno.ENOSPC: "The disk is full: make room, and run the command again.",
     errno.EDQUOT: "Your quota on this disk is used up: make room, and run the command again.",
-    errno.EROFS: "That disk is mounted read-only: choose a folder on another one.",
+    errno.EROFS: "This disk is mounted read-only: choose a folder on another one.",
     errno.EFBIG: "Files may not grow so large there: raise the limit (ulimit -f), or choose "
     "another disk.",
-    errno.EIO: "The disk reports faults: choose another one, and look after this one.",
-    errno.EACCES: "You may not write there: choose a folder of your own, or change its rights.",
-    errno.EPERM: "You may not write there: choose a folder of your own, or change its rights.",
+    errno.EIO: "The disk reports faults: choose another one, and check this one.",
+    errno.EACCES: "You may not write there: choose another folder, or change its permissions.",
+    errno.EPERM: "You may not write there: choose another folder, or change its permissions.",
 }
 
 
@@ -58,7 +58,7 @@ def read_npz(content: bytes) -> dict[str, np.ndarray[Any, Any]]:
     """Return what `npz` stored, which takes no more memory than the file: savez packs nothing.
 
     Raises:
-        Exception: It is none, or would grow; zipfile and numpy raise whatever they stumble on.
+        Exception: It is not such a file, or would grow; zipfile and numpy raise many kinds.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as file:
         if sum(part.file_size for part in file.infolist()) > len(content):
@@ -73,7 +73,7 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
     Args:
         path: Where; its folder is made.
         content: What.
-        durable: Wait until the disk has it: some milliseconds. A note that may be lost needs not.
+        durable: Wait until the disk has it, which takes some milliseconds.
 
     Raises:
         HydrofoilError: The system refused: disk full, read-only, no such folder.
@@ -116,7 +116,7 @@ def stage(path: Path, content: bytes, *, durable: bool = True) -> Path:
 
 
 def is_staged(path: Path) -> bool:
-    """Tell whether a file has a name that `stage` gives; people have hidden files too.
+    """Tell whether a file has a name that `stage` gives; users have hidden files too.
 
     >>> is_staged(Path(".log.jsonl-0123abcd")), is_staged(Path(".pre-commit-config.yaml"))
     (True, False)
@@ -127,12 +127,12 @@ def is_staged(path: Path) -> bool:
 def stage_all(contents: Mapping[Path, bytes], sync: Sequence[Path] = ()) -> dict[Path, Path]:
     """Stage several files, each as `stage` does; return the hidden name of each.
 
-    At once, as a disk that is asked by several threads takes one turn for all of them: 1 to 4 ms
-    instead of 10 for three files.
+    In parallel, since a disk syncs the files of several threads at once: three files take 1 to 4
+    ms instead of 10.
 
     Args:
         contents: By path.
-        sync: Files that were appended to, for whose content the disk is waited for too.
+        sync: Files that were appended to, which are synced too.
 
     Raises:
         HydrofoilError: The system refused one of them. Nothing is left behind.
@@ -140,7 +140,7 @@ def stage_all(contents: Mapping[Path, bytes], sync: Sequence[Path] = ()) -> dict
     with ThreadPoolExecutor(len(contents) + len(sync)) as pool:
         staging = {path: pool.submit(stage, path, content) for path, content in contents.items()}
         syncing = [pool.submit(sync_file, path) for path in sync]
-    failed = [error for one in (*staging.values(), *syncing) if (error := one.exception())]
+    failed = [error for job in (*staging.values(), *syncing) if (error := job.exception())]
     if failed:
         for one in staging.values():
             if not one.exception():
@@ -173,7 +173,7 @@ def write_all(handle: int, content: bytes) -> None:
 
 
 def put_in_place(staged: Path, path: Path) -> None:
-    """Let a file that was written beside take its place.
+    """Rename a staged file to its path.
 
     Raises:
         HydrofoilError: The system refused.

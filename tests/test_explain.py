@@ -584,7 +584,7 @@ def test_pictures_of_one_name_have_a_figure_each(cli: Cli, runs: Mapping[str, Pa
 @pytest.mark.parametrize(
     ("case", "complaint"),
     [
-        ("no run", "there is no such run folder"),
+        ("no run", "no such run folder"),
         ("no file", "missing.png: cannot be read: No such file"),
         ("a second that is none", "text.png: not an image"),
         ("no picture", "text.png: not an image"),

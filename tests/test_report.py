@@ -351,7 +351,7 @@ def test_wrong_arguments_of_report_end_in_an_error(
     assert run_command("report", str(copied), "--out", "page.pdf") == 2
     assert "expected a name that ends in .html" in capsys.readouterr().err
     assert run_command("report", "nowhere") == 2
-    assert "there is no such run folder" in capsys.readouterr().err
+    assert "no such run folder" in capsys.readouterr().err
 
     def open_nothing(_: str) -> bool:
         return False

@@ -75,9 +75,9 @@ def test_an_empty_folder_may_become_a_run(run: Run, tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_a_run_is_refused(run: Run) -> None:
     Path("a-file").write_text("mine")
-    with pytest.raises(HydrofoilError, match="a file stands in its place"):
+    with pytest.raises(HydrofoilError, match="a file of this name exists"):
         Run.create(Path("a-file"), run.recipe, run.split(), {})
-    with pytest.raises(HydrofoilError, match=r"a file stands in its place|Not a directory"):
+    with pytest.raises(HydrofoilError, match=r"a file of this name exists|Not a directory"):
         Run.create(Path("a-file/run"), run.recipe, run.split(), {})
 
 
@@ -186,7 +186,7 @@ def test_runs_that_lead_nowhere_are_named(run: Run, tmp_path: Path) -> None:
     split = run.split()
     (tmp_path / "runs").rename(tmp_path / "old")
     (tmp_path / "runs").symlink_to(tmp_path / "unmounted")
-    with pytest.raises(HydrofoilError, match="a file stands in its place"):
+    with pytest.raises(HydrofoilError, match="a file of this name exists"):
         Run.create(None, run.recipe, split, {})
 
 

@@ -1,4 +1,4 @@
-"""Image files as arrays: the one place where hydrofoil decodes what people have.
+"""Image files as arrays: the one place where hydrofoil decodes images.
 
 Formats are an explicit list, without any that starts a program. Of the metadata, only the
 orientation is read. Every failure of a decoder is a HydrofoilError that names the file.
@@ -37,7 +37,7 @@ TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda pixels_HWC: pixels_HWC.transpose(1, 0, 2)[::-1, ::-1],
     8: lambda pixels_HWC: pixels_HWC.transpose(1, 0, 2)[::-1],
 }
-# Each format's first bytes; TGA has none, and AVIF and HEIC are told apart by their brands.
+# Each format's first bytes; TGA has none, and AVIF and HEIC differ in their brands.
 MAGIC: tuple[tuple[bytes, str], ...] = (
     (headers.PNG_MAGIC, "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"),
     (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),

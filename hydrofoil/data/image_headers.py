@@ -146,7 +146,7 @@ def _png_exif(name: bytes, data: bytes) -> bytes:
 
 
 def rebuilt_png(file: BinaryIO, png: Png) -> tuple[bytes, int] | None:
-    """Return a PNG of the pixels alone, its end mended, and how many of its rows are missing.
+    """Return a PNG of the pixels alone, its end repaired, and how many of its rows are missing.
 
     None for an interlaced one whose data end early, where no row is known to be there.
     """

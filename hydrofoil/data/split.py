@@ -1,4 +1,4 @@
-"""Three splits, drawn once, by class, with the run's seed, and kept with the run.
+"""Three stratified splits, drawn once with the run's seed and saved with the run.
 
 Axes: N pictures.
 """
@@ -19,9 +19,9 @@ PARTS = ("train", "valid", "test")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which pictures serve training, validation and testing, no picture twice.
+    """The pictures for training, validation and testing; no picture is in two of them.
 
-    Indices are int64 and stand in rising order.
+    Indices are int64, in ascending order.
 
     Args:
         train: Indices of the pictures that gradients come from.
@@ -56,7 +56,7 @@ class Split:
         return Split(*parts, pictures_hash=str(arrays["pictures_hash"]))
 
     def check(self, pictures: Pictures) -> None:
-        """Make sure that the split was drawn from this very set.
+        """Make sure that the split was drawn from this dataset.
 
         Raises:
             HydrofoilError: The pictures are not the ones that were split.
@@ -65,21 +65,21 @@ class Split:
         last = max((int(part[-1]) for part in parts if len(part)), default=-1)
         if last >= len(pictures) or self.pictures_hash != pictures.hash:
             raise HydrofoilError(
-                f"{pictures.source}: these are not the pictures that the run was trained on "
+                f"{pictures.source}: not the images that the run was trained on "
                 f"(hash {pictures.hash[:12]}, expected {self.pictures_hash[:12]}).\n"
-                "Name the folder that holds the same files with --data-root."
+                "Give the folder with the same files: --data-root DIR"
             )
 
 
 def draw_split(
     pictures: Pictures, *, valid: float = 0.0, test: float = 0.0, merge: bool = False, seed: int = 0
 ) -> Split:
-    """Divide a set; the published test split stays whole unless `merge` says to forget it.
+    """Split a dataset; the published test split stays as it is unless `merge` is set.
 
     Args:
         pictures: The set.
         valid: Fraction for validation, of the pictures that are not the published test split.
-        test: Fraction for testing, where there is no published test split or it is merged.
+        test: Fraction for testing, without a published test split or with `merge`.
         merge: Draw all parts from all pictures together.
         seed: What the draw depends on, beside the set.
 
@@ -96,8 +96,8 @@ def draw_split(
     if published and test:
         raise HydrofoilError(
             f"data.test = {test:g}: {pictures.source} publishes its own test split of "
-            f"{published} pictures.\n"
-            "Leave data.test at 0, or draw from all pictures together with data.merge=true."
+            f"{published:,} images.\n"
+            "Leave data.test at 0, or split all images together with data.merge=true."
         )
     rest = torch.arange(len(pictures) - published)
     test_N = torch.arange(len(rest), len(pictures))
@@ -110,12 +110,12 @@ def draw_split(
     for name, fraction, part in (("valid", valid, valid_N), ("test", test, test_N)):
         if fraction and not len(part):
             raise HydrofoilError(
-                f"data.{name} = {fraction:g}: that is none of {len(rest)} pictures. "
+                f"data.{name} = {fraction:g}: selects none of {len(rest):,} images. "
                 "Expected a larger fraction, or 0."
             )
     if not len(by_class):
         raise HydrofoilError(
-            f"{pictures.source}: no picture is left to train on, of {len(pictures)}."
+            f"{pictures.source}: no image of {len(pictures):,} is left for training."
         )
     return Split(by_class.sort().values, valid_N.sort().values, test_N, pictures.hash)
 

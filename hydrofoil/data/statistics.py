@@ -1,4 +1,4 @@
-"""What the images of a training split have in common, so that other images can be held against it.
+"""What the images of a training split have in common, with which other images are compared.
 
 Some datasets were prepared: MNIST's digits were cut out, scaled to 20×20 and centered by mass on
 a black background. The statistics show that, and `ship.prepare` then prepares new images likewise.

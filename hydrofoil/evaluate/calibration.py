@@ -14,7 +14,7 @@ from torch import Tensor
 from hydrofoil.evaluate.metrics import probabilities, wide, wilson
 
 BINS = 15  # as Guo et al. 2017 (arXiv:1706.04599), and most papers since
-COLDEST, HOTTEST = 0.01, 100.0  # beyond these a temperature only says: all right, or all noise
+COLDEST, HOTTEST = 0.01, 100.0  # beyond these, all predictions are certain, or all are noise
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Bin:
     @computed_field
     @property
     def interval(self) -> tuple[float, float]:
-        """The accuracy's 95 % interval (Wilson)."""
+        """The accuracy's 95% interval (Wilson)."""
         return wilson(self.correct, self.count)
 
 
@@ -81,7 +81,7 @@ class Reliability:
 
 
 def equal_width(confidences_N: Tensor, correct_N: Tensor, bins: int = BINS) -> list[Bin]:
-    """Sort answers into bins of equal width, from 0 to 1, each with its upper end."""
+    """Sort predictions into bins of equal width, from 0 to 1, each with its upper end."""
     ends = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
     at_N = torch.bucketize(confidences_N, ends[1:-1].to(confidences_N))
     return [
@@ -91,7 +91,7 @@ def equal_width(confidences_N: Tensor, correct_N: Tensor, bins: int = BINS) -> l
 
 
 def equal_mass(confidences_N: Tensor, correct_N: Tensor, bins: int = BINS) -> list[Bin]:
-    """Sort answers into bins of as many pictures each, to within one, the least sure first."""
+    """Sort predictions into bins of equally many, to within one, the least confident first."""
     order_N = confidences_N.argsort(stable=True)
     parts = [part for part in order_N.tensor_split(bins) if len(part)]
     return [
@@ -120,16 +120,16 @@ def calibration_error(bins: list[Bin]) -> float:
 
 
 def error_by_chance(bins: list[Bin]) -> float:
-    """Return about which calibration error a model has whose probabilities are all true.
+    """Return roughly the calibration error of a perfectly calibrated model.
 
-    A bin's number of right answers then deviates by the root of its variance, and a normal number
-    is on average √(2/π) deviations away from its mean.
+    A bin's number of correct predictions then deviates by the root of its variance, and a normal
+    number is on average √(2/π) deviations away from its mean.
     """
     return sum(sqrt(2 / pi * one.variance) for one in bins) / sum(one.count for one in bins)
 
 
 def fit_temperature(logits_NK: Tensor, labels_N: Tensor) -> float:
-    """Return the temperature whose division of the logits gives the lowest cross-entropy.
+    """Return the temperature that gives the lowest cross-entropy.
 
     Guo et al. 2017. The loss is convex in 1 / temperature; its slope there is the mean logit that
     the model expects less the mean logit of the true classes, and its curvature the logits' mean

@@ -2,7 +2,7 @@
 
 The device is read here and nowhere in the step: `Sums` stays there until the epoch's end.
 
-Axes: N pictures, K classes (rows of a confusion matrix are the truth, columns the answers).
+Axes: N pictures, K classes (rows of a confusion matrix are the truth, columns the predictions).
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from pydantic import computed_field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-Z_95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
+Z_95 = 1.959963984540054  # the normal distribution's 97.5% quantile
 
 
 def wilson(correct: int, count: int, z: float = Z_95) -> tuple[float, float]:
     """Return the interval of correct / count, after Wilson 1927; (0, 1) where count is 0.
 
-    Unlike share ± 2 deviations it stays within [0, 1] and is not empty at 0 or 100 %. It covers
-    95 %, or as much as the normal distribution has within ± z.
+    Unlike share ± 2 deviations it stays within [0, 1] and is not empty at 0 or 100%. It covers
+    95%, or as much as the normal distribution has within ± z.
 
     >>> [round(bound, 4) for bound in wilson(98, 100)]
     [0.93, 0.9945]
@@ -31,7 +31,7 @@ def wilson(correct: int, count: int, z: float = Z_95) -> tuple[float, float]:
     share, z2 = correct / count, z**2
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = z * sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
-    # Rounding may put a bound just beyond the share that it should touch at 0 and 100 %.
+    # Rounding may put a bound just beyond the share that it should touch at 0 and 100%.
     return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
@@ -56,7 +56,7 @@ class Share:
     @computed_field
     @property
     def interval(self) -> tuple[float, float]:
-        """The accuracy's 95 % interval (Wilson)."""
+        """The accuracy's 95% interval (Wilson)."""
         return wilson(self.correct, self.count)
 
 
@@ -82,15 +82,15 @@ class Scores:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The accuracy's 95 % interval (Wilson)."""
+        """The accuracy's 95% interval (Wilson)."""
         return wilson(self.correct, self.count)
 
 
 class Sums:
-    """Loss and right answers summed on the device, so that a step never waits for it.
+    """Loss and correct predictions, summed on the device, so that a step never waits for it.
 
-    The loss is summed in float64 (float32 on mps, which has no wider type): 50 000 terms in float32
-    would cost its last digits.
+    The loss is summed in float64 (float32 on mps, which has no wider type): 50,000 terms in float32
+    would lose its last digits.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -101,18 +101,18 @@ class Sums:
         self.count = 0
 
     def add(self, loss: Tensor, logits_NK: Tensor, labels_N: Tensor) -> None:
-        """Add a batch: its mean loss, weighted by its size, and its right answers."""
+        """Add a batch: its mean loss, weighted by its size, and its correct predictions."""
         self.loss += loss.detach().to(self.loss.dtype) * len(labels_N)
         self.correct += (logits_NK.detach().argmax(1) == labels_N).sum()
         self.count += len(labels_N)
 
     def read(self) -> Scores:
         """Return the means so far; waits for the device."""
-        loss, right, count = self.totals()
-        return Scores(loss / max(count, 1), right, count)
+        loss, correct, count = self.totals()
+        return Scores(loss / max(count, 1), correct, count)
 
     def totals(self) -> tuple[float, int, int]:
-        """Return the sum of losses, right answers and pictures so far; waits for the device."""
+        """Return summed loss, correct predictions and pictures so far; waits for the device."""
         return self.loss.item(), int(self.correct.item()), self.count
 
     def set_totals(self, loss: float, correct: int, count: int) -> None:
@@ -147,7 +147,7 @@ class ClassScores:
     @computed_field
     @property
     def interval(self) -> tuple[float, float]:
-        """The recall's 95 % interval (Wilson)."""
+        """The recall's 95% interval (Wilson)."""
         return wilson(self.correct, self.count)
 
     @computed_field
@@ -159,7 +159,7 @@ class ClassScores:
     @computed_field
     @property
     def precision_interval(self) -> tuple[float, float]:
-        """The precision's 95 % interval (Wilson)."""
+        """The precision's 95% interval (Wilson)."""
         return wilson(self.correct, self.predicted)
 
     @computed_field
@@ -172,7 +172,7 @@ class ClassScores:
     @computed_field
     @property
     def f1_interval(self) -> tuple[float, float]:
-        """The 95 % interval of F1, which is not a proportion itself.
+        """The 95% interval of F1, which is not a proportion itself.
 
         F1 = 2 J / (1 + J) rises with J, the correct ones among all pictures that are of the class
         or were predicted as it: a proportion, whose Wilson bounds are carried over (Lam, Gopal and

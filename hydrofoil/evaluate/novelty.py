@@ -1,7 +1,7 @@
 """How unusual an image is for a model: the distance to its nearest training images.
 
 The distance is measured between features, the input of the network's last linear layer scaled to
-length 1, and it is the fifth smallest one to a sample of training images. It is then held against
+length 1, and it is the fifth smallest one to a sample of training images. It is then compared with
 the same distances of validation images: 0.996 means "more unusual than 99.6% of them".
 
 Axes: N images, C channels, H rows, W columns, M training images, D features, K classes, Q

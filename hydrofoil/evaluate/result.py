@@ -80,7 +80,7 @@ class GroupScores(Record):
     @computed_field
     @property
     def interval(self) -> tuple[float, float]:
-        """The recall's 95 % interval (Wilson)."""
+        """The recall's 95% interval (Wilson)."""
         return wilson(self.correct, self.count)
 
 
@@ -219,7 +219,7 @@ class TestResult(Record):
     @computed_field
     @property
     def interval(self) -> tuple[float, float]:
-        """The accuracy's 95 % interval (Wilson)."""
+        """The accuracy's 95% interval (Wilson)."""
         return wilson(self.correct, self.count)
 
 

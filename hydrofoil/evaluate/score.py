@@ -34,7 +34,7 @@ class Answers:
     Args:
         index_N: Which pictures.
         labels_N: Their true classes.
-        logits_NK: The model's answers.
+        logits_NK: The model's logits.
     """
 
     index_N: Tensor
@@ -57,7 +57,7 @@ class Answers:
 
     @property
     def confidences_N(self) -> Tensor:
-        """The probability of each picture's answer."""
+        """The probability of each picture's predicted class."""
         return probabilities(self.logits_NK).amax(1)
 
     def highest_loss(self, count: int) -> Tensor:
@@ -65,15 +65,15 @@ class Answers:
         return self.losses_N.argsort(descending=True, stable=True)[:count]
 
     def most_confident_mistakes(self, count: int) -> Tensor:
-        """Return positions of wrong answers, the surest first."""
-        wrong = (self.predicted_N != self.labels_N).nonzero()[:, 0]
-        order = self.confidences_N[wrong].argsort(descending=True, stable=True)
-        return wrong[order[:count]]
+        """Return positions of misclassified pictures, the most confident first."""
+        missed = (self.predicted_N != self.labels_N).nonzero()[:, 0]
+        order = self.confidences_N[missed].argsort(descending=True, stable=True)
+        return missed[order[:count]]
 
     def least_confident_correct(self, count: int) -> Tensor:
-        """Return positions of right answers, the least sure first."""
-        right = (self.predicted_N == self.labels_N).nonzero()[:, 0]
-        return right[self.confidences_N[right].argsort(stable=True)[:count]]
+        """Return positions of correct predictions, the least confident first."""
+        hit = (self.predicted_N == self.labels_N).nonzero()[:, 0]
+        return hit[self.confidences_N[hit].argsort(stable=True)[:count]]
 
     def cpu(self) -> "Answers":
         """Return the same answers on the CPU."""

@@ -45,8 +45,8 @@ def test_result(
     """Return the content of test.json.
 
     Args:
-        answers: To the whole test split, on the CPU.
-        valid: To the validation split, which the temperature is fitted on; None: there is none.
+        answers: The logits of the test split, on the CPU.
+        valid: Those of the validation split, on which the temperature is fitted, if there is one.
         model: That answered.
         recipe: Of the run.
         epoch: Whose weights answered.

@@ -33,9 +33,9 @@ class Checkpoints:
 
     Args:
         files: Of the run.
-        recipe: That it trains.
-        log: Ends where the checkpoint that was read ends.
-        weights: Are written with each checkpoint.
+        recipe: Of the run.
+        log: Of the run; `load` drops what is newer than the checkpoint.
+        weights: Of the run, saved with each checkpoint.
     """
 
     def __init__(self, files: Files, recipe: Recipe, log: Log, weights: Weights) -> None:
@@ -69,10 +69,10 @@ class Checkpoints:
         """Write a checkpoint and its best weights.
 
         The best weights come first: best.safetensors is never behind the checkpoint. But a first
-        checkpoint comes before them: where there are best weights and no checkpoint, it was lost.
+        checkpoint comes before them: best weights without a checkpoint mean that it was lost.
 
         Args:
-            model: Whose training it is.
+            model: The model in training.
             tensors: What `State.tensors` returned, perhaps a while ago.
             numbers: What `State.numbers` returned then.
         """
@@ -164,5 +164,5 @@ class Checkpoints:
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """Return the tensors whose names begin so, by the rest of their names."""
+    """Return the tensors whose names begin with a prefix, without it."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

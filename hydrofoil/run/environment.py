@@ -1,4 +1,4 @@
-"""What a run was computed with, and where that differs now."""
+"""The environment of a run, and how it differs now."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ import torch
 from hydrofoil import __version__
 from hydrofoil.device import describe_device
 
-# What bits may depend on, beside the recipe: the fields that `differences` compares.
+# Fields that results may depend on beside the recipe; `differences` compares them.
 COMPARED = (
     "hydrofoil",
     "git",
@@ -28,7 +28,7 @@ COMPARED = (
 
 
 def environment(device: torch.device, arguments: Sequence[str]) -> dict[str, Any]:
-    """Describe what a run is about to be computed with; names no host and no user."""
+    """Describe the environment of a run, without the names of host and user."""
     import numpy as np
 
     return {
@@ -47,7 +47,7 @@ def environment(device: torch.device, arguments: Sequence[str]) -> dict[str, Any
 
 
 def _plain(argument: str) -> str:
-    """Return an argument without the user's name, and as text where its bytes are none."""
+    """Return an argument without the user's name, with characters that are not text replaced."""
     return os.fsencode(argument.replace(str(Path.home()), "~")).decode(errors="replace")
 
 
@@ -73,7 +73,7 @@ def _git_revision() -> str | None:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say in which fields two environments differ, one by one; what neither knows is no difference.
+    """Return the differences between two environments; unknown values do not count.
 
     >>> differences({"torch": "2.14", "cpu": "a"}, {"torch": "2.15", "cpu": "a"})
     ['torch was 2.14 and is 2.15']

@@ -1,4 +1,4 @@
-"""The events of log.jsonl: one JSON object a line, told apart by "event"."""
+"""The events of log.jsonl: one JSON object a line, whose "event" is its kind."""
 
 from typing import Annotated, Literal
 

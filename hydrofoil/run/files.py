@@ -143,7 +143,7 @@ class Files:
             HydrofoilError: The system refused; the files on disk are still complete.
         """
         before = Manifest.read(self.path) if (self.path / NAME).exists() else Manifest()
-        # A damaged file is not kept: it would replace the intact one before it.
+        # A damaged file is not moved aside: it would replace the intact one before it.
         moves = {old: new for old, new in (aside or {}).items() if self._on_disk(old, before)}
         now = {name: self._on_disk(name, before) for name in (*contents, *moves.values())}
         coming = {
@@ -189,7 +189,7 @@ class Files:
         return known
 
     def _on_disk(self, name: str, known: Manifest) -> Entry | None:
-        """Return the entry of a file as it is on disk; None: there is none, or it is damaged."""
+        """Return the entry of a file as it is on disk; None if it is missing or damaged."""
         if name in self._written:
             return self._written[name]
         path = self.path / name
@@ -220,5 +220,5 @@ def _json_object(content: bytes) -> dict[str, Any]:
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """Return an object as JSON that people can read."""
+    """Return an object as indented JSON."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

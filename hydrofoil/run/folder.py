@@ -1,21 +1,21 @@
-"""The run folder: what lies in it, who may write it, and how it is known to be whole.
+"""The run folder: its files, its lock and its verification.
 
     recipe.toml           resolved: every field, also the defaults
-    model.py              the code of a network that is the user's own; never run from here unasked
+    model.py              the code of a network that is the user's own; run only on request
     environment.json      versions, device, threads, git revision, command line
     split.npz             indices of train, valid and test, and the hash of the set they index
     log.jsonl             one object an epoch, and one an event
     best.safetensors      the weights that `select` chose, with what using them takes as metadata
-    last.safetensors      the last checkpoint: all that going on needs, the best weights included
+    last.safetensors      the last checkpoint: all that resuming needs, best weights included
     previous.safetensors  the checkpoint before it
-    test.json             what `test` found, and how often the test split was opened
+    test.json             the test result, and how often the test split was opened
     answers.npz           the logits of that test, and of the validation split by the same weights
-    shown.npz             the few pictures that test.json names, so that a report needs no data set
-    reference.npz         statistics of the training images, and what novelty is measured against
-    figures/              what was drawn
+    shown.npz             the images that test.json names, so that a report needs no dataset
+    reference.npz         statistics and features of training images, to compare new images with
+    figures/              saved figures
     manifest.json         the SHA-256 of all these: see manifest.py
 
-Nothing that is read back is a pickle, and a reader needs no process that wrote.
+No file is a pickle.
 
 Axes: N pictures, C channels, H rows, W columns, K classes.
 """
@@ -45,7 +45,13 @@ from hydrofoil.run.manifest import NAME
 from hydrofoil.run.results import Results
 from hydrofoil.run.weights import Weights
 
-BEGINNINGS = {".lock", NAME, "environment.json", "split.npz", KEPT_CODE}  # before it is a run
+BEGINNINGS = {
+    ".lock",
+    NAME,
+    "environment.json",
+    "split.npz",
+    KEPT_CODE,
+}  # files of a run whose creation was interrupted
 
 
 class Run:
@@ -87,10 +93,10 @@ class Run:
             recipe: What it trains.
             split: Of its dataset; None: imported weights, whose first test makes the split.
             environment: What `environment` returned.
-            code: The Python text of a network that is the user's own; it is kept, and never run.
+            code: The Python text of the user's own network; it is saved, and not run.
 
         Raises:
-            HydrofoilError: Something is there already, or the folder cannot be written.
+            HydrofoilError: The folder is not empty or cannot be written.
         """
         if path is not None:
             _check_portable(path)
@@ -115,7 +121,7 @@ class Run:
         """Return an existing run.
 
         Raises:
-            HydrofoilError: There is no such folder, or it is not a run's, or its recipe is broken.
+            HydrofoilError: The folder is missing, not a run, or its recipe is damaged.
         """
         path = Path(path)
         if path.is_file():
@@ -123,7 +129,7 @@ class Run:
                 f"{path}: a file, where a run folder was expected.{_runs_beside(path)}"
             )
         if not path.is_dir():
-            raise HydrofoilError(f"{path}: there is no such run folder.{_runs_beside(path)}")
+            raise HydrofoilError(f"{path}: no such run folder.{_runs_beside(path)}")
         if not (path / "recipe.toml").is_file():
             raise HydrofoilError(
                 f"{path}: not a run folder: it holds no recipe.toml.{_runs_beside(path)}"
@@ -138,7 +144,7 @@ class Run:
         The system releases it with the process.
 
         Args:
-            say: Takes a line that says what was given up, where there are no file locks.
+            say: Takes a line if there are no file locks.
 
         Raises:
             HydrofoilError: Another process holds it, or the folder cannot be written.
@@ -150,7 +156,7 @@ class Run:
             try:
                 yield
             except BaseException:
-                with contextlib.suppress(HydrofoilError):  # the first error is the one to tell
+                with contextlib.suppress(HydrofoilError):  # the first error is reported
                     self.files.write_all({})
                 raise
             self.files.write_all({})
@@ -168,7 +174,7 @@ class Run:
         return self.files.parse("split.npz", Split.from_bytes)
 
     def environment(self) -> dict[str, Any]:
-        """Return what the run was started on; nothing if that was lost: no verb depends on it."""
+        """Return the environment of the run's start; empty if the file is missing."""
         known = (self.path / "environment.json").exists()
         return self.files.read_json("environment.json") if known else {}
 
@@ -205,7 +211,7 @@ def _claim_folder(path: Path | None, name: str) -> Path:
         except FileExistsError as error:
             if path is not None or not Path("runs").is_dir():
                 raise HydrofoilError(
-                    f"{folder}: a file stands in its place. Choose another --run."
+                    f"{folder}: a file of this name exists. Choose another --run."
                 ) from error
         except OSError as error:
             raise HydrofoilError(
@@ -215,7 +221,7 @@ def _claim_folder(path: Path | None, name: str) -> Path:
 
 
 def _claim_given(folder: Path) -> None:
-    """Make a folder, or take it if it is empty, or but the beginnings of a run that was killed."""
+    """Make a folder, or take one that is empty or holds only an interrupted run's first files."""
     folder.mkdir(exist_ok=True)
     _check_free(folder)
 
@@ -223,21 +229,17 @@ def _claim_given(folder: Path) -> None:
 def _check_free(folder: Path) -> None:
     if all(path.name in BEGINNINGS or is_staged(path) for path in folder.iterdir()):
         return
-    go_on = (
-        f", or go on with it: {command('resume', folder)}"
-        if (folder / "recipe.toml").exists()
-        else "."
+    resume = (
+        f", or resume it: {command('resume', folder)}" if (folder / "recipe.toml").exists() else "."
     )
-    raise HydrofoilError(
-        f"{folder}: not empty, and what is there stays as it is.\nChoose another --run{go_on}"
-    )
+    raise HydrofoilError(f"{folder}: not empty; nothing was changed.\nChoose another --run{resume}")
 
 
 def _runs_beside(path: Path) -> str:
-    """Name the latest runs where a mistyped one was looked for."""
+    """Name the latest runs beside a mistyped one."""
     folder = next((at for at in (path, path.parent) if any(at.glob("*/recipe.toml"))), Path("runs"))
     with contextlib.suppress(OSError):
         runs = sorted(folder.glob("*/recipe.toml"), key=lambda file: -file.stat().st_mtime)
         if runs:
             return f"\nThe latest runs there: {', '.join(str(file.parent) for file in runs[:4])}"
-    return "\nA run folder is made by: hydrofoil train RECIPE"
+    return "\nCreate a run with: hydrofoil train RECIPE"

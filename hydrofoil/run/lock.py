@@ -16,7 +16,7 @@ with warnings.catch_warnings():  # filelock warns where the system has no locks;
 from hydrofoil.errors import HydrofoilError, reason
 from hydrofoil.files import not_written
 
-# What NFS without a lock daemon, Lustre without -o flock and systems without fcntl answer.
+# What NFS without a lock daemon, Lustre without -o flock and systems without fcntl report.
 NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP
 # Older versions of filelock have no such option, and no fallback that it would turn off: a lock
 # file that a killed process leaves behind would keep the run locked.
@@ -33,7 +33,7 @@ def locked(folder: Path, say: Callable[[str], None] = lambda line: None) -> Gene
 
     Args:
         folder: Of the run.
-        say: Takes the line that says that there is no lock.
+        say: Takes a line if there is no lock.
 
     Raises:
         HydrofoilError: Another process holds it, or the folder cannot be written.

@@ -1,6 +1,6 @@
 """log.jsonl: one event a line, each epoch among them.
 
-Appending costs no wait for the disk: the next file that is written waits for the log too.
+Appending does not wait for the disk: the log is synced with the next file of the run.
 """
 
 import os
@@ -30,9 +30,9 @@ class Log:
         self.files, self.path = files, files.path / LOG
 
     def append(self, *events: Event) -> None:
-        """Append events, in the place of a last line that was left unfinished.
+        """Append events; they replace an unfinished last line.
 
-        The disk is waited for with the next file of the run, whose manifest then knows them.
+        They are synced and enter the manifest with the next file of the run.
         """
         if not events:
             return
@@ -53,7 +53,7 @@ class Log:
             raise not_written(self.path, error) from error
 
     def events(self) -> list[Event]:
-        """Return the events; a last line that a dying process left unfinished is passed over.
+        """Return the events; an unfinished last line is ignored.
 
         Raises:
             HydrofoilError: The file is missing or changed, or a line is not an event.
@@ -90,7 +90,7 @@ class Log:
         return bool(self.all(Imported))
 
     def forget_after(self, epoch: int, step: int = 0) -> None:
-        """Drop from the log what came after some steps of the next epoch: it will be repeated.
+        """Drop the events after a checkpoint: training will repeat them.
 
         Args:
             epoch: Completed epochs to keep.

@@ -1,7 +1,6 @@
-"""What new images are held against, kept in the run: reference.npz.
+"""reference.npz: statistics of the training images, with which new images are compared.
 
-It holds the statistics of the training images, from the start of training, and what novelty is
-measured against, once there are best weights that stay.
+The statistics are written at the start of training, the features that novelty needs after its end.
 """
 
 import json

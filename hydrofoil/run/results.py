@@ -1,4 +1,4 @@
-"""What `test` found: test.json, the answers to each picture, and the pictures to show.
+"""Results of `test`: test.json, the logits of each image, and the images to show.
 
 Axes: N pictures, C channels, H rows, W columns, K classes.
 """
@@ -18,7 +18,7 @@ ANSWER_FIELDS = ("index_N", "labels_N", "logits_NK")
 
 
 class Results:
-    """What the test of one run found.
+    """The test results of one run.
 
     Args:
         files: Of the run.
@@ -43,7 +43,7 @@ class Results:
         self.files.write_json("test.json", result.to_dict())
 
     def save_answers(self, **parts: Answers | None) -> None:
-        """Write answers.npz: the best weights' answers to each part of the split."""
+        """Write answers.npz: the best weights' logits on each part of the split."""
         arrays = {
             f"{part}_{field}": getattr(answers, field).numpy()
             for part, answers in parts.items()
@@ -53,7 +53,7 @@ class Results:
         self.files.write("answers.npz", npz(arrays))
 
     def answers(self) -> dict[str, Answers]:
-        """Return the saved answers: "test", and "valid" where there is a validation split.
+        """Return the saved logits: "test", and "valid" where there is a validation split.
 
         Raises:
             HydrofoilError: The file has changed or is missing: the run is not tested.
@@ -104,8 +104,8 @@ def _answers(content: bytes) -> dict[str, Answers]:
     for part in sorted({name.partition("_")[0] for name in arrays}):
         answers = Answers(*(torch.from_numpy(arrays[f"{part}_{field}"]) for field in ANSWER_FIELDS))
         images, classes = answers.logits_NK.shape
-        whole = (answers.index_N, answers.labels_N)
-        if any(one.dtype != torch.int64 or one.shape != (images,) for one in whole):
+        columns = (answers.index_N, answers.labels_N)
+        if any(column.dtype != torch.int64 or column.shape != (images,) for column in columns):
             raise ValueError(f"{part}: expected an index and a label for each image")
         if not ((answers.labels_N >= 0) & (answers.labels_N < classes)).all():
             raise ValueError(f"{part}: labels outside the classes")

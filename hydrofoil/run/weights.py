@@ -1,4 +1,4 @@
-"""best.safetensors: the weights that `select` chose, with what using them takes as metadata."""
+"""best.safetensors: the best weights, with metadata that describes the model."""
 
 import json
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Weights:
         self.files.write(BEST, content, epoch=epoch)
 
     def to_bytes(self, model: Classifier, weights: Mapping[str, torch.Tensor], epoch: int) -> bytes:
-        """Return weights of an epoch as a file, with what using them takes as metadata."""
+        """Return weights of an epoch as a file, with metadata that describes the model."""
         metadata = {
             "format": "hydrofoil 1",
             "model": json.dumps(self.recipe.model.model_dump(mode="json")),
@@ -63,7 +63,7 @@ class Weights:
             network: The code of a run whose network is the user's own: it runs only when given.
 
         Raises:
-            HydrofoilError: There are none yet, or the file is missing or has changed.
+            HydrofoilError: No epoch is finished, or the file is missing or has changed.
         """
         path, folder = self.path, self.files.path
         if not path.exists() and any((folder / name).exists() for name in CHECKPOINTS):

@@ -8,7 +8,7 @@ A grammar, with no stack and nothing to call: what is not in it is refused.
     array  = NumPy's form of a two-dimensional uint8 array, token for token
 
 Opcodes and their arguments are those of Python's pickletools. Any string, list or token may be
-followed by a memo number; of these only strings can be asked for again.
+followed by a memo number; of these only strings can be requested again.
 """
 
 import re
