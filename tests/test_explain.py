@@ -589,7 +589,7 @@ def test_pictures_of_one_name_have_a_figure_each(cli: Cli, runs: Mapping[str, Pa
         ("a second that is none", "text.png: not an image"),
         ("no picture", "text.png: not an image"),
         ("untrained", "best.safetensors"),
-        ("a file for --out", "expected a folder's name"),
+        ("a file for --out", "expected the name of a folder"),
     ],
 )
 def test_wrong_input_exits_with_2(
