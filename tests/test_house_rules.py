@@ -327,3 +327,37 @@ def test_no_function_outgrows_a_screen(module: str) -> None:
     for node in ast.walk(ast.parse(source(module))):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_file_outgrows_500_lines(module: str) -> None:
+    assert len(source(module).splitlines()) <= 500
+
+
+def test_the_package_root_has_at_most_ten_modules() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 10
+
+
+def test_imports_form_no_cycle() -> None:
+    names = {module for module in MODULES}
+    graph = {module: module_level_imports(module) & names - {module} for module in names}
+    while leaves := {module for module, needed in graph.items() if not needed & graph.keys()}:
+        graph = {module: needed for module, needed in graph.items() if module not in leaves}
+    assert not graph
+
+
+def module_level_imports(module: str) -> set[str]:
+    """Return the hydrofoil modules that a module imports when it is itself imported."""
+    tree = ast.parse(source(module))
+    for node in ast.walk(tree):
+        type_checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if isinstance(node, ast.FunctionDef) or type_checking:
+            node.body = [ast.Pass()]
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hydrofoil."):
+            base = (node.module or "").removeprefix("hydrofoil.")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                found.add(inner if inner in MODULES else base)
+    return found

@@ -116,7 +116,7 @@ class Sums:
         return self.loss.item(), int(self.correct.item()), self.count
 
     def set_totals(self, loss: float, correct: int, count: int) -> None:
-        """Go on from what `totals` returned, to the last bit."""
+        """Continue from what `totals` returned, bit-identically."""
         self.loss.fill_(loss)
         self.correct.fill_(correct)
         self.count = count

@@ -14,7 +14,7 @@ from hydrofoil.run.folder import Run
 class MLflow:
     """A run of MLflow, on the server or in the store that MLFLOW_TRACKING_URI names.
 
-    The log keeps the run's id, and `resume` and `test` go on with that run. MLflow forgets nothing,
+    The log keeps the run's id, and `resume` and `test` continue that run. MLflow forgets nothing,
     so what was logged up to a step is not logged again.
     """
 
