@@ -94,7 +94,7 @@ def test_recipes_are_listed_and_printed(cli: Cli) -> None:
     assert set(json.loads(cli("recipes", "--json")[1])) == set(shipped_recipes())
     content = json.loads(cli("recipes", "mnist-cnn", "--json")[1])
     assert content["train"]["batch_size"] == 64
-    assert "Pictures per step" in cli("recipes", "--fields")[1]
+    assert "Images per step" in cli("recipes", "--fields")[1]
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -157,7 +157,7 @@ def test_a_tutorial_goes_from_data_to_a_tested_model_in_one_command(name: str, c
     if name == "cifar10-lenet-linear":
         assert output.count("cannot be compared with published results") == 2
     if not read_recipe(name).data.valid:
-        assert "nothing is held out" in output
+        assert "there is no validation split" in output
     tested = json.loads(Path("r/test.json").read_text())
     assert sum(map(sum, tested["confusion"])) == tested["count"]
     assert tested["accuracy"] == tested["correct"] / tested["count"]
@@ -361,7 +361,7 @@ def test_other_pictures_than_the_runs_are_refused(cli: Cli, tmp_path: Path) -> N
     published.write_mnist(tmp_path / "other", train=500)
     status, _, errors = cli("test", "r", "--data-root", tmp_path / "other")
     assert status == 2
-    assert "not the pictures that the run was trained on" in errors
+    assert "not the images that the run was trained on" in errors
     assert not Path("r/test.json").exists()
 
 

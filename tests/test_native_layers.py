@@ -72,7 +72,7 @@ def check(
             take_steps(other, part_N, 1, first // batch + 1, Sums(CPU))
     assert again.weights_hash() == model.weights_hash()
     exact, single, found = (float(s.loss) for s in sums)
-    assert (sums[2].count, int(sums[2].right)) == (count, int(sums[1].right))
+    assert (sums[2].count, int(sums[2].correct)) == (count, int(sums[1].correct))
     assert found == pytest.approx(exact, rel=2e-6, abs=1e-6 + 4 * abs(single - exact) * normed)
     networks = (m.network.state_dict() for m in (model, *judges))
     for (name, ours), double, float32 in zip(

@@ -305,7 +305,7 @@ def test_a_test_of_other_weights_is_reported(copied: Path) -> None:
     run = Run.open(copied)
     test = json.loads((copied / "test.json").read_text())
     run.files.write_json("test.json", test | {"weights": "0" * 64})
-    assert "The test measured other weights" in read(run_page(copied)).text
+    assert "not the current best weights" in read(run_page(copied)).text
 
 
 def test_only_a_run_folder_gets_a_page(tmp_path: Path) -> None:

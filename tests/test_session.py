@@ -172,7 +172,7 @@ def test_given_images_and_split_are_the_ones_that_are_used() -> None:
     train = run.epochs()[0].train
     assert train.count == len(split.train)
     other = hf.draw_split(hf.load("mnist"), valid=0.3)
-    with pytest.raises(hf.HydrofoilError, match="not the pictures"):
+    with pytest.raises(hf.HydrofoilError, match="not the images"):
         hf.train("digits", QUICK, pictures=pictures, split=other, run="b")
     assert not Path("b").exists()
 
