@@ -361,7 +361,7 @@ def test_other_pictures_than_the_runs_are_refused(cli: Cli, tmp_path: Path) -> N
     published.write_mnist(tmp_path / "other", train=500)
     status, _, errors = cli("test", "r", "--data-root", tmp_path / "other")
     assert status == 2
-    assert "not the pictures that the run was trained on" in errors
+    assert "not the images that the run was trained on" in errors
     assert not Path("r/test.json").exists()
 
 

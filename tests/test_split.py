@@ -85,7 +85,7 @@ def test_a_split_reads_back_and_is_the_same_bytes_twice() -> None:
 
 def test_a_split_of_other_pictures_is_refused() -> None:
     split = draw_split(load("digits"), valid=0.1)
-    with pytest.raises(HydrofoilError, match="not the pictures that the run was trained on"):
+    with pytest.raises(HydrofoilError, match="not the images that the run was trained on"):
         split.check(load("mnist"))
 
 
