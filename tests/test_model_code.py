@@ -105,8 +105,8 @@ def test_a_file_of_code_goes_through_every_verb(
         status, _, err = cli(capsys, *verb)
         assert status == 2, verb
         assert err.splitlines() == [
-            "r: its network is the user's code (Residual), which runs only when asked for.",
-            "Read it first, then add --model-code r/model.py:Residual, or network=… in Python.",
+            "r: its network is the user's code (Residual), which runs only on request.",
+            "Read it first, then add --model-code r/model.py:Residual, or model=… in Python.",
         ]
         assert not Path("r/model.ran").exists()  # nothing of it ran
         status, _, err = cli(capsys, *verb, *kept)
@@ -114,7 +114,7 @@ def test_a_file_of_code_goes_through_every_verb(
         Path("r/model.ran").unlink()
     assert cli(capsys, "report", "r")[0] == 0
     assert not Path("r/model.ran").exists()
-    assert "runs only when asked for" in Path("r/report.html").read_text()
+    assert "runs only on request" in Path("r/report.html").read_text()
     assert cli(capsys, "report", "r", *kept)[0] == 0
     assert "Residual" in Path("r/report.html").read_text()
     assert cli(capsys, "show", "r")[0] == 0
