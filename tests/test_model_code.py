@@ -114,7 +114,7 @@ def test_a_file_of_code_goes_through_every_verb(
         Path("r/model.ran").unlink()
     assert cli(capsys, "report", "r")[0] == 0
     assert not Path("r/model.ran").exists()
-    assert "runs only when asked for" in Path("r/report.html").read_text()
+    assert "runs only on request" in Path("r/report.html").read_text()
     assert cli(capsys, "report", "r", *kept)[0] == 0
     assert "Residual" in Path("r/report.html").read_text()
     assert cli(capsys, "show", "r")[0] == 0

@@ -121,9 +121,7 @@ class Guard:
         loss = (self.state.sums.loss - before).item() / (self.state.sums.count - count)
         if not isfinite(loss):
             return f"the loss is {'nan' if loss != loss else 'infinite'}"
-        return (
-            f"the loss is {loss:.3g}, but the gradient makes {self._overflowed()} infinite or nan"
-        )
+        return f"the loss is {loss:.3g}, but the gradient makes {self._overflowed()} not finite"
 
     def _error(self, problem: str, feed: Feed, first: int, stop: int) -> NotFiniteError:
         """Return the error about a step, or about several steps, if the failing one is unknown."""
