@@ -75,7 +75,7 @@ def test_other_code_is_refused_by_its_hash() -> None:
     run = hf.train("digits", ["train.epochs=1"], model=MyNet)
     with pytest.raises(HydrofoilError, match="SHA-256"):
         hf.resume(run, epochs=2, model=OtherNet)
-    with pytest.raises(HydrofoilError, match="only when"):
+    with pytest.raises(HydrofoilError, match="Read it first"):
         hf.test(run)
 
 
