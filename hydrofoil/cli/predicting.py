@@ -78,9 +78,10 @@ def predict(
     if show_input is not None and show_input.suffix.lower() != ".png":
         raise HydrofoilError(f"--show-input {show_input}: expected a name that ends in .png.")
     model, _ = Run.open(run_folder).weights.load(pick_device(device), load_network(model_code))
-    use_threads(thread_rule(total_multiply_adds(model.network, model.shape)))
     found = find_images(images)
     first = list(islice(found, DETAILED + 1))
+    if len(first) > 1:  # tracing the network takes longer than one answer
+        use_threads(thread_rule(total_multiply_adds(model.network, model.shape)))
     sources = map(_source, chain(first, found))
     with _Outputs(as_json, len(first), show_input, csv, lambda: find_images(images)) as outputs:
         for answer in predict_stream(model, sources, how, threshold):

@@ -28,12 +28,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hydrofoil.data.split import Split
 from hydrofoil.display import notebook_html
 from hydrofoil.errors import HydrofoilError, reason
 from hydrofoil.evaluate.result import Epoch
 from hydrofoil.files import discard, is_staged
-from hydrofoil.models.code import KEPT_CODE
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.code import KEPT_CODE, Network
 from hydrofoil.recipe.read import parse_recipe
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.checkpoints import Checkpoints
@@ -160,6 +163,12 @@ class Run:
                     self.files.write_all({})
                 raise
             self.files.write_all({})
+
+    def load_best(
+        self, device: str | torch.device = "cpu", network: Network | None = None
+    ) -> tuple[Classifier, int]:
+        """Return the model with the run's best weights, and their epoch: see `Weights.load`."""
+        return self.weights.load(torch.device(device), network)
 
     def has_split(self) -> bool:
         """Tell whether the dataset was split; imported weights need none before their test."""
