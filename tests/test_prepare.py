@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFilter
 from scipy import ndimage
 
 from hydrofoil import HydrofoilError, Pictures, load
 from hydrofoil.data.decode import Decoded, decode
 from hydrofoil.data.statistics import Statistics, find_content, measure_statistics
-from hydrofoil.ship.drawing import find_drawing, place_drawing
+from hydrofoil.ship.drawing import dilate, find_drawing, place_drawing
 from hydrofoil.ship.prepare import Preparation, Prepared, fits, prepare
 
 AS_IS = Preparation(as_is=True)
@@ -303,3 +303,10 @@ def test_content_that_is_tiny_or_cut_off_is_said_where_nothing_is_chosen() -> No
     assert "the crop cuts off part of the content: crop the image around it" in (
         like_training(page, AS_IS).notes
     )
+
+
+@pytest.mark.parametrize("radius", [1, 2, 5, 25])
+def test_dilation_is_pillows_maximum_filter(radius: int) -> None:
+    values_HW = np.random.default_rng(radius).integers(0, 256, (41, 60)).astype(np.uint8)
+    expected = Image.fromarray(values_HW).filter(ImageFilter.MaxFilter(2 * radius + 1))
+    np.testing.assert_array_equal(dilate(values_HW, radius), np.asarray(expected))
