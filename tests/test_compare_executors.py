@@ -50,3 +50,14 @@ def test_two_executors_can_be_compared_if_the_command_asks_for_it() -> None:
     status, said = command("compare", "digits", "digits", *fields, "--seeds", "1")
     assert status == 0, said
     assert "train.execute" in said
+
+
+def test_eager_runs_on_other_numbers_of_threads_are_refused_within_a_side() -> None:
+    for seed in (0, 1):
+        options = (*TINY[:3], "train.execute=eager", f"train.threads={seed + 1}", "--seed", seed)
+        assert command("train", "digits", *options, "--test", "--run", f"a/{seed}")[0] == 0
+    other = (*TINY[:3], "train.execute=eager", "optimizer.lr=0.01", "--test", "--run", "b")
+    assert command("train", "digits", *other)[0] == 0
+    status, said = command("compare", "a", "b")
+    assert status == 2
+    assert "a/0 was trained on 1 threads and a/1 on 2: expected one number" in said

@@ -114,6 +114,22 @@ def check_executors(jobs_a: Sequence[Job], jobs_b: Sequence[Job]) -> None:
                 "all runs, since executors round differently.\n"
                 f"Train the runs of one executor again, with train.execute={one} on both sides."
             )
+    for jobs in (jobs_a, jobs_b):
+        _check_threads(jobs)
+
+
+def _check_threads(jobs: Sequence[Job]) -> None:
+    """Refuse a side whose runs used other numbers of threads, where the weights depend on them."""
+    seen: dict[int, Path] = {}
+    for job in jobs:
+        if _executors(job) - {"native"}:  # native steps are bit-identical with any number
+            seen.setdefault(Run.open(job.path).recipe.train.threads, job.path)
+    if len(seen) > 1:
+        (one, first), (other, second) = list(seen.items())[:2]
+        raise HydrofoilError(
+            f"{first} was trained on {one} threads and {second} on {other}: expected one number in "
+            f"all runs of a side.\nTrain one of them again, with train.threads={one}."
+        )
 
 
 def side_name(recipe: Recipe) -> str:
