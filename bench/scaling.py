@@ -97,7 +97,7 @@ def settings(axis: str, largest: int = 1_000_000) -> list[Setting]:
     }[axis]
     return [
         Setting(str(hidden[0] if axis == "width" else len(hidden)), "mnist-mlp",
-                (f"model.widths={hidden}",))
+                (f"model.hidden={hidden}",))
         for hidden in layers
     ]  # fmt: skip
 

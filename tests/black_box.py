@@ -27,7 +27,7 @@ from safetensors import safe_open
 STATUSES = {0, 2, 130, 143}
 
 # Small enough to train in a fifth of a second: 13 steps an epoch.
-TINY = ("digits", "model.name=mlp", "model.widths=[12]", "train.batch_size=100",
+TINY = ("digits", "model.name=mlp", "model.hidden=[12]", "train.batch_size=100",
         "train.log_every=4", "train.select=valid.loss")  # fmt: skip
 
 

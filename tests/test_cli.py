@@ -290,7 +290,7 @@ def wrong_inputs() -> dict[str, tuple[tuple[str, ...], list[str]]]:
         "class and pixels": (("show", "mnist", "--class", "3", "--pixels", "1"), ["one of them"]),
         "field of a set": (("show", "cifar10", "data.valid=1"), ["'cifar10' is not one"]),
         "out of memory": (
-            ("train", "digits", "model.name=mlp", "model.widths=[2000000000, 2000000000]"),
+            ("train", "digits", "model.name=mlp", "model.hidden=[2000000000, 2000000000]"),
             ["out of memory", "model"],
         ),
         "test of no split": (("train", "digits", "data.test=0", "--test"), ["no test split"]),

@@ -5,7 +5,7 @@ import pytest
 from hydrofoil.native.build import compiler
 from tests.resume_steps import command
 
-TINY = ("train.epochs=1", "model.name=mlp", "model.widths=[8]", "b.optimizer.lr=0.01")
+TINY = ("train.epochs=1", "model.name=mlp", "model.hidden=[8]", "b.optimizer.lr=0.01")
 
 
 @pytest.fixture

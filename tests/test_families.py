@@ -69,8 +69,8 @@ def test_layer_norm_of_maps_is_over_all_of_an_image() -> None:
 @pytest.mark.parametrize(
     ("name", "fields", "shapes"),
     [
-        ("mlp", ["widths=[7, 5, 3]"], [(7, 3072), (5, 7), (3, 5), (5, 3)]),
-        ("mlp", ["widths=[]"], [(5, 3072)]),
+        ("mlp", ["hidden=[7, 5, 3]"], [(7, 3072), (5, 7), (3, 5), (5, 3)]),
+        ("mlp", ["hidden=[]"], [(5, 3072)]),
         ("cnn", ["widths=[4]", "hidden=[9]"], [(4, 3, 3, 3), (9, 4 * 16 * 16), (5, 9)]),
         ("cnn3", ["widths=[2, 3]", "hidden=[]"], [(2, 3, 3, 3), (3, 2, 3, 3), (5, 3 * 8 * 8)]),
         ("lenet", ["widths=[8, 9]"], [(8, 3, 5, 5), (9, 8, 5, 5), (120, 225), (84, 120), (5, 84)]),
@@ -86,7 +86,7 @@ def test_another_models_sizes_are_left_behind() -> None:
     assert read_recipe("mnist-mlp", ["model.name=cnn"]).model.widths == (8, 16)
     given = read_recipe("mnist-mlp", ["model.widths=[3]", "model.name=cnn"])
     assert given.model.widths == (3,)
-    assert read_recipe("mnist-mlp", ["model.name=mlp"]).model.widths == (512, 512)
+    assert read_recipe("mnist-mlp", ["model.name=mlp"]).model.hidden == (512, 512)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_what_a_family_does_not_take_is_refused(field: str, message: str) -> Non
 
 @pytest.mark.parametrize(
     "fields",
-    [["model.name=mlp", "model.norm=batch", "model.activation=gelu", "model.widths=[20]"],
+    [["model.name=mlp", "model.norm=batch", "model.activation=gelu", "model.hidden=[20]"],
      ["model.name=cnn", "model.norm=group", "model.activation=silu"]],
 )  # fmt: skip
 def test_where_native_has_no_code_eager_trains_and_norms_count(fields: list[str]) -> None:

@@ -269,7 +269,7 @@ def test_an_optimizer_whose_rate_cannot_lie_on_the_device_is_refused() -> None:
 
 # ── runs ─────────────────────────────────────────────────────────────────────────────────────────
 
-RUN = ("digits", "train.execute=graph", "model.name=mlp", "model.widths=[16]", "train.epochs=4")
+RUN = ("digits", "train.execute=graph", "model.name=mlp", "model.hidden=[16]", "train.epochs=4")
 
 
 @contextlib.contextmanager

@@ -93,7 +93,7 @@ def test_the_picture_that_overflows_is_in_the_batch_that_is_named(
 ) -> None:
     # Its first gradient makes weights of 1e34, finite, with which its next logits overflow.
     pictures = black_but_one()
-    hot = ("data.mean=[0]", "data.std=[1e-37]", "model.name=mlp", "model.widths=[]")
+    hot = ("data.mean=[0]", "data.std=[1e-37]", "model.name=mlp", "model.hidden=[]")
     error, model, state, split, recipe = failed(kind, pictures, *hot)
     batch = recipe.train.batch_size
     order = epoch_order(split.train, recipe.train.seed, 2).tolist()

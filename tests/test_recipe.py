@@ -71,7 +71,7 @@ def test_overrides_reach_any_field_by_its_dotted_name() -> None:
 def test_another_model_or_optimizer_leaves_the_files_other_fields_behind() -> None:
     recipe = read_recipe("cifar10-cnn3", ["optimizer.name=adam", "model.name=lenet"])
     assert recipe.model == LeNet(name="lenet")
-    assert recipe.optimizer.lr == 0.01  # both have one, so the file's stands
+    assert recipe.optimizer.lr == 0.001  # Adam's own: the file's 0.01 was for SGD
     assert not hasattr(recipe.optimizer, "momentum")
     with pytest.raises(HydrofoilError, match=r"model\.dropout: no such field"):
         read_recipe(
@@ -98,7 +98,7 @@ MISTAKES = {
     "train.select=valid.loss": ["data.valid = 0", "Set train.select=last"],
     "model.name=cnnn": ["model.name = 'cnnn'", "Did you mean 'cnn'?"],
     "model.dropout=0.1": ["model.dropout: no such field", "Known: activation, hidden"],
-    "model=3": ["model = 3", "expected a section"],
+    "model=3": ["model.name = '3'", "no such model"],
     "optimizer.name=sdg": ["optimizer.name = 'sdg'", "Did you mean 'sgd'?"],
     "optimizer.lr=-0.1": ["optimizer.lr = -0.1", "expected greater than 0"],
     "optimizer.lr=inf": ["optimizer.lr", "expected a finite number"],
@@ -107,9 +107,10 @@ MISTAKES = {
     "data.mean=[0.1, 0.2]": ["data.mean has 2 numbers and data.std 1"],
     "data.valid=1.5": ["data.valid = 1.5", "less than 1"],
     "data.color=red": ["data.color: no such field"],
-    "epochs=3": ["Did you mean train.epochs?"],
+    "epoks=3": ["epoks: no such field", "Did you mean train.epochs?"],
+    "epochs=0": ["train.epochs = 0", "expected greater than or equal to 1"],
     "optimizer.lr=1e308": ["optimizer.lr", "expected less than"],
-    "data.std=0.5": ["data.std = 0.5", "expected a list, such as [0.5]"],
+    "data.std={a = 1}": ["expected a list, such as [0.5]"],
     "dtaa.valid=0.1": ["dtaa: no such field", "Did you mean 'data'?"],
     "name=../evil": ["name", "expected letters, digits"],
     "train.epochs": ["expected FIELD=VALUE"],

@@ -90,7 +90,7 @@ FRESH: dict[str, Any] = {
 def test_a_checkpoint_without_any_one_of_its_items_ends_otherwise() -> None:
     # Native steps, though the recipe says eager; in epoch 3, while epoch 2 stays the best.
     overrides = ["train.epochs=3", "train.log_every=2", "data.valid=0.2", "train.save_steps=1",
-                 "train.batch_size=100", "model.name=mlp", "model.widths=[12]",
+                 "train.batch_size=100", "model.name=mlp", "model.hidden=[12]",
                  "train.select=valid.loss", "optimizer.name=adam", "optimizer.lr=0.3",
                  "optimizer.betas=[0.99,0.9]"]  # fmt: skip
     with model("plain"):

@@ -11,11 +11,11 @@ def mlp(spec: Mlp, shape: tuple[int, int, int], classes: int) -> dict[str, nn.Mo
     channels, height, width = shape
     layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
     features = channels * height * width
-    for number, units in enumerate(spec.widths, start=1):
+    for number, units in enumerate(spec.hidden, start=1):
         layers[f"fc{number}"] = nn.Linear(features, units)
         layers |= norm_of_features(spec.norm, units, number)
         layers |= activation(spec.activation, number)
         layers[f"dropout{number}"] = Dropout(spec.dropout)
         features = units
-    layers[f"fc{len(spec.widths) + 1}"] = nn.Linear(features, classes)
+    layers[f"fc{len(spec.hidden) + 1}"] = nn.Linear(features, classes)
     return layers

@@ -14,7 +14,10 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _as_tuple(value: object) -> object:
-    return tuple(cast("list[object]", value)) if isinstance(value, list) else value
+    """Take one number or word where a list is expected for a list of one."""
+    if isinstance(value, list):
+        return tuple(cast("list[object]", value))
+    return (value,) if isinstance(value, int | float | str) else value
 
 
 AsTuple = BeforeValidator(_as_tuple)  # TOML has lists, frozen fields have tuples

@@ -13,7 +13,7 @@ class Mlp(Fields):
     """A multilayer perceptron: hidden layers, then a linear one."""
 
     name: Literal["mlp"]
-    widths: Widths = (512, 512)
+    hidden: Widths = (512, 512)
     """Units of each hidden layer."""
     activation: Activation = "relu"
     """The function after each hidden layer."""

@@ -11,7 +11,7 @@ class Sgd(Fields):
     """Stochastic gradient descent, torch.optim.SGD."""
 
     name: Literal["sgd"]
-    lr: Above
+    lr: Above = 0.001
     """Learning rate."""
     momentum: Amount = 0.0
     """Momentum factor."""

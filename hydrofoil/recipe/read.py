@@ -12,7 +12,10 @@ from pydantic.fields import FieldInfo
 
 from hydrofoil.errors import HydrofoilError, nearest, reason
 from hydrofoil.recipe.errors import explain
+from hydrofoil.recipe.naming import full_name
 from hydrofoil.recipe.schema import Recipe, members, tags_of, toml_value
+
+SIZES = {"widths", "hidden"}  # of a model
 
 
 def shipped_recipes() -> list[str]:
@@ -54,7 +57,8 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         name: A shipped name ("mnist-cnn") or a path ("./mine.toml").
-        overrides: Such as "train.epochs=3"; values are TOML, and bare words are strings.
+        overrides: Such as "train.epochs=3" or "epochs=3", which `recipe.naming` resolves; values
+            are TOML, and bare words are strings.
 
     Raises:
         HydrofoilError: It names the unknown or invalid field, and what was expected.
@@ -99,8 +103,9 @@ def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 def _resolved(document: dict[str, Any], overrides: Sequence[str], name: str) -> Recipe:
     """Return the recipe of a document; `name` is what errors call it."""
     # Names first: another model or optimizer leaves behind the file's fields that it does not know.
-    for override in sorted(overrides, key=lambda text: ".name=" not in text.replace(" ", "")):
-        _override(document, override)
+    given = [_field_and_value(override) for override in overrides]
+    for field, value in sorted(given, key=lambda pair: not pair[0].endswith(".name")):
+        _set(document, field, value)
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
@@ -111,28 +116,38 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0].rstrip(".")[:120]
 
 
-def _override(document: dict[str, Any], override: str) -> None:
-    """Set one dotted field of a recipe, in place."""
-    dotted, equals, text = override.partition("=")
-    if not equals or not dotted.strip():
-        raise HydrofoilError(f"'{override}': expected FIELD=VALUE, such as train.epochs=3.")
+def _field_and_value(override: str) -> tuple[str, object]:
+    """Return the dotted name of the field that an override sets, and the value."""
+    typed, equals, text = override.partition("=")
+    if not equals or not typed.strip():
+        raise HydrofoilError(f"'{override}': expected FIELD=VALUE, such as epochs=3.")
     if any("\ud800" <= letter <= "\udfff" for letter in override):  # bytes that are not UTF-8
         raise HydrofoilError(f"{override!a}: not text in UTF-8: expected FIELD=VALUE.")
     value = _value(text)
-    *sections, field = dotted.strip().split(".")
+    if isinstance(value, dict):  # a whole section, as TOML writes one in a line
+        return typed.strip(), value
+    return full_name(typed), value
+
+
+def _set(document: dict[str, Any], field: str, value: object) -> None:
+    """Set one dotted field of a recipe, in place."""
+    *sections, last = field.split(".")
     table = document
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             raise HydrofoilError(
-                f"{dotted}: '{section}' is a field, not a section with fields in it."
+                f"{field}: '{section}' is a field, not a section with fields in it."
             )
-    before, table[field] = table.get(field), value
-    if field == "name" and sections in (["model"], ["optimizer"], ["schedule"]):
+    before, table[last] = table.get(last), value
+    if last == "name" and sections in (["model"], ["optimizer"], ["schedule"]) and value != before:
         known = [set(m.model_fields) for m in members(sections[0]) if value in tags_of(m)]
-        # Two models share fields, but sizes mean something else in each.
-        sizes = {"widths", "hidden"} if value != before else set()
-        for stray in set(table) - (known[0] - sizes) if known else ():
+        # Another optimizer starts from its own defaults. Two models share fields, but sizes mean
+        # something else in each.
+        strange = SIZES if sections == ["model"] else set(table) - {"name"}
+        if sections == ["schedule"]:
+            strange = set()
+        for stray in set(table) - (known[0] - strange) if known else ():
             del table[stray]
 
 

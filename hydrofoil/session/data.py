@@ -11,6 +11,7 @@ from hydrofoil.data.published.download import Watcher
 from hydrofoil.data.source import load
 from hydrofoil.data.split import PARTS, Split, draw_split
 from hydrofoil.errors import HydrofoilError
+from hydrofoil.recipe.changes import base_of, optimizer_notes
 from hydrofoil.recipe.read import override, read_recipe
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.events import DataLoaded
@@ -21,16 +22,18 @@ from hydrofoil.timing import CPU, Stopwatch
 
 def find_recipe(
     recipe: str | Path | Recipe, overrides: Sequence[str] = (), seed: int | None = None
-) -> Recipe:
-    """Return a recipe by name, path or value, with fields overridden.
+) -> tuple[Recipe, list[str]]:
+    """Return a recipe by name, path or value, with fields overridden, and notes for the user.
 
     Raises:
         HydrofoilError: There is no such recipe, or an override does not fit it.
     """
     changes = [*overrides, *([] if seed is None else [f"train.seed={seed}"])]
-    if not isinstance(recipe, Recipe):
-        return read_recipe(str(recipe), changes)
-    return override(recipe, changes) if changes else recipe
+    if isinstance(recipe, Recipe):
+        changed = override(recipe, changes) if changes else recipe
+        return changed, optimizer_notes(recipe, changed, changes)
+    changed = read_recipe(str(recipe), changes)
+    return changed, optimizer_notes(base_of(str(recipe)), changed, changes)
 
 
 def find_run(run: str | Path | Run) -> Run:

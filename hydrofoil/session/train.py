@@ -67,7 +67,7 @@ def train(
     Raises:
         HydrofoilError: A wrong recipe, missing data, a folder in use, a loss that is not finite.
     """
-    resolved, place = find_recipe(recipe, overrides, seed), pick_device(device)
+    (resolved, said), place = find_recipe(recipe, overrides, seed), pick_device(device)
     watching = all_observers(observers, track)
     pictures, seconds = read_pictures(resolved, data_root, pictures, default_watcher(watcher))
     split = find_split(resolved, pictures, split, for_test=test)
@@ -77,7 +77,7 @@ def train(
     created = Run.create(folder, resolved, split, where, text_of(model))
     with created.writing(say_for(watcher)), Observers(created, watching) as watched:
         log_data(created, pictures, split, seconds)
-        with watched.training(Start(created, classifier, split, state, prepared, tuple(notes))):
+        with watched.training(Start(created, classifier, split, state, prepared, (*said, *notes))):
             for epoch in fit(
                 classifier, pictures, split, resolved,
                 state=state, executor=prepared.executor, watch=watched.steps,

@@ -228,7 +228,7 @@ def _with_sizes(
     hidden = [shape[0] for shape in matrices[:-1]]
     sizes: dict[str, object] = {}
     if isinstance(model, Mlp):
-        sizes["widths"] = tuple(hidden)
+        sizes["hidden"] = tuple(hidden)
     else:
         sizes["widths"] = tuple(shape[0] for shape in filters)
         if "hidden" in type(model).model_fields:

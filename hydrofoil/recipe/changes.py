@@ -1,0 +1,65 @@
+"""How a recipe differs from the one that it was made from, and what a change brings with it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.recipe.naming import full_name
+from hydrofoil.recipe.read import read_recipe, shipped_recipes
+from hydrofoil.recipe.schema import Recipe, dotted
+
+OWN = ("name", "about", "expect.")  # what a recipe says of itself
+
+
+def original(recipe: Recipe) -> Recipe | None:
+    """Return the shipped recipe of that name; nothing if there is none."""
+    return read_recipe(recipe.name) if recipe.name in shipped_recipes() else None
+
+
+def changed_fields(base: Recipe, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return what each changed field was and is, by dotted name.
+
+    Where a section has another name, the fields that only one of the two has are left out.
+
+    >>> base = read_recipe("digits")
+    >>> changed_fields(base, read_recipe("digits", ["epochs=3"]))
+    {'train.epochs': (40, 3)}
+    """
+    before, after = (dotted(one.model_dump(mode="json")) for one in (base, recipe))
+    return {
+        name: (before[name], value)
+        for name, value in after.items()
+        if name in before and before[name] != value and not name.startswith(OWN)
+    }
+
+
+def base_of(name: str) -> Recipe | None:
+    """Return a recipe as it is without overrides; nothing if it needs them to be complete."""
+    try:
+        return read_recipe(name)
+    except HydrofoilError:
+        return None
+
+
+def optimizer_notes(
+    base: Recipe | None, recipe: Recipe, overrides: Sequence[str] = ()
+) -> list[str]:
+    """Say that another optimizer starts from its own defaults; nothing if it is the same one.
+
+    >>> optimizer_notes(read_recipe("mnist-mlp"), read_recipe("mnist-mlp", ["optimizer=adam"]))
+    ["optimizer.lr = 0.001, adam's default: the recipe's 0.01 was for sgd."]
+    """
+    if base is None or base.optimizer.name == recipe.optimizer.name:
+        return []
+    old, new = base.optimizer, recipe.optimizer
+    given = {full_name(override.partition("=")[0]) for override in overrides}
+    default = f"{new.name}'s default: the recipe's {old.lr:g} was for {old.name}"
+    first = "as given" if "optimizer.lr" in given else default
+    left = [
+        name if value is True else f"{name} {value}"
+        for name, value in old
+        if name not in ("name", "lr") and f"optimizer.{name}" not in given
+        if value != type(old).model_fields[name].default
+    ]
+    more = f"; {old.name}'s {', '.join(left)} left behind" if left else ""
+    return [f"optimizer.lr = {new.lr:g}, {first}{more}."]
