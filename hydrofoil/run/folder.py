@@ -42,6 +42,7 @@ from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.checkpoints import Checkpoints
 from hydrofoil.run.commands import command
 from hydrofoil.run.files import Files, json_bytes
+from hydrofoil.run.find import run_path, runs_beside
 from hydrofoil.run.lock import locked
 from hydrofoil.run.log import Log
 from hydrofoil.run.manifest import NAME
@@ -123,19 +124,22 @@ class Run:
     def open(cls, path: str | Path) -> "Run":
         """Return an existing run.
 
+        Args:
+            path: Its folder; or its name in runs/, such as digits-1; or last, the newest there.
+
         Raises:
             HydrofoilError: The folder is missing, not a run, or its recipe is damaged.
         """
-        path = Path(path)
+        path = run_path(path)
         if path.is_file():
             raise HydrofoilError(
-                f"{path}: a file, where a run folder was expected.{_runs_beside(path)}"
+                f"{path}: a file, where a run folder was expected.{runs_beside(path)}"
             )
         if not path.is_dir():
-            raise HydrofoilError(f"{path}: no such run folder.{_runs_beside(path)}")
+            raise HydrofoilError(f"{path}: no such run folder.{runs_beside(path)}")
         if not (path / "recipe.toml").is_file():
             raise HydrofoilError(
-                f"{path}: not a run folder: it holds no recipe.toml.{_runs_beside(path)}"
+                f"{path}: not a run folder: it holds no recipe.toml.{runs_beside(path)}"
             )
         text = Files(path).parse("recipe.toml", bytes.decode)
         return cls(path, parse_recipe(text, str(path / "recipe.toml")))
@@ -242,13 +246,3 @@ def _check_free(folder: Path) -> None:
         f", or resume it: {command('resume', folder)}" if (folder / "recipe.toml").exists() else "."
     )
     raise HydrofoilError(f"{folder}: not empty; nothing was changed.\nChoose another --run{resume}")
-
-
-def _runs_beside(path: Path) -> str:
-    """Name the latest runs beside a mistyped one."""
-    folder = next((at for at in (path, path.parent) if any(at.glob("*/recipe.toml"))), Path("runs"))
-    with contextlib.suppress(OSError):
-        runs = sorted(folder.glob("*/recipe.toml"), key=lambda file: -file.stat().st_mtime)
-        if runs:
-            return f"\nThe latest runs there: {', '.join(str(file.parent) for file in runs[:4])}"
-    return "\nCreate a run with: hydrofoil train RECIPE"

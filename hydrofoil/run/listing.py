@@ -1,0 +1,115 @@
+"""The runs of a folder in a table, read from their small files without importing torch."""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.recipe.changes import changed_fields, original
+from hydrofoil.recipe.read import parse_recipe
+from hydrofoil.run.find import runs_in
+
+# Resolved for this machine when a run starts: not what somebody changed.
+RESOLVED = ("train.execute", "train.threads", "train.init_sha256", "model.sha256")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run in the list.
+
+    Args:
+        path: Its folder.
+        recipe: The recipe's name; empty if it cannot be read.
+        changed: Fields that differ from the shipped recipe, or that the command line overrode.
+        epochs: Epochs completed.
+        planned: Epochs of the recipe.
+        valid: Validation accuracy of the best weights.
+        test: Test accuracy.
+        date: When it began.
+        state: finished, unfinished, imported, or what is wrong with it.
+    """
+
+    path: Path
+    recipe: str = ""
+    changed: dict[str, Any] = field(default_factory=dict[str, Any])
+    epochs: int = 0
+    planned: int = 0
+    valid: float | None = None
+    test: float | None = None
+    date: datetime | None = None
+    state: str = "finished"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON's own types."""
+        return {**vars(self), "path": str(self.path), "date": self.date and self.date.isoformat()}
+
+
+def list_runs(folder: Path) -> list[Listed]:
+    """Return the runs in a folder, oldest first; damaged ones say what is wrong.
+
+    Raises:
+        HydrofoilError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise HydrofoilError(
+            f"{folder}: no such folder, so there are no runs in it.\n"
+            "Create a run with: hydrofoil train RECIPE"
+        )
+    return [_listed(path) for path in runs_in(folder)]
+
+
+def _listed(path: Path) -> Listed:
+    date = datetime.fromtimestamp((path / "recipe.toml").stat().st_mtime)
+    try:
+        recipe = parse_recipe((path / "recipe.toml").read_text("utf-8"), "recipe.toml")
+        with suppress(FileNotFoundError):
+            date = datetime.fromtimestamp((path / "environment.json").stat().st_mtime)
+        events = list(_events(path / "log.jsonl"))
+        test = _accuracy(_read(path / "test.json"))
+    except (HydrofoilError, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        return Listed(path, date=date, state=f"damaged: {reason}")
+    epochs = [event for event in events if event.get("event") == "epoch"]
+    best = [event for event in epochs if event.get("best")]
+    valid = _accuracy((best[-1].get("valid") or {}) if best else {})
+    base = original(recipe)
+    changed = {name: now for name, (_, now) in changed_fields(base, recipe).items()} if base else {}
+    changed = {name: value for name, value in changed.items() if name not in RESOLVED}
+    if not base:
+        command = _read(path / "environment.json").get("command") or []
+        changed = dict(word.split("=", 1) for word in command if "=" in word and word[0] != "-")
+    state = "finished" if len(epochs) >= recipe.train.epochs else "unfinished"
+    if any(event.get("event") == "imported" for event in events):
+        state = "imported"
+    return Listed(
+        path, recipe.name, changed, len(epochs), recipe.train.epochs, valid, test, date, state
+    )
+
+
+def _events(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the events of a log; an unfinished last line is ignored."""
+    if path.exists():
+        for line in path.read_bytes().split(b"\n")[:-1]:
+            event = json.loads(line)
+            if not isinstance(event, dict):
+                raise ValueError("log.jsonl: a line is not an event")
+            yield event
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a JSON object; empty if the file is missing."""
+    if not path.exists():
+        return {}
+    content = json.loads(path.read_bytes())
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name}: not an object")
+    return content
+
+
+def _accuracy(scores: dict[str, Any]) -> float | None:
+    count = scores.get("count")
+    return scores.get("correct", 0) / count if count else None
