@@ -12,6 +12,10 @@ class HydrofoilError(Exception):
     """
 
 
+class InputError(HydrofoilError, ValueError):
+    """A value that was passed in Python and does not fit; scikit-learn expects a ValueError."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Suggest the known name that was probably meant, and list all of them.
 

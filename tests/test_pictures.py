@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hydrofoil import Pictures, load
+from hydrofoil import HydrofoilError, Pictures, load
 
 
 def test_channel_statistics_are_numpys() -> None:
@@ -34,14 +34,14 @@ def test_the_hash_sees_every_pixel_label_and_name() -> None:
 @pytest.mark.parametrize(
     ("pictures", "labels", "complaint"),
     [
-        (torch.zeros(2, 1, 2, 2), torch.zeros(2, dtype=torch.int64), "uint8"),
-        (torch.zeros(2, 2, 2, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), "N×C×H×W"),
+        (torch.full((2, 1, 2, 2), -1.0), torch.zeros(2, dtype=torch.int64), "0 to 1"),
+        (torch.zeros(2, 2, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), "N×C×H×W"),
         (
             torch.zeros(2, 1, 2, 2, dtype=torch.uint8),
             torch.zeros(3, dtype=torch.int64),
-            "one for each",
+            "one label for each",
         ),
-        (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(2), "int64"),
+        (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 0.5]), "whole numbers"),
         (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 2]), "expected 0 to 1"),
         (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, -1]), "expected 0 to 1"),
     ],
@@ -49,5 +49,5 @@ def test_the_hash_sees_every_pixel_label_and_name() -> None:
 def test_what_does_not_fit_is_refused(
     pictures: torch.Tensor, labels: torch.Tensor, complaint: str
 ) -> None:
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(HydrofoilError, match=complaint):
         Pictures(pictures, labels, ("a", "b"), "made")

@@ -3,64 +3,85 @@
 Axes: N pictures, C channels, H rows, W columns.
 """
 
+import copy
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hydrofoil.data.convert import as_images
+from hydrofoil.data.datasets import read_pairs
+from hydrofoil.data.labels import as_labels
 from hydrofoil.display import notebook_html
+from hydrofoil.errors import InputError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Pictures:
-    """Pictures and what is known of them; nothing in it changes.
+    """Images and what is known of them; nothing in it changes.
 
-    Args:
+    Attributes:
         pictures_NCHW: uint8, 0 to 255.
         labels_N: int64, 0 to K - 1.
         classes: The K class names.
         source: Where they came from: a source's name.
-        published_test: The last so many pictures are the published test split; 0: the set has none.
+        published_test: The last so many images are the published test split; 0: the set has none.
         differs: How the set differs from the published one of its name; empty: it is the same;
             None: there is nothing to compare it with.
 
-    Raises:
-        ValueError: Shapes, types or labels do not fit each other.
+    >>> import numpy as np
+    >>> Pictures(np.zeros((3, 8, 8), np.uint8), ["cat", "dog", "cat"]).classes
+    ('cat', 'dog')
     """
 
     pictures_NCHW: Tensor
     labels_N: Tensor
     classes: tuple[str, ...]
     source: str
-    published_test: int = 0
-    differs: str | None = None
+    published_test: int
+    differs: str | None
 
-    def __post_init__(self) -> None:
-        if self.pictures_NCHW.dtype != torch.uint8 or self.pictures_NCHW.ndim != 4:
-            raise ValueError(
-                f"pictures: expected uint8 N×C×H×W, got {self.pictures_NCHW.dtype} "
-                f"{'×'.join(map(str, self.pictures_NCHW.shape))}"
-            )
-        if (
-            self.labels_N.dtype != torch.int64
-            or self.labels_N.shape != self.pictures_NCHW.shape[:1]
-        ):
-            raise ValueError(
-                f"labels: expected int64, one for each of {len(self.pictures_NCHW)} pictures, "
-                f"got {self.labels_N.dtype} {'×'.join(map(str, self.labels_N.shape))}"
-            )
-        if (
-            len(self.labels_N)
-            and not 0 <= int(self.labels_N.min()) <= int(self.labels_N.max()) < self.K
-        ):
-            raise ValueError(
-                f"labels: expected 0 to {self.K - 1}, the index of one of {self.K} classes"
-            )
+    def __init__(
+        self,
+        pictures_NCHW: Any,
+        labels_N: Any = None,
+        classes: Sequence[Any] | None = None,
+        source: str = "images",
+        published_test: int = 0,
+        differs: str | None = None,
+    ) -> None:
+        """Take images and labels in any usual form; a contiguous uint8 array is not copied.
+
+        Args:
+            pictures_NCHW: An array or tensor N×C×H×W, N×H×W×C or N×H×W, of uint8 or of float from 0
+                to 1; or a list of Pillow images or arrays of one size. Without labels: a torch
+                dataset or `DataLoader` of (image, label), a pair (images, labels), or two of these:
+                train and test.
+            labels_N: A class's number or name for each image, or one-hot rows.
+            classes: The class names by number; default: the labels that occur, sorted.
+            source: Where they came from: a source's name.
+            published_test: The last so many images are the published test split.
+            differs: How the set differs from the published one of its name.
+
+        Raises:
+            InputError: Shapes, types or labels do not fit each other: a HydrofoilError and
+                ValueError.
+        """
+        images, labels = pictures_NCHW, labels_N
+        if labels is None:
+            images, labels, known, test = read_pairs(images)
+            classes, published_test = classes or known, published_test or test
+        count = len(labels) if hasattr(labels, "__len__") else None
+        pictures_NCHW = as_images(images, count=count)
+        labels_N, names = as_labels(labels, len(pictures_NCHW), classes)
+        self._set(pictures_NCHW=pictures_NCHW, labels_N=labels_N.to(pictures_NCHW.device))
+        self._set(classes=names, source=source, published_test=published_test, differs=differs)
         if not 0 <= self.published_test <= len(self):
-            raise ValueError(
+            raise InputError(
                 f"published_test: expected 0 to {len(self)}, got {self.published_test}"
             )
 
@@ -108,11 +129,14 @@ class Pictures:
         return self._with(differs=differs)
 
     def _with(self, **changes: Any) -> "Pictures":
-        """Replace fields that the hash does not depend on, and keep the hash if it is known."""
-        changed = replace(self, **changes)
-        if "hash" in self.__dict__:
-            changed.__dict__["hash"] = self.hash
+        """Return a copy with other values of fields that the hash does not depend on."""
+        changed = copy.copy(self)
+        changed._set(**changes)
         return changed
+
+    def _set(self, **fields: Any) -> None:
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
 
     def counts(self, index_N: Tensor) -> list[int]:
         """Return how many of the indexed pictures each class has."""

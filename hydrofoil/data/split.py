@@ -3,28 +3,30 @@
 Axes: N pictures.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hydrofoil.data.convert import as_pictures
+from hydrofoil.data.labels import as_indices
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.errors import HydrofoilError
+from hydrofoil.errors import HydrofoilError, InputError
 from hydrofoil.files import npz, read_npz
 from hydrofoil.randomness import generator
 
 PARTS = ("train", "valid", "test")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Split:
-    """The pictures for training, validation and testing; no picture is in two of them.
+    """The images for training, validation and testing; no image is in two of them.
 
-    Indices are int64, in ascending order.
-
-    Args:
-        train: Indices of the pictures that gradients come from.
+    Attributes:
+        train: Indices of the images that gradients come from; int64, in ascending order.
         valid: Indices of those that choose the epoch; may be empty.
         test: Indices of those that only `test` opens; may be empty.
         pictures_hash: Of the set that they index.
@@ -34,6 +36,41 @@ class Split:
     valid: Tensor
     test: Tensor
     pictures_hash: str
+
+    def __init__(
+        self,
+        train: Any,
+        valid: Any = (),
+        test: Any = (),
+        pictures_hash: "str | Pictures | None" = None,
+    ) -> None:
+        """Take indices in any usual form: a list, a range, an array, a tensor, a mask.
+
+        Args:
+            train: Indices of the images that gradients come from.
+            valid: Indices of those that choose the epoch.
+            test: Indices of those that only `test` opens.
+            pictures_hash: The images, or their hash; empty: not to be checked.
+
+        Raises:
+            InputError: An index is in two parts, twice in one, or outside the images.
+        """
+        if pictures_hash is None:
+            raise InputError(
+                "a split of unknown images: expected the images that it indexes.\n"
+                "Type hf.Split(train, valid, test, pictures)."
+            )
+        known = isinstance(pictures_hash, Pictures)
+        count = len(pictures_hash) if known else 2**62
+        parts = [
+            _part(given, count, name)
+            for name, given in zip(PARTS, (train, valid, test), strict=True)
+        ]
+        _check_disjoint(parts)
+        for name, part in zip(PARTS, parts, strict=True):
+            object.__setattr__(self, name, part)
+        digest = pictures_hash.hash if known else pictures_hash
+        object.__setattr__(self, "pictures_hash", digest)
 
     def to_bytes(self) -> bytes:
         """Return the split as an .npz file, the same bytes for the same split."""
@@ -71,13 +108,31 @@ class Split:
             )
 
 
+def _part(given: Any, count: int, name: str) -> Tensor:
+    """Return one part's indices on the CPU, in ascending order."""
+    part = as_indices(given, count, f"split.{name}", "[0, 1, 2]").cpu()
+    return part if bool((part[1:] > part[:-1]).all()) else part.sort().values
+
+
+def _check_disjoint(parts: Sequence[Tensor]) -> None:
+    together = torch.cat(list(parts)).sort().values
+    twice = together[1:][together[1:] == together[:-1]]
+    if len(twice):
+        number = int(twice[0])
+        where = [name for name, part in zip(PARTS, parts, strict=True) if number in part]
+        places = " and ".join(where) if len(where) > 1 else f"{where[0]} twice"
+        raise InputError(
+            f"split: image {number} is in {places}: expected each image in one part, once."
+        )
+
+
 def draw_split(
-    pictures: Pictures, *, valid: float = 0.0, test: float = 0.0, merge: bool = False, seed: int = 0
+    pictures: Any, *, valid: float = 0.0, test: float = 0.0, merge: bool = False, seed: int = 0
 ) -> Split:
     """Split a dataset; the published test split stays as it is unless `merge` is set.
 
     Args:
-        pictures: The set.
+        pictures: The set, in any form that `hf.Pictures` takes.
         valid: Fraction for validation, of the pictures that are not the published test split.
         test: Fraction for testing, without a published test split or with `merge`.
         merge: Draw all parts from all pictures together.
@@ -92,6 +147,7 @@ def draw_split(
     >>> len(split.train), len(split.valid), len(split.test)
     (1258, 180, 359)
     """
+    pictures = as_pictures(pictures)
     published = 0 if merge else pictures.published_test
     if published and test:
         raise HydrofoilError(
