@@ -83,7 +83,7 @@ def full_name(typed: str) -> str:
 
 
 def unknown_field(name: str) -> str:
-    """Return what to say about a field that there is not."""
+    """Return the error text for an unknown field."""
     close = get_close_matches(name, short_names(), n=3)
     # Of near names, one of about that length: "epoks" is rather epochs than eps.
     close.sort(key=lambda known: abs(len(known) - len(name)))
