@@ -99,3 +99,46 @@ def test_the_order_depends_on_seed_and_epoch_and_on_no_thread_count(threads: int
     assert not torch.equal(epoch_order(index_N, seed=3, epoch=8), alone)
     assert not torch.equal(epoch_order(index_N, seed=4, epoch=7), alone)
     assert torch.equal(alone.sort().values, index_N)
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=30, max_size=200),
+    st.integers(0, 5),
+    st.data(),
+)
+def test_fewer_training_images_are_stratified_and_a_part_of_more(
+    labels: list[int], seed: int, data: st.DataObject
+) -> None:
+    pictures = some_pictures(labels)
+    everything = draw_split(pictures, valid=0.2, test=0.1, seed=seed)
+    sizes = pictures.counts(everything.train)
+    less, more = sorted(data.draw(st.integers(1, len(everything.train))) for _ in range(2))
+    try:
+        small, large = (
+            draw_split(pictures, train=count, valid=0.2, test=0.1, seed=seed)
+            for count in (less, more)
+        )
+    except HydrofoilError as error:
+        assert "would leave none of class" in str(error)
+        return
+    assert len(small.train) == less
+    assert set(small.train.tolist()) <= set(large.train.tolist()) <= set(everything.train.tolist())
+    for split in (small, large):
+        assert torch.equal(split.valid, everything.valid)
+        assert torch.equal(split.test, everything.test)
+    for size, count in zip(sizes, pictures.counts(small.train), strict=True):
+        assert abs(count - size * less / len(everything.train)) <= 1.5
+        assert bool(count) == bool(size)
+
+
+def test_a_part_of_the_training_split_that_cannot_be_is_refused() -> None:
+    pictures = some_pictures([0] * 50 + [1] * 5)
+    assert len(draw_split(pictures, train=0.5).train) == 28
+    with pytest.raises(HydrofoilError, match=r"data\.train = 56: expected at most 55"):
+        draw_split(pictures, train=56)
+    with pytest.raises(HydrofoilError, match="none of class '1'") as caught:
+        draw_split(pictures, train=3)
+    least = int(str(caught.value).split("at least ")[1].split()[0])
+    assert pictures.counts(draw_split(pictures, train=least).train)[1] == 1
+    with pytest.raises(HydrofoilError, match="none of class"):
+        draw_split(pictures, train=least - 1)

@@ -14,7 +14,7 @@ from hydrofoil import __version__
 from hydrofoil.cli import comparing, looking, predicting, shipping, training
 from hydrofoil.cli.options import app, dashed_name
 from hydrofoil.cli.printing import print_error, print_line
-from hydrofoil.errors import HydrofoilError
+from hydrofoil.errors import HydrofoilError, closest
 
 __all__ = ["app", "main"]
 VERBS = (
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_error(error)
         status = 2
     except usage_error as error:
-        print_error(f"{error.format_message()}\n{dashed_name(given) or _hint(error)}")
+        print_error(_usage_lines(error, given))
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         print_error("stopped.")
@@ -58,19 +58,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _hint(usage_error: Any) -> str:
-    """Say where help is; a recipe's field that was written as an option is written otherwise."""
-    field = str(getattr(usage_error, "option_name", "")).lstrip("-").replace("-", "_")
-    if field:
-        from hydrofoil.recipe.read import documented_fields
+def _usage_lines(usage_error: Any, given: Sequence[str]) -> str:
+    """Say what is wrong with a command line, what was probably meant, and where help is."""
+    verb, parameters = _verb(getattr(usage_error, "ctx", None))
+    see = f"See: hydrofoil{f' {verb}' if verb else ''} --help"
+    typed = str(getattr(usage_error, "option_name", ""))
+    if dashed := dashed_name(given):
+        return f"{usage_error.format_message()}\n{dashed}"
+    if not (verb and typed.startswith("--")):
+        return f"{usage_error.format_message()}\n{see}"
+    return f"{_unknown_option(typed[2:], verb, parameters)}\n{see}"
 
-        for section, name, _, _ in documented_fields():
-            if section and name.rpartition(".")[2] == field:
-                dotted = name if "." in name else f"{section.split()[0].strip('[]')}.{name}"
-                return f"A recipe's field is given without dashes: {dotted}=VALUE"
-    context = getattr(usage_error, "ctx", None)
-    verb = f" {context.info_name}" if context is not None and context.parent is not None else ""
-    return f"See: hydrofoil{verb} --help"
+
+def _verb(context: Any) -> tuple[str, Sequence[Any]]:
+    """Return the name and parameters of the verb that was called; neither if there was none."""
+    if context is None or context.parent is None:
+        return "", []
+    return context.info_name, context.command.params
+
+
+def _unknown_option(typed: str, verb: str, parameters: Sequence[Any]) -> str:
+    """Name the verb's option or the recipe's field that was probably meant."""
+    from hydrofoil.recipe.naming import is_field, short_names
+
+    takes_fields = any(parameter.name == "overrides" for parameter in parameters)
+    if is_field(typed) and not takes_fields:
+        return f"--{typed}: a field of a recipe; {verb} takes none."
+    own = {name.lstrip("-") for parameter in parameters for name in parameter.opts}
+    fields = {name.replace("_", "-") for name in short_names()} if takes_fields else set[str]()
+    close = closest(typed, own | fields | {"help"})
+    return f"unknown option --{typed}.{f' Did you mean --{close}?' if close else ''}"
 
 
 def _say_unexpected(error: Exception) -> int:

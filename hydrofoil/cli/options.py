@@ -6,7 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(
+from hydrofoil.cli.fields import Verb
+
+
+class Application(typer.Typer):
+    """hydrofoil's application: its verbs take a recipe's fields as options."""
+
+    def command(self, name: str | None = None, **options: Any) -> Any:
+        """Register a verb."""
+        return super().command(name, cls=Verb, **options)
+
+
+app = Application(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -58,7 +69,8 @@ RecipeName = Annotated[str, argument("RECIPE", "A shipped recipe's name, or a fi
 
 
 Overrides = Annotated[
-    list[str] | None, argument("[FIELD=VALUE]...", "Override: train.epochs=3 optimizer.lr=0.01")
+    list[str] | None,
+    argument("[FIELD=VALUE]...", "Override: epochs=3 lr=0.01, or --epochs 3 --lr 0.01"),
 ]
 
 
@@ -94,7 +106,7 @@ Track = Annotated[
 
 
 OtherEpochs = Annotated[
-    list[str] | None, argument("[train.epochs=N]", "Train for another number of epochs.")
+    list[str] | None, argument("[epochs=N]", "Train for another number of epochs.")
 ]
 
 

@@ -5,7 +5,7 @@ Axes: N pictures.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -127,12 +127,20 @@ def _check_disjoint(parts: Sequence[Tensor]) -> None:
 
 
 def draw_split(
-    pictures: Any, *, valid: float = 0.0, test: float = 0.0, merge: bool = False, seed: int = 0
+    pictures: Any,
+    *,
+    train: Literal["all"] | int | float = "all",
+    valid: float = 0.0,
+    test: float = 0.0,
+    merge: bool = False,
+    seed: int = 0,
 ) -> Split:
     """Split a dataset; the published test split stays as it is unless `merge` is set.
 
     Args:
         pictures: The set, in any form that `hf.Pictures` takes.
+        train: How many pictures to train on, or which fraction below 1 of those that are left for
+            training; the other splits do not depend on it, and fewer are a part of more.
         valid: Fraction for validation, of the pictures that are not the published test split.
         test: Fraction for testing, without a published test split or with `merge`.
         merge: Draw all parts from all pictures together.
@@ -146,6 +154,8 @@ def draw_split(
     >>> split = draw_split(load("digits"), valid=0.1, test=0.2)
     >>> len(split.train), len(split.valid), len(split.test)
     (1258, 180, 359)
+    >>> len(draw_split(load("digits"), train=100, valid=0.1, test=0.2).train)
+    100
     """
     pictures = as_pictures(pictures)
     published = 0 if merge else pictures.published_test
@@ -173,6 +183,8 @@ def draw_split(
         raise HydrofoilError(
             f"{pictures.source}: no image of {len(pictures):,} is left for training."
         )
+    if train != "all":
+        by_class = _fewer(by_class, labels_N, train, pictures)
     return Split(by_class.sort().values, valid_N.sort().values, test_N, pictures.hash)
 
 
@@ -185,3 +197,33 @@ def _every_nth(by_class: Tensor, count: int) -> tuple[Tensor, Tensor]:
     at = torch.arange(len(by_class), dtype=torch.int64)
     taken = (at + 1) * count // max(len(by_class), 1) > at * count // max(len(by_class), 1)
     return by_class[taken].sort().values, by_class[~taken]
+
+
+def _fewer(by_class: Tensor, labels_N: Tensor, train: int | float, pictures: Pictures) -> Tensor:
+    """Return the part of the training pictures that data.train selects.
+
+    Every class gives its share, to within one picture, from the beginning of its shuffled list.
+
+    Raises:
+        HydrofoilError: There are not as many, or a class would be left without any.
+    """
+    available = len(by_class)
+    count = round(train * available) if train < 1 else int(train)
+    if count > available:
+        raise HydrofoilError(
+            f"data.train = {train:g}: expected at most {available:,}, the images of "
+            f'{pictures.source} that are left for training.\nSet data.train="all" for all of them.'
+        )
+    labels, sizes = labels_N[by_class].unique_consecutive(return_counts=True)
+    ranks = [torch.arange(int(size), dtype=torch.float64) for size in sizes]
+    place_N = torch.cat([(rank + 0.5) / len(rank) for rank in ranks])  # in its class, from 0 to 1
+    order = torch.argsort(place_N, stable=True)
+    firsts = order.argsort()[sizes.cumsum(0) - sizes]  # where each class first comes up
+    if int(firsts.max()) >= count:
+        missing = [pictures.classes[label] for label in labels[firsts >= count].tolist()]
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise HydrofoilError(
+            f"data.train = {train:g}: {count:,} of {available:,} images would leave none of class "
+            f"'{missing[0]}'{more}.\nExpected at least {int(firsts.max()) + 1:,} images."
+        )
+    return by_class[order[:count]]

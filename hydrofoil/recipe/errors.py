@@ -49,6 +49,7 @@ def explain(errors: Sequence[ErrorDetails], document: dict[str, Any], name: str)
     if kind == "string_pattern_mismatch":
         return f"{field} = {_shown(given)}: expected letters, digits, '.', '_' and '-' alone.{more}"
     expected = re.sub(r"^(Input|String) should (be )?", "expected ", first["msg"])
+    expected = expected.replace("a valid boolean", "true or false")
     return f"{field} = {_shown(given)}: {expected}.{more}"
 
 

@@ -14,13 +14,18 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _as_tuple(value: object) -> object:
-    """Take one number or word where a list is expected for a list of one."""
-    if isinstance(value, list):
-        return tuple(cast("list[object]", value))
-    return (value,) if isinstance(value, int | float | str) else value
+    return tuple(cast("list[object]", value)) if isinstance(value, list) else value
 
 
-AsTuple = BeforeValidator(_as_tuple)  # TOML has lists, frozen fields have tuples
+def _one_or_several(value: object) -> object:
+    """Take one number or word for a list of one; text with a bracket is a list that is none."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        return value
+    return (value,) if isinstance(value, int | float | str) else _as_tuple(value)
+
+
+AsPair = BeforeValidator(_as_tuple)  # TOML has lists, frozen fields have tuples
+AsTuple = BeforeValidator(_one_or_several)
 Widths = Annotated[tuple[Positive, ...], AsTuple]
 
 

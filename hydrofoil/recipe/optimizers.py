@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hydrofoil.recipe.fields import Above, Amount, AsTuple, Fields, Fraction
+from hydrofoil.recipe.fields import Above, Amount, AsPair, Fields, Fraction
 
 
 class Sgd(Fields):
@@ -37,7 +37,7 @@ class Adam(Fields):
     name: Literal["adam", "adamw"]
     lr: Above = 0.001
     """Learning rate."""
-    betas: Annotated[tuple[Fraction, Fraction], AsTuple] = (0.9, 0.999)
+    betas: Annotated[tuple[Fraction, Fraction], AsPair] = (0.9, 0.999)
     """Decay rates of the first and second moment estimates."""
     eps: Above = 1e-8
     """Added to the denominator."""
@@ -53,7 +53,7 @@ class NAdam(Fields):
     name: Literal["nadam"]
     lr: Above = 0.002
     """Learning rate."""
-    betas: Annotated[tuple[Fraction, Fraction], AsTuple] = (0.9, 0.999)
+    betas: Annotated[tuple[Fraction, Fraction], AsPair] = (0.9, 0.999)
     """Decay rates of the first and second moment estimates."""
     eps: Above = 1e-8
     """Added to the denominator."""

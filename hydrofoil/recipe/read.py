@@ -2,17 +2,16 @@
 
 import tomllib
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from hydrofoil.errors import HydrofoilError, nearest, reason
 from hydrofoil.recipe.errors import explain
-from hydrofoil.recipe.naming import full_name
+from hydrofoil.recipe.naming import full_name, read_value
 from hydrofoil.recipe.schema import Recipe, members, tags_of, toml_value
 
 SIZES = {"widths", "hidden"}  # of a model
@@ -123,10 +122,10 @@ def _field_and_value(override: str) -> tuple[str, object]:
         raise HydrofoilError(f"'{override}': expected FIELD=VALUE, such as epochs=3.")
     if any("\ud800" <= letter <= "\udfff" for letter in override):  # bytes that are not UTF-8
         raise HydrofoilError(f"{override!a}: not text in UTF-8: expected FIELD=VALUE.")
-    value = _value(text)
-    if isinstance(value, dict):  # a whole section, as TOML writes one in a line
-        return typed.strip(), value
-    return full_name(typed), value
+    if isinstance(section := read_value("", text), dict):  # as TOML writes one in a line
+        return typed.strip(), cast("object", section)
+    field = full_name(typed)
+    return field, read_value(field, text)
 
 
 def _set(document: dict[str, Any], field: str, value: object) -> None:
@@ -149,15 +148,6 @@ def _set(document: dict[str, Any], field: str, value: object) -> None:
             strange = set()
         for stray in set(table) - (known[0] - strange) if known else ():
             del table[stray]
-
-
-def _value(text: str) -> object:
-    """Read a value as TOML, or in a common short form: .5 for 0.5, cnn3 for "cnn3"."""
-    with suppress(ValueError, RecursionError):
-        return tomllib.loads(f"value = {text}")["value"]
-    with suppress(ValueError):
-        return float(text)
-    return text
 
 
 def documented_fields() -> list[tuple[str, str, str, str]]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from hydrofoil.recipe.fields import (
     Above,
@@ -25,6 +25,17 @@ from hydrofoil.recipe.optimizers import Optimizer
 from hydrofoil.recipe.schedules import ConstantSchedule, Schedule
 
 
+def _check_amount(value: object) -> object:
+    """Refuse what is no number of images in one message, where pydantic has one for each type."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if value == "all" or whole or (isinstance(value, float) and 0 < value < 1):
+        return value
+    raise ValueError(
+        f"data.train = {toml_value(value)}: expected a number of images, such as 1000, "
+        'a fraction below 1, or "all"'
+    )
+
+
 class Data(Fields):
     """The dataset, its normalization and its split."""
 
@@ -36,6 +47,8 @@ class Data(Fields):
     """Subtracted from each channel of pixels scaled to [0, 1]; one number serves all channels."""
     std: Annotated[tuple[Above, ...], AsTuple, Field(min_length=1)] = (1.0,)
     """Each channel is then divided by this; one number serves all channels."""
+    train: Annotated[Literal["all"] | int | float, BeforeValidator(_check_amount)] = "all"
+    """Images to train on, stratified by class: a number, a fraction of the split, or all."""
     valid: Fraction = 0.0
     """Fraction of all but the published test images for validation, stratified by class."""
     test: Fraction = 0.0
@@ -151,6 +164,7 @@ class Recipe(Fields):
         """Return the arguments of `draw_split` beside the images."""
         data = self.data
         return {
+            "train": data.train,
             "valid": data.valid,
             "test": data.test,
             "merge": data.merge,

@@ -81,7 +81,8 @@ def recipe_lines(recipe: Recipe) -> str:
     lines = [
         f"{recipe.name}: {recipe.about}",
         f"{optimizer.name}: {options}{_schedule_text(recipe)}; "
-        f"{plural(train.epochs, 'epoch')} in batches of {train.batch_size}; "
+        f"{plural(train.epochs, 'epoch')}{_some_of_the_images(recipe)} "
+        f"in batches of {train.batch_size}; "
         f"selects {selected_by(recipe)}; seed {train.seed}",
     ]
     if merges_published_test(recipe.data.source, recipe.data.merge):
@@ -89,6 +90,14 @@ def recipe_lines(recipe: Recipe) -> str:
     if not recipe.data.valid:
         lines.append(NOTHING_HELD_OUT)
     return "\n".join(lines)
+
+
+def _some_of_the_images(recipe: Recipe) -> str:
+    """Return how many images train where they are not all of the training split."""
+    some = recipe.data.train
+    if some == "all":
+        return ""
+    return f" of {percent(some, 0)} of the images" if some < 1 else f" of {some:,} images"
 
 
 def _schedule_text(recipe: Recipe) -> str:

@@ -1,0 +1,105 @@
+"""A recipe's fields as options: `--epochs 3`, `--lr=0.1`, `--no-nesterov` on verbs with overrides.
+
+The verb's own options win over fields of the same name. The words are rewritten as FIELD=VALUE
+before the command line is parsed, so that one rule reads both.
+"""
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from typer.core import TyperCommand
+
+from hydrofoil.errors import HydrofoilError
+
+SWITCH = {"true", "false", "yes", "no", "on", "off"}  # words that may follow a switch
+
+
+class Verb(TyperCommand):
+    """A verb, which takes the fields of a recipe as options if it takes overrides."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Rewrite fields that were written as options, and put all overrides last."""
+        if any(parameter.name == "overrides" for parameter in self.params):
+            args = rewritten(args, self._arities())
+        return super().parse_args(ctx, args)
+
+    def _arities(self) -> dict[str, int]:
+        """Return how many words follow each of the verb's own options."""
+        arities = {"--help": 0, "-h": 0}
+        for parameter in self.params:
+            takes = 0 if getattr(parameter, "is_flag", False) else max(parameter.nargs, 1)
+            for name in (*parameter.opts, *parameter.secondary_opts):
+                if name.startswith("-"):
+                    arities[name] = takes
+        return arities
+
+
+def rewritten(words: Sequence[str], arities: dict[str, int]) -> list[str]:
+    """Return a command line whose fields, as options or as FIELD=VALUE, are overrides at its end.
+
+    Args:
+        words: As they were typed.
+        arities: How many words follow each of the verb's own options.
+
+    Raises:
+        HydrofoilError: A field's value is missing.
+
+    >>> rewritten(["digits", "--epochs", "3", "--seed", "1", "--no-nesterov"], {"--seed": 1})
+    ['digits', '--seed', '1', 'epochs=3', 'nesterov=false']
+    """
+    rest, overrides = list[str](), list[str]()
+    before, after = _around_dashes(words)
+    waiting = deque(before)
+    while waiting:
+        word = waiting.popleft()
+        option, equals, _ = word.partition("=")
+        if option in arities:
+            following = 0 if equals else min(arities[option], len(waiting))
+            rest += [word, *(waiting.popleft() for _ in range(following))]
+        elif found := _as_override(word, waiting):
+            overrides.append(found)
+        else:
+            rest.append(word)
+    return [*rest, *overrides, *after]
+
+
+def _around_dashes(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the words before a -- and from it on."""
+    at = list(words).index("--") if "--" in words else len(words)
+    return words[:at], words[at:]
+
+
+def _as_override(word: str, waiting: deque[str]) -> str:
+    """Return a field, as an option or as FIELD=VALUE, as an override; empty if it is not one.
+
+    Args:
+        word: As it was typed.
+        waiting: The words after it, of which an option takes its value.
+    """
+    from hydrofoil.recipe.naming import example, full_name, is_field, kinds
+
+    dashes, typed, equals, value = _parts(word)
+    side, name = (typed[:2], typed[2:]) if re.match(r"[a-z]\.", typed) else ("", typed)
+    no = bool(dashes) and name.startswith(("no-", "no_")) and not is_field(name)
+    name = name[3:] if no else name
+    if not (dashes or equals) or not is_field(name):
+        return ""
+    if equals:
+        return f"{side}{name}={value}"
+    if kinds(full_name(name)) == {bool}:
+        given = waiting.popleft() if waiting and waiting[0].lower() in SWITCH else "true"
+        return f"{side}{name}={'false' if no else given}"
+    if no:
+        raise HydrofoilError(f"{word}: not a switch: expected --{side}{name} VALUE.")
+    if not waiting:
+        shown = example(full_name(name))
+        raise HydrofoilError(f"{word}: expected a value, such as {word} {shown}.")
+    return f"{side}{name}={waiting.popleft()}"
+
+
+def _parts(word: str) -> tuple[str, str, str, str]:
+    """Return a word's two dashes, name, sign and value, each empty where it is missing."""
+    dashes = "--" if word.startswith("--") else ""
+    return dashes, *word.removeprefix("--").partition("=")
