@@ -403,7 +403,7 @@ SMALL = [
     "digits",
     "digits",
     "model.name=mlp",
-    "model.widths=[24]",
+    "model.hidden=[24]",
     "train.epochs=2",
     "train.execute=eager",
 ]
