@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from hydrofoil import HydrofoilError, load
 from hydrofoil.cli.main import main
-from hydrofoil.data.published.archives import unpack_gzip, unpack_tar
+from hydrofoil.data.archives import unpack_gzip, unpack_tar
 from hydrofoil.data.published.blocks import Block
 from hydrofoil.data.published.cifar import read_batch
 from hydrofoil.data.published.idx import read_idx

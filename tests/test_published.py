@@ -46,7 +46,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a download was attempted")
 
-    monkeypatch.setattr("hydrofoil.data.source.fetch", refuse)
+    monkeypatch.setattr("hydrofoil.data.published.obtain.fetch", refuse)
 
 
 # ── names, folders, archives ─────────────────────────────────────────────────────────────────────
@@ -164,7 +164,7 @@ def test_where_nothing_can_be_written_an_archive_still_loads(
     def read_only(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("hydrofoil.data.source._only_process", read_only)
+    monkeypatch.setattr("hydrofoil.data.published.obtain._only_process", read_only)
     assert load("mnist", tmp_path, watcher := Lines()).hash == expected
     assert any("Read-only file system" in line for line in watcher.lines)
     assert [path.name for path in tmp_path.iterdir()] == ["archive.zip"]

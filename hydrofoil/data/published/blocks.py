@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from hydrofoil.data.published.archives import GZIP
+from hydrofoil.data.archives import GZIP
 from hydrofoil.errors import HydrofoilError, reason
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from hydrofoil.data.archives import GZIP
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.data.published.archives import GZIP
 from hydrofoil.data.published.blocks import opened
 from hydrofoil.data.published.catalogue import SOURCES, Source
 
