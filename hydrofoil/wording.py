@@ -1,4 +1,4 @@
-"""Numbers, names and tables as text, without any knowledge of what they are about.
+"""Numbers and names as text, without any knowledge of what they are about.
 
 One style everywhere, in the terminal, on pages and in figures: 1,797 images, 98.89%, 97.2–99.6%.
 """
@@ -65,24 +65,6 @@ def isolated(name: str) -> str:
     ('cat', '\u2068א\u2069')
     """
     return name if name.isascii() else f"\u2068{name}\u2069"
-
-
-def table(rows: Sequence[Sequence[object]], left: int = 1) -> str:
-    r"""Return rows as aligned columns: the first `left` to the left, the others to the right.
-
-    >>> table([["class", "count"], ["cat", 10]])
-    'class  count\ncat       10'
-    """
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def flat(content: Mapping[str, Any], section: str = "") -> dict[str, Any]:

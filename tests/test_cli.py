@@ -478,7 +478,7 @@ def test_a_terminal_without_unicode_is_no_error() -> None:
         capture_output=True, text=True, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "convolution 3?3" in done.stdout
+    assert "convolution 3x3, 1 > 8" in done.stdout
 
 
 def test_output_cut_off_by_a_pipe_is_no_error() -> None:

@@ -16,7 +16,17 @@ MODULES = {
 }
 # A module may import from its own line and those above it: back along the flow, never forward.
 FLOW = [
-    ["__init__", "display", "errors", "files", "randomness", "device", "timing", "wording"],
+    [
+        "__init__",
+        "display",
+        "errors",
+        "files",
+        "randomness",
+        "device",
+        "timing",
+        "wording",
+        "terminal",
+    ],
     ["recipe"],
     ["data"],
     ["models"],

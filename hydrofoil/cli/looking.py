@@ -21,7 +21,7 @@ from hydrofoil.cli.options import (
     option,
     path_of,
 )
-from hydrofoil.cli.printing import note, print_error, print_json, printer
+from hydrofoil.cli.printing import note, print_error, print_json, print_verbatim, printer
 from hydrofoil.errors import HydrofoilError
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def recipes(
         return
     if name is not None:
         recipe = read_recipe(name)
-        say(recipe_text(name).rstrip())
+        if not as_json:
+            print_verbatim(recipe_text(name).rstrip())
         print_json(as_json, recipe.model_dump(mode="json"))
         return
     abouts = {known: read_recipe(known).about for known in shipped_recipes()}
@@ -94,7 +95,8 @@ def show(
     network = load_network(model_code)
     if code:
         line, text = _expected(what, overrides or [], device, network)
-        printer(as_json)(text)
+        if not as_json:
+            print_verbatim(text)
         print_json(as_json, {"executor": line, "code": text})
         return
     content: dict[str, Any] = {}

@@ -5,7 +5,6 @@ Heavy imports are inside the verbs, so that `hydrofoil --help` does not import t
 
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ from hydrofoil.cli import comparing, looking, predicting, shipping, training
 from hydrofoil.cli.options import app, dashed_name
 from hydrofoil.cli.printing import print_error, print_line
 from hydrofoil.errors import HydrofoilError, closest
+from hydrofoil.terminal import prepare_stream
 
 __all__ = ["app", "main"]
 VERBS = (
@@ -35,8 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     usage_error: Any = typer.BadParameter.__bases__[0]  # click's; newer versions of typer carry it
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without → or – shows ? for it
+        prepare_stream(stream)  # a terminal without → or – shows > or - for it
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = app(args=given or ["--help"], standalone_mode=False, obj=given)

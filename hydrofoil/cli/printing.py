@@ -1,4 +1,7 @@
-"""The only place that prints: answers on standard output, everything else on standard error."""
+"""The only place that prints: answers on standard output, everything else on standard error.
+
+On a terminal, lines are wrapped at words to its width; see `terminal.py`.
+"""
 
 import json
 import os
@@ -7,17 +10,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from hydrofoil.terminal import columns, wrap
+
 
 def print_error(line: object) -> None:
     """Print a line on standard error; if that fails, the exit status is all there is."""
     with suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(wrap(str(line), columns(sys.stderr)), file=sys.stderr, flush=True)
 
 
 def print_line(line: object) -> None:
     """Print a line; a closed pipe (| head) does not end a training."""
+    print_verbatim(wrap(str(line), columns()))
+
+
+def print_verbatim(text: str) -> None:
+    """Print what is not prose, such as JSON, TOML or C, without wrapping it."""
     try:
-        print(line, flush=True)
+        print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
@@ -28,7 +38,7 @@ def print_line(line: object) -> None:
 
 def note(line: str) -> None:
     """Print progress on standard error; standard output is for the result."""
-    print(line, file=sys.stderr, flush=True)
+    print(wrap(line, columns(sys.stderr)), file=sys.stderr, flush=True)
 
 
 def printer(as_json: bool) -> Callable[[object], None]:
@@ -39,7 +49,7 @@ def printer(as_json: bool) -> Callable[[object], None]:
 def print_json(as_json: bool, content: object) -> None:
     """Print a verb's result as JSON if that was requested."""
     if as_json:
-        print_line(json.dumps(content, indent=2, ensure_ascii=False))
+        print_verbatim(json.dumps(content, indent=2, ensure_ascii=False))
 
 
 class JsonArray:
@@ -51,9 +61,9 @@ class JsonArray:
     def add(self, item: object) -> None:
         """Print the next item."""
         text = json.dumps(item, indent=2, ensure_ascii=False)
-        print_line(f"{',' if self._items else '['}\n{text}")
+        print_verbatim(f"{',' if self._items else '['}\n{text}")
         self._items += 1
 
     def end(self) -> None:
         """Close the array."""
-        print_line("]" if self._items else "[]")
+        print_verbatim("]" if self._items else "[]")

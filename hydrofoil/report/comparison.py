@@ -5,7 +5,8 @@ from typing import Any
 
 from hydrofoil.compare.statistics import Side, p_words, span
 from hydrofoil.compare.verdict import Comparison
-from hydrofoil.wording import percent, plural, table
+from hydrofoil.terminal import table
+from hydrofoil.wording import percent, plural
 
 
 def comparison_lines(comparison: Comparison) -> str:

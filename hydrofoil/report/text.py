@@ -16,7 +16,8 @@ from hydrofoil.models.summary import LayerSummary
 from hydrofoil.recipe.read import documented_fields
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.ship.predict import Prediction
-from hydrofoil.wording import by, interval, percent, percent_range, plural, table
+from hydrofoil.terminal import table
+from hydrofoil.wording import by, interval, percent, percent_range, plural
 
 NOTHING_HELD_OUT = (
     "note: there is no validation split, so the last epoch's weights are used, and there is no\n"
