@@ -108,11 +108,8 @@ def wrap(text: str, width: int | None, indent: int = 2) -> str:
         width: Columns; None leaves the text as it is. For a stream: `columns(stream)`.
         indent: Of continuation lines, beyond that of their line.
 
-    >>> print(wrap("The learning rate is too high.\nSee: hydrofoil train --help", 24))
-    The learning rate is too
-      high.
-    See:
-      hydrofoil train --help
+    >>> wrap("The rate is too high.\nSee: hydrofoil train --help", 24).split("\n")
+    ['The rate is too high.', 'See:', '  hydrofoil train --help']
     """
     if width is None:
         return text
@@ -201,10 +198,8 @@ def table(
 
     >>> table([["class", "count"], ["cat", 10]])
     'class  count\ncat       10'
-    >>> print(table([["lr", "The learning rate."]], 2, width=14, flows=True))
-    lr  The
-        learning
-        rate.
+    >>> table([["lr", "The learning rate."]], 2, width=16, flows=True).split("\n")
+    ['lr  The learning', '    rate.']
     """
     width = columns() if width == -1 else width
     cells = [[str(cell) for cell in row] for row in rows]
