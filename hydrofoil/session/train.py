@@ -82,7 +82,7 @@ def train(
         log_data(created, images, split, seconds)
         with watched.training(Start(created, classifier, split, state, prepared, (*said, *notes))):
             for epoch in fit(
-                classifier, images, split, created.recipe,  # with executor and threads: it repeats itself
+                classifier, images, split, created.recipe,  # with executor and threads
                 state=state, executor=prepared.executor, watch=watched.steps,
             ):  # fmt: skip
                 watched.epoch(epoch)
