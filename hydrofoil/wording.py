@@ -44,6 +44,17 @@ def points(share: float | None, digits: int = 2) -> str:
     return "–" if share is None else f"{100 * share:.{digits}f} points"
 
 
+def duration(seconds: float) -> str:
+    """Return a time that is left.
+
+    >>> duration(7.2), duration(83), duration(7390)
+    ('0:07', '1:23', '2:03:10')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun.
 

@@ -476,12 +476,11 @@ def test_the_follower_draws_a_bar_on_a_terminal_and_else_tells_a_line_now_and_th
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr("hydrofoil.observe.console.time.perf_counter", lambda: clock[0])
-    monkeypatch.setenv("FORCE_COLOR", "1")
     lines: list[str] = []
 
     def follow(terminal: bool) -> None:
         with DownloadProgress(lines.append) as follower:
-            follower.terminal = terminal
+            follower.bar.terminal = terminal
             for second in range(100):
                 clock[0] = float(second)
                 follower.update(Download("file.gz", "example.org", second, 100, 1.0))

@@ -65,8 +65,8 @@ def test_an_epoch_on_the_gpu_is_the_cpus_epoch_but_for_rounding(
 def test_the_command_line_trains_tests_and_predicts_on_the_gpu() -> None:
     for arguments in (
         ["train", "digits", "train.epochs=3", "--device", "cuda", "--run", "r", "--test"],
-        ["test", "r", "--device", "cuda:0"],
-        ["test", "r", "--device", "cpu"],
+        ["test", "r", "--again", "--device", "cuda:0"],
+        ["test", "r", "--again", "--device", "cpu"],
     ):
         with pytest.raises(SystemExit) as left:
             main(arguments)

@@ -68,7 +68,7 @@ def test_resume_test_prove_and_compare_print_nothing(capfd: pytest.CaptureFixtur
     assert not hf.prove(run).differing
     assert hf.resume(run, epochs=4).recipe.train.epochs == 4
     hf.test(run)
-    hf.test("a")
+    hf.test("a", again=True)
     assert hf.Run.open("a").log.times_tested() == 2
     seen: list[Completed] = []
     fields = [*QUICK, "b.optimizer.lr=0.001"]

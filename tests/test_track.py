@@ -147,7 +147,7 @@ def test_an_event_file_does_not_name_the_machine(tracked: Path) -> None:
 
 
 def test_a_second_test_adds_its_opening_and_doubles_nothing(path: Path) -> None:
-    assert call("test", path, "--track", "tensorboard", "--json") == 0
+    assert call("test", path, "--again", "--track", "tensorboard", "--json") == 0
     assert [step for step, _ in shown(path)["test/accuracy"]] == [1, 2]
     assert_told(path)
     assert len(board(path).Images("test/confusion")) == 1
@@ -155,7 +155,7 @@ def test_a_second_test_adds_its_opening_and_doubles_nothing(path: Path) -> None:
 
 def test_a_run_that_was_not_tracked_is_told_whole(path: Path) -> None:
     shutil.rmtree(path / "tensorboard")
-    assert call("test", path, "--track", "tensorboard", "--json") == 0
+    assert call("test", path, "--again", "--track", "tensorboard", "--json") == 0
     assert len(shown(path)["loss/train"]) == 3
     assert_told(path)
 
@@ -195,7 +195,7 @@ def test_resuming_continues_and_doubles_nothing(
 def test_who_looks_on_while_a_run_is_resumed_sees_nothing_twice(path: Path) -> None:
     watching = board(path)
     assert len(watching.Scalars("loss/valid")) == 3
-    assert call("test", path, "--track", "tensorboard", "--json") == 0
+    assert call("test", path, "--again", "--track", "tensorboard", "--json") == 0
     watching.Reload()
     assert [event.step for event in watching.Scalars("loss/valid")] == [1, 2, 3]
 
@@ -224,9 +224,9 @@ def test_a_disk_that_fills_up_leaves_what_was_told(
 ) -> None:
     before = shown(path)
     monkeypatch.setattr(track.TensorBoard, "tell", fail)
-    assert call("test", path, "--track", "tensorboard", "--json") == 0
+    assert call("test", path, "--again", "--track", "tensorboard", "--json") == 0
     monkeypatch.undo()
-    assert call("test", path, "--track", "tensorboard", "--json") == 0
+    assert call("test", path, "--again", "--track", "tensorboard", "--json") == 0
     assert shown(path)["loss/train"] == before["loss/train"]
     assert [step for step, _ in shown(path)["test/accuracy"]] == [1, 2, 3]
     assert len(list((path / "tensorboard").iterdir())) == 1
@@ -346,7 +346,9 @@ def test_mlflow_shows_a_run_and_goes_on_with_it(
         assert call(*TRAIN, "--track", "mlflow", "--json", "--run", path) == 130
     assert only_run(client).info.status == "KILLED"
     assert call("resume", path, "--track", "mlflow", "--json") == 0
-    assert call("test", path, "--track", "mlflow", "--track", "tensorboard", "--json") == 0
+    assert (
+        call("test", path, "--again", "--track", "mlflow", "--track", "tensorboard", "--json") == 0
+    )
     run = only_run(client)
     assert (run.info.run_name, run.info.status) == ("mine", "FINISHED")
     fields = hyperparameters(Run.open(path).recipe)
@@ -361,9 +363,9 @@ def test_mlflow_shows_a_run_and_goes_on_with_it(
 
 
 def test_a_run_that_mlflow_lost_is_told_anew(client: Any, path: Path) -> None:
-    assert call("test", path, "--track", "mlflow", "--json") == 0
+    assert call("test", path, "--again", "--track", "mlflow", "--json") == 0
     client.delete_run(only_run(client).info.run_id)
-    assert call("test", path, "--track", "mlflow", "--json") == 0
+    assert call("test", path, "--again", "--track", "mlflow", "--json") == 0
     assert_mlflow_told(client, path)
 
 
@@ -372,7 +374,7 @@ def test_a_server_that_is_away_stops_nothing(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert call("test", path, "--track", "mlflow", "--json") == 0
+    assert call("test", path, "--again", "--track", "mlflow", "--json") == 0
     output, errors = capfd.readouterr()
     assert json.loads(output)["opened"] == 2
     assert errors.count("--track mlflow: ") == 1

@@ -11,11 +11,13 @@ from hydrofoil.cli.options import (
     Background,
     DataRoot,
     Device,
+    Full,
     Invert,
     Json,
     ModelCode,
     Overrides,
     RunFolder,
+    Verbose,
     app,
     argument,
     option,
@@ -52,9 +54,10 @@ def recipes(
             print_verbatim(recipe_text(name).rstrip())
         print_json(as_json, recipe.model_dump(mode="json"))
         return
+    from hydrofoil.report import text
+
     abouts = {known: read_recipe(known).about for known in shipped_recipes()}
-    width = max(map(len, abouts))
-    say("\n".join(f"{known:{width}}  {about}" for known, about in abouts.items()))
+    say(text.recipes_lines(abouts))
     say("\nTrain one with: hydrofoil train RECIPE")
     print_json(as_json, abouts)
 
@@ -69,13 +72,13 @@ def show(
     ] = None,
     out: Annotated[
         Path | None,
-        option(
-            "--out",
-            "FILE",
-            "Where to save the figure; default: here, or in the run.",
-            parser=path_of,
-        ),
+        option("--out", "FILE", "Save the figure as FILE.", parser=path_of),
     ] = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="Save the figure: of a run in it, of others here.")
+    ] = False,
+    full: Full = False,
+    verbose: Verbose = False,
     code: Annotated[
         bool, typer.Option("--code", help="Print the C that native steps of a recipe run.")
     ] = False,
@@ -89,6 +92,7 @@ def show(
     from hydrofoil.models.code import load_network
     from hydrofoil.observe.console import DownloadProgress
     from hydrofoil.report.show import show as find
+    from hydrofoil.report.show import step_line
 
     if out is not None and out.suffix.lower() != ".png":
         raise HydrofoilError(f"--out {out}: figures are PNG: expected a name that ends in .png.")
@@ -101,17 +105,23 @@ def show(
         return
     content: dict[str, Any] = {}
     with DownloadProgress(note) as watcher:
-        found = find(what, overrides or [], data_root, class_name, pixels, watcher, network)
+        found = find(
+            what, overrides or [], data_root, class_name, pixels, watcher, network, full=full
+        )
     for one in found:
         content |= one.content
         printer(as_json)(f"{one.text}\n")
-        if one.png:
+        if one.png and (out or save):
             write_whole(out or one.path, one.png)
             content["drawn"] = str(out or one.path)
             printer(as_json)(f"saved: {out or one.path}\n")
+        elif one.png and "epochs" not in one.content:  # of a run, the result stays the last line
+            printer(as_json)(f"--save draws it as {one.path}, --out FILE.png elsewhere\n")
         if "layers" in one.content:
             content["executor"] = _expected(what, overrides or [], device, network)[0]
             printer(as_json)(content["executor"])
+            if verbose:
+                printer(as_json)(step_line(one.content))
     print_json(as_json, content)
 
 

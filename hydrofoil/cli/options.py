@@ -122,6 +122,16 @@ Prove = Annotated[
 ]
 
 
+Full = Annotated[
+    bool, typer.Option("--full", help="Of a test: all classes, and the confusion matrix.")
+]
+
+
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Also say what the executor's steps add up to.")
+]
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 

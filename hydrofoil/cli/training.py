@@ -11,6 +11,7 @@ from hydrofoil.cli.options import (
     DataRoot,
     Device,
     Execute,
+    Full,
     Json,
     ModelCode,
     NewRun,
@@ -21,6 +22,7 @@ from hydrofoil.cli.options import (
     RunFolder,
     Seed,
     Track,
+    Verbose,
     app,
     option,
     path_of,
@@ -53,6 +55,8 @@ def train(
     ] = False,
     track: Track = None,
     model_code: ModelCode = None,
+    verbose: Verbose = False,
+    full: Full = False,
     as_json: Json = False,
 ) -> None:
     """Train a recipe, and save everything in a run folder."""
@@ -62,7 +66,7 @@ def train(
     from hydrofoil.session.train import train as train_run
 
     say = printer(as_json)
-    console = Console(say)
+    console = Console(say, verbose=verbose)
     with stoppable(data_root), DownloadProgress(note) as watcher:
         run = train_run(
             recipe_name, overrides or [],
@@ -72,9 +76,10 @@ def train(
         )  # fmt: skip
     summary = _summary(run, console)
     if then_test:
-        summary["test"] = _say_test(run, say).to_dict()
+        summary["test"] = _say_test(run, say, full=full).to_dict()
         say(f"next: {command('report', run.path)} --open")
     else:
+        _say_result(run, say)
         say(_next(run, data_root))
     print_json(as_json, summary)
 
@@ -112,6 +117,7 @@ def resume(
             run_folder, overrides or [], execute=execute, device=device, data_root=data_root,
             observers=_observers(console, track), watcher=watcher, model=load_network(model_code),
         )  # fmt: skip
+    _say_result(run, say)
     say(_next(run, data_root))
     print_json(as_json, {**_summary(run, console), "notes": list(console.notes)})
 
@@ -125,6 +131,10 @@ def test(
         Path | None,
         option("--csv", "FILE", "Also list every test image in a table.", parser=path_of),
     ] = None,
+    full: Full = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Open the test split again; it is counted.")
+    ] = False,
     device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
@@ -139,13 +149,15 @@ def test(
     from hydrofoil.ship.table import answers_csv
 
     run = Run.open(run_folder)
+    before = run.log.times_tested()
     with DownloadProgress(note) as watcher:
         test_run(
             run, device=device, data_root=data_root, observers=[Tracking(track or [], note)],
-            watcher=watcher, model=load_network(model_code),
+            watcher=watcher, model=load_network(model_code), again=again,
         )  # fmt: skip
     say = printer(as_json)
-    result = _say_test(run, say)
+    stored = _stored_line(run) if run.log.times_tested() == before else ""
+    result = _say_test(run, say, full=full, stored=stored)
     if csv is not None:
         classes = tuple(one.name for one in result.classes)
         write_whole(csv, answers_csv(run.results.answers()["test"], classes))
@@ -181,18 +193,46 @@ def _summary(run: "Run", console: "Console") -> dict[str, Any]:
     }
 
 
-def _say_test(run: "Run", say: Callable[[object], None]) -> "TestResult":
-    """Print the latest test of a run, and return it."""
+def _say_result(run: "Run", say: Callable[[object], None]) -> None:
+    """Print the result of a training once more, for who reads only the last lines."""
+    from hydrofoil.report import text
+
+    if best := text.best_epoch(run.epochs(), run.recipe):
+        say(text.emphasized(text.epochs_result(best)))
+
+
+def _stored_line(run: "Run") -> str:
+    """Say that a test was not made again, and of when its result is."""
+    from datetime import datetime
+
+    from hydrofoil.run.events import Tested
+
+    last = run.log.all(Tested)[-1]
+    date = f"{datetime.fromisoformat(last.date):%Y-%m-%d %H:%M}" if last.date else "an earlier test"
+    times = "once" if last.opened == 1 else f"{last.opened} times"
+    return f"stored result of {date}; opened {times} (--again opens the test split again)"
+
+
+def _say_test(
+    run: "Run", say: Callable[[object], None], *, full: bool, stored: str = ""
+) -> "TestResult":
+    """Print the latest test of a run, its result once more at the end, and return it."""
     from hydrofoil.report import text
     from hydrofoil.report.results import figure_names
     from hydrofoil.report.words import findings
+    from hydrofoil.run.commands import command
 
     result = run.results.test()
     assert result  # noqa: S101 - it was written a moment ago
-    found = "\n".join(findings(result))
-    say(f"{run.path}\n{text.test_lines(result)}\n\n{found}\n")
-    for name in figure_names(result):
-        say(f"saved: {run.path / 'figures' / name}.png")
+    say(f"{run.path}\n{text.test_lines(result, run.recipe, full=full)}")
+    if not full:
+        say(f"all classes, and the confusion matrix: {command('test', run.path)} --full")
+    say("\n" + "\n".join(findings(result)))
+    *most, last = [f"{name}.png" for name in figure_names(result)]
+    say(f"\nfigures: {', '.join(most)} and {last} in {run.path / 'figures'}")
+    if stored:
+        say(stored)
+    say(f"\n{text.emphasized(text.test_result_line(result))}")
     return result
 
 

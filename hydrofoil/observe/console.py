@@ -1,36 +1,42 @@
 """Lines and progress bars for a terminal: of a training, of a download."""
 
-import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Self
 
 from hydrofoil.data.published.download import Download
+from hydrofoil.observe.bar import UPDATE_SECONDS, Bar
 from hydrofoil.observe.observer import Ended, Observer, Start, running_loss
 from hydrofoil.report import text
 from hydrofoil.run.folder import Run
+from hydrofoil.train.feed import count_steps
 from hydrofoil.train.loop import Epoch, Progress
-from hydrofoil.wording import plural
+from hydrofoil.wording import duration, plural
+
+HEADING_EVERY = 20  # epochs on a terminal, so that the heading is always in sight
 
 
 class Console(Observer):
     """Says what a training does, line by line.
 
-    A bar appears on a terminal's standard error once an epoch takes longer than a second; every
-    `train.log_every` steps the running loss is printed.
+    A bar appears on a terminal's standard error once the training takes longer than a second, with
+    the time that is left of all its epochs; every `train.log_every` steps the running loss is
+    printed.
 
     Args:
         say: Takes each line; the observer itself prints nothing.
+        verbose: Also say how many steps there are, and how long preparing them took.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say, self.terminal, self.bar = say, sys.stderr.isatty(), Bar(counts=True)
+    def __init__(self, say: Callable[[str], None], *, verbose: bool = False) -> None:
+        self.say, self.verbose, self.bar = say, verbose, Bar()
         self.run: Run | None = None
         self.notes: tuple[str, ...] = ()
         self.end: Ended | None = None
-        self.number = self.first = 0  # the current epoch, and its steps at the first look
+        self.number = self.lines = 0  # the current epoch, and the lines of epochs so far
         self.loss_before = 0.0, 0
-        self.began = self.drawn = time.perf_counter()
+        self.best: Epoch | None = None
+        self.began: tuple[float, float] | None = None  # time and epochs at the first look
 
     def prepared(self, start: Start) -> None:
         """Say what is trained, where, and by which executor."""
@@ -38,6 +44,7 @@ class Console(Observer):
         self.number, self.loss_before = start.state.epoch + 1, start.state.logged
         recipe, state = start.run.recipe, start.state
         if start.resumed:
+            self.best = text.best_epoch(start.run.epochs(), recipe)
             for line in notes_lines(start.notes):
                 self.say(line)
             self.say(progress_line(start.run, state.epoch, state.step))
@@ -46,14 +53,15 @@ class Console(Observer):
             self.say(f"{text.split_line(recipe, start.split)}\nrun: {start.run.path}")
             for line in notes_lines(start.notes):
                 self.say(line)
-        self.say(f"{start.prepared.line}\n")
+        self.say(start.prepared.line)
+        if self.verbose:
+            self.say(verbose_line(start))
+        self.say("")
 
     def steps(self, progress: Progress) -> None:
         """Say the running loss where that is due, and move the bar."""
-        if progress.epoch != self.number or not self.first:
-            self.loss_before = self.loss_before if progress.epoch == self.number else (0.0, 0)
-            self.number, self.first = progress.epoch, progress.step
-            self.began = time.perf_counter()
+        if progress.epoch != self.number:
+            self.number, self.loss_before = progress.epoch, (0.0, 0)
         every = self.run.recipe.train.log_every if self.run else 0
         if every and progress.step % every == 0:
             loss, self.loss_before = running_loss(progress, self.loss_before)
@@ -62,17 +70,29 @@ class Console(Observer):
                 f"epoch {progress.epoch}, step {progress.step:,} of {progress.steps:,}: "
                 f"mean loss of the last {every:,} steps {loss:.3f}"
             )
-        now = time.perf_counter()  # the sums are read, and the device waited for, 10 times a second
-        if self.terminal and now - self.drawn > 0.1 and now - self.began > 1:
-            self.drawn = now
-            rate = (progress.step - self.first) / (now - self.began)
-            status = f"loss {progress.sums.read().loss:.4f}  {rate:,.0f} steps/s"
-            self.bar.update(f"epoch {progress.epoch}", progress.step, progress.steps, status)
+        now, done = time.perf_counter(), progress.epoch - 1 + progress.step / progress.steps
+        self.began = self.began or (now, done)
+        if now - self.began[0] > 1 and self.bar.due():
+            self._draw(progress, done, (done - self.began[1]) / (now - self.began[0]))
+
+    def _draw(self, progress: Progress, done: float, rate: float) -> None:
+        """Draw the bar of the whole training; reading the sums waits for the device."""
+        epochs = self.run.recipe.train.epochs if self.run else progress.epoch
+        words = [f"{duration((epochs - done) / rate)} left"] if rate > 0 else []
+        words.append(f"loss {progress.sums.read().loss:.4f}")
+        if self.best and self.run and self.run.recipe.train.select != "last":
+            words.append(f"best so far: epoch {self.best.number}")
+        words.append(f"{rate * progress.steps:,.0f} steps/s")
+        self.bar.update(f"epoch {progress.epoch}/{epochs}", done, epochs, *words)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Say an epoch's losses and accuracies."""
+        """Say an epoch's losses and accuracies, under a heading."""
         self.bar.clear()
+        self.best = epoch if epoch.best else self.best
         if self.run:
+            if not self.lines or (self.bar.terminal and self.lines % HEADING_EVERY == 0):
+                self.say(text.epoch_heading(self.run.recipe))
+            self.lines += 1
             self.say(text.epoch_line(epoch, self.run.recipe))
 
     def ended(self, end: Ended) -> None:
@@ -84,6 +104,16 @@ class Console(Observer):
                 f"\nbest weights: epoch {end.best_epoch}, {text.selected_by(end.run.recipe)}; "
                 f"trained in {end.seconds:.1f} s"
             )
+
+
+def verbose_line(start: Start) -> str:
+    """Return the arithmetic behind the executor: steps, images, seconds."""
+    train, images = start.run.recipe.train, len(start.split.train)
+    steps = count_steps(images, train.batch_size)
+    return (
+        f"  {images:,} images in batches of {train.batch_size}: {plural(steps, 'step')} an epoch, "
+        f"{steps * train.epochs:,} in all; prepared in {start.prepared.seconds:.2f} s"
+    )
 
 
 def notes_lines(notes: Sequence[str]) -> list[str]:
@@ -107,8 +137,7 @@ class DownloadProgress:
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self.terminal, self.bar = sys.stderr.isatty(), Bar()
+        self._say, self.bar = say, Bar()
         self.name, self.began, self.said = "", 0.0, 0.0
 
     def __enter__(self) -> Self:
@@ -128,54 +157,12 @@ class DownloadProgress:
         if download.name != self.name:
             self.bar.clear()
             self.name, self.began, self.said = download.name, now, now
-        if now - self.said < (0.1 if self.terminal else 30) or now - self.began < 1:
+        shown = self.bar.terminal
+        if now - self.said < (UPDATE_SECONDS if shown else 30) or now - self.began < 1:
             return
         self.said = now
-        line = text.download_line(download)
-        if self.terminal:
-            status = line.partition(": ")[2]
-            self.bar.update(download.name, download.done, download.total, status)
+        if shown:
+            words = text.download_words(download)
+            self.bar.update(download.name, download.done, download.total, *words)
         else:
-            self._say(line)
-
-
-class Bar:
-    """A progress bar on standard error, imported and drawn at its first update.
-
-    Args:
-        counts: Also show how many of how many, and the time that is left.
-    """
-
-    def __init__(self, *, counts: bool = False) -> None:
-        self.shown: Any = None
-        self.counts = counts
-
-    def update(self, name: str, done: int, total: int, status: str) -> None:
-        """Show so much of the total, with a few words."""
-        if self.shown is None:
-            self.shown = self._start(name, total)
-        self.shown.update(self.shown.task_ids[0], completed=done, status=status, refresh=True)
-
-    def clear(self) -> None:
-        """Take the bar away, so that a line can be printed."""
-        if self.shown is not None:
-            self.shown.stop()
-            self.shown = None
-
-    def _start(self, name: str, total: int) -> Any:
-        from rich import progress as rich
-        from rich.console import Console as Terminal
-
-        status = rich.TextColumn("{task.fields[status]}", markup=False)
-        counted = [rich.MofNCompleteColumn(), status, rich.TimeRemainingColumn()]
-        bar = rich.Progress(
-            rich.TextColumn("{task.description}", markup=False),
-            rich.BarColumn(),
-            *(counted if self.counts else [status]),
-            console=Terminal(stderr=True),
-            transient=True,
-            auto_refresh=False,
-        )
-        bar.start()
-        bar.add_task(name, total=total, status="")
-        return bar
+            self._say(text.download_line(download))

@@ -104,7 +104,7 @@ class Stopping(Observer):
             self.number = number
         elif self.exits:
             if sys.stderr.isatty():
-                os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # the bar hides the cursor
+                os.write(sys.stderr.fileno(), b"\n")  # below the bar
             os._exit(128 + number)
         else:
             self.end()

@@ -21,6 +21,7 @@ from hydrofoil.recipe.read import read_recipe, shipped_recipes
 from hydrofoil.report import figures, text
 from hydrofoil.report.curves import learning_curves
 from hydrofoil.run.commands import command
+from hydrofoil.run.find import run_path
 from hydrofoil.run.folder import Run
 from hydrofoil.wording import plural
 
@@ -50,6 +51,7 @@ def show(
     pixels: int | None = None,
     watcher: Watcher | None = None,
     network: Network | None = None,
+    full: bool = False,
 ) -> list[Shown]:
     """Describe a dataset, a recipe or a run folder; `digits` is both a dataset and a recipe.
 
@@ -61,6 +63,7 @@ def show(
         pixels: Show the pixel values of this image of a dataset.
         watcher: Follows a download.
         network: Takes the place of a recipe's model.
+        full: All tables of a run's test.
 
     Raises:
         HydrofoilError: Nothing has that name, or the options do not fit it.
@@ -83,8 +86,8 @@ def show(
     shown = [show_set(dataset, data_root, class_name, watcher)] if dataset else []
     if is_recipe and not of_a_set:
         shown.append(show_recipe(what, overrides, network))
-    if not shown and Path(what).is_dir():
-        shown.append(show_run(Path(what)))
+    if not shown and run_path(what).is_dir():
+        shown.append(show_run(run_path(what), full=full))
     if not shown:
         known = {*SOURCES, *shipped_recipes()}
         raise HydrofoilError(f"unknown dataset, recipe or run '{what}'. {nearest(what, known)}")
@@ -166,7 +169,10 @@ def show_pixels(name: str, data_root: str, number: int, watcher: Watcher | None 
     title = f"{name}, image {number}: class {label}"
     png = figures.pixel_values(pictures.pictures_NCHW[number], title)
     content = {"source": name, "picture": number, "class": label}
-    return Shown(title, content, png, Path(f"{name}-pixels-{number}.png"))
+    picture_CHW = pictures.pictures_NCHW[number]
+    return Shown(
+        f"{title}{text.pixel_lines(picture_CHW)}", content, png, Path(f"{name}-pixels-{number}.png")
+    )
 
 
 def show_recipe(name: str, overrides: Sequence[str] = (), given: Network | None = None) -> Shown:
@@ -187,7 +193,17 @@ def show_recipe(name: str, overrides: Sequence[str] = (), given: Network | None 
     return Shown(lines, content)
 
 
-def show_run(path: Path) -> Shown:
+def step_line(content: dict[str, Any]) -> str:
+    """Return what a step of a recipe costs, from the JSON of `show_recipe`."""
+    image = sum(layer["multiply_adds"] for layer in content["layers"])
+    batch = content["recipe"]["train"]["batch_size"]
+    return (
+        f"  a step of {batch:,} images: {image:,} multiply-adds × {batch:,} = {image * batch:,} "
+        "forward, and about twice as many backward"
+    )
+
+
+def show_run(path: Path, *, full: bool = False) -> Shown:
     """Describe a run: its recipe, epochs and test, and draw its learning curves.
 
     Raises:
@@ -198,14 +214,18 @@ def show_run(path: Path) -> Shown:
     lines = [text.recipe_lines(recipe)]
     lines += [text.split_line(recipe, run.split())] if run.has_split() else []
     lines += ["imported weights", ""] if run.log.imported() else [""]
-    lines += [text.epoch_line(epoch, recipe) for epoch in epochs]
+    lines += text.epoch_lines(epochs, recipe)
     missing = recipe.train.epochs - len(epochs)
     if missing > 0 and not run.log.imported():
         lines.append(f"{plural(missing, 'epoch')} remaining: {command('resume', path)}")
+    best = text.best_epoch(epochs, recipe)
     if test:
-        lines += ["", text.test_lines(test)]
-    elif (path / "best.safetensors").exists():
-        lines += ["", f"not tested yet: {command('test', path)}"]
+        lines += ["", text.test_lines(test, recipe, full=full)]
+        lines += ["", text.emphasized(text.test_result_line(test))]
+    elif best:
+        lines += ["", text.emphasized(text.epochs_result(best))]
+    if not test and (path / "best.safetensors").exists():
+        lines.append(f"not tested yet: {command('test', path)}")
     content = {
         "run": str(path),
         "recipe": recipe.model_dump(mode="json"),

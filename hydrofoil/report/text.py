@@ -6,6 +6,8 @@ Axes: N pictures, C channels, H rows, W columns.
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from torch import Tensor
+
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Download
 from hydrofoil.data.source import merges_published_test
@@ -13,16 +15,24 @@ from hydrofoil.data.split import PARTS, Split
 from hydrofoil.evaluate.result import Epoch, TestResult
 from hydrofoil.evaluate.test import MERGED
 from hydrofoil.models.summary import LayerSummary
+from hydrofoil.recipe.changes import changed_fields, original
 from hydrofoil.recipe.read import documented_fields
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.ship.predict import Prediction
-from hydrofoil.terminal import table
-from hydrofoil.wording import by, interval, percent, percent_range, plural
+from hydrofoil.terminal import colored, length, shortened, table
+from hydrofoil.terminal import columns as terminal_columns
+from hydrofoil.wording import by, duration, interval, percent, percent_range, plural
 
 NOTHING_HELD_OUT = (
-    "note: there is no validation split, so the last epoch's weights are used, and there is no\n"
-    "      estimate of accuracy on unseen images until `hydrofoil test`."
+    "note: there is no validation split, so the last epoch's weights are used, and there is no "
+    "estimate of accuracy on unseen images until `hydrofoil test`."
 )
+
+# A run resolves or draws these itself: not what somebody changed of the recipe.
+MADE_HERE = (
+    "train.execute", "train.threads", "train.seed", "train.init_sha256", "model.sha256",
+)  # fmt: skip
+WEAKEST = 5  # classes in the short table of a test
 
 
 def set_lines(
@@ -51,6 +61,19 @@ def set_lines(
     )
 
 
+def pixel_lines(picture_CHW: Tensor) -> str:
+    """Return the values of a small image's pixels below an empty line; nothing if it is too wide.
+
+    Args:
+        picture_CHW: uint8.
+    """
+    width, (channels, _, across) = terminal_columns(), picture_CHW.shape
+    if channels > 1 or (width is not None and 4 * across - 1 > width):
+        return ""
+    rows = picture_CHW[0].tolist()
+    return "\n\n" + "\n".join(" ".join(f"{value:3d}" for value in row) for row in rows)
+
+
 def layer_lines(layers: Sequence[LayerSummary], shape: Sequence[int]) -> str:
     """Return a network's table: each layer's output, parameters and multiply-adds."""
     rows: list[list[object]] = [["layer", "", "output", "size", "parameters", "", "multiply-adds"]]
@@ -71,16 +94,23 @@ def layer_lines(layers: Sequence[LayerSummary], shape: Sequence[int]) -> str:
         sum(getattr(layer, f) for layer in layers) for f in ("parameters", "multiply_adds")
     )
     rows.append(["all", "", "", "", "", f"{parameters:,}", f"{multiply_adds:,}"])
-    return table(rows, left=5)
+    full, fitting = (table(rows, left=5, optional=o) for o in ((), (4, 3)))
+    if fitting.partition("\n")[0].split() == full.partition("\n")[0].split():
+        return fitting
+    whole = max(map(length, table(rows, left=5, width=None).split("\n")))
+    return (
+        f"{fitting}\n(on a terminal of {whole} columns: also how sizes and parameters come about)"
+    )
 
 
 def recipe_lines(recipe: Recipe) -> str:
-    """Describe a recipe's training in two lines, with its warnings."""
+    """Describe a recipe's training, what was changed of the recipe's file, and its warnings."""
     train, optimizer = recipe.train, recipe.optimizer
     given = optimizer.model_dump(exclude={"name", "lr"}, exclude_defaults=True)
     options = ", ".join(f"{k} {v}" for k, v in {"lr": optimizer.lr, **given}.items())
     lines = [
-        f"{recipe.name}: {recipe.about}",
+        f"{recipe.name}: {recipe.about}" if recipe.about else recipe.name,
+        *([f"  changed: {changed}"] if (changed := changes_text(recipe)) else []),
         f"{optimizer.name}: {options}{_schedule_text(recipe)}; "
         f"{plural(train.epochs, 'epoch')}{_some_of_the_images(recipe)} "
         f"in batches of {train.batch_size}; "
@@ -99,6 +129,26 @@ def _some_of_the_images(recipe: Recipe) -> str:
     if some == "all":
         return ""
     return f" of {percent(some, 0)} of the images" if some < 1 else f" of {some:,} images"
+
+
+def changes_text(recipe: Recipe) -> str:
+    """Return how a recipe differs from the shipped one of its name; empty if it does not.
+
+    What it says of itself and the accuracy that it expects hold for the shipped one.
+    """
+    base = original(recipe)
+    if base is None:
+        return ""
+    effects = recipe.effects()
+    return ", ".join(
+        f"{name} {_value(before)} → {_value(now)}"
+        for name, (before, now) in changed_fields(base, recipe).items()
+        if name not in MADE_HERE and getattr(effects.get(name), "what", "") != "nothing"
+    )
+
+
+def _value(value: object) -> str:
+    return "none" if value in (None, "") else str(value)
 
 
 def _schedule_text(recipe: Recipe) -> str:
@@ -128,8 +178,14 @@ def field_lines() -> str:
         lines += ["", section] if section else []
         for _, field, default, meaning in group:
             given = f" Default: {default}." if default else ""
-            lines.append(f"{field:{width}}  {meaning}{given}" if field else meaning)
+            row = [f"{field:{width}}", f"{meaning}{given}"]
+            lines.append(table([row], 2, flows=True) if field else meaning)
     return "\n".join(lines)
+
+
+def recipes_lines(abouts: Mapping[str, str]) -> str:
+    """List recipes, each with what it trains."""
+    return table(list(abouts.items()), 2, flows=True)
 
 
 def split_line(recipe: Recipe, split: Split) -> str:
@@ -149,57 +205,148 @@ def weights_of(epoch: int) -> str:
     return f"weights of epoch {epoch}" if epoch else "imported weights"
 
 
-def epoch_line(epoch: Epoch, recipe: Recipe) -> str:
-    """Return one epoch of the log as a line; the star marks the best weights so far.
+EPOCH_HEADING = ("epoch", "train loss", "accuracy", "valid loss", "accuracy", "seconds")
 
-    Where the recipe selects the last epoch, only that one has the star.
-    """
-    epochs = recipe.train.epochs
-    best = epoch.best and (recipe.train.select != "last" or epoch.number == epochs)
-    width = len(str(epochs))
-    parts = [f"epoch {epoch.number:{width}d}/{epochs}"]
+
+def epoch_heading(recipe: Recipe) -> str:
+    """Return the heading over the lines of `epoch_line`."""
+    return _epoch_row(EPOCH_HEADING, recipe)
+
+
+def epoch_line(epoch: Epoch, recipe: Recipe) -> str:
+    """Return one epoch of the log as a line under `epoch_heading`."""
+    cells = [f"{epoch.number}/{recipe.train.epochs}"]
+    for scores in (epoch.train, epoch.valid):
+        cells += [f"{scores.loss:.4f}", percent(scores.accuracy)] if scores else ["–", "–"]
+    return _epoch_row([*cells, f"{epoch.seconds:.2f}"], recipe)
+
+
+def epoch_words(epoch: Epoch, recipe: Recipe) -> str:
+    """Return one epoch in a line that needs no heading."""
+    parts = [f"epoch {epoch.number}/{recipe.train.epochs}"]
     for part, scores in (("train", epoch.train), ("valid", epoch.valid)):
         if scores:
-            parts.append(f"{part} loss {scores.loss:.4f}  {percent(scores.accuracy):>7}")
-    parts.append(f"{epoch.seconds:.2f} s")
-    return "   ".join(parts) + ("  * best" if best else "")
+            parts.append(f"{part} loss {scores.loss:.4f}  {percent(scores.accuracy)}")
+    return "   ".join([*parts, f"{epoch.seconds:.2f} s"])
+
+
+def _epoch_row(cells: Sequence[str], recipe: Recipe) -> str:
+    """Return cells in columns that are as wide in every epoch, so that a line can come alone."""
+    first = max(5, 2 * len(str(recipe.train.epochs)) + 1)
+    widths = (first, *map(len, EPOCH_HEADING[1:]))
+    row = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
+    if not recipe.data.valid:
+        row = [*row[:3], row[5]]
+    return "  ".join(row)
+
+
+def epoch_lines(epochs: Sequence[Epoch], recipe: Recipe) -> list[str]:
+    """Return all epochs of a run under their heading, the best one marked."""
+    best = best_epoch(epochs, recipe)
+    lines = [epoch_line(epoch, recipe) + ("  best" if epoch is best else "") for epoch in epochs]
+    return [epoch_heading(recipe), *lines] if lines else []
+
+
+def best_epoch(epochs: Sequence[Epoch], recipe: Recipe) -> Epoch | None:
+    """Return the epoch of the best weights; where the last is selected, the last one trained."""
+    marked = [epoch for epoch in epochs if epoch.best or recipe.train.select == "last"]
+    return marked[-1] if marked else None
+
+
+def epochs_result(epoch: Epoch) -> str:
+    """Return the result of a training that is not tested, in one line."""
+    scores, on = (epoch.valid, "validation") if epoch.valid else (epoch.train, "training")
+    return (
+        f"{on} accuracy {percent(scores.accuracy)} ({scores.correct:,} of {scores.count:,}), "
+        f"epoch {epoch.number}"
+    )
+
+
+def test_result_line(test: TestResult) -> str:
+    """Return the result of a test in one line."""
+    return (
+        f"test accuracy {percent(test.accuracy)} ({test.correct:,} of {test.count:,}), "
+        f"{interval(test.interval)}"
+    )
+
+
+def emphasized(result: str) -> str:
+    """Return a result as the last lines of the output show it, bold and colored on a terminal."""
+    return colored(result, "bold", "green")
 
 
 def download_line(download: Download) -> str:
     """Return a download's progress, speed and remaining time.
 
     >>> download_line(Download("train.gz", "example.org", 30_000_000, 170_000_000, 70_000))
-    'train.gz: 30.0 of 170.0 MB from example.org, 70 kB/s, 33:20 left'
+    'train.gz: 30.0 of 170.0 MB, 33:20 left, 70 kB/s, from example.org'
     """
-    left = "–"
-    if download.rate:
-        minutes, seconds = divmod(round((download.total - download.done) / download.rate), 60)
-        left = f"{minutes}:{seconds:02d}"
-    return (
-        f"{download.name}: {download.done / 1e6:.1f} of {download.total / 1e6:.1f} MB "
-        f"from {download.host}, {download.rate / 1e3:,.0f} kB/s, {left} left"
-    )
+    return f"{download.name}: {', '.join(download_words(download))}"
 
 
-def test_lines(test: TestResult) -> str:
-    """Describe a test: accuracy with interval and counts, loss, per class, confusion."""
-    lines = [
-        f"test accuracy {percent(test.accuracy)} ({test.correct:,} of {test.count:,}), "
-        f"{interval(test.interval)}",
-        f"test loss {test.loss:.4f}; {weights_of(test.epoch)}",
+def download_words(download: Download) -> list[str]:
+    """Return what `download_line` says, the most important first."""
+    rate = download.rate
+    left = duration((download.total - download.done) / rate) if rate else "–"
+    return [
+        f"{download.done / 1e6:.1f} of {download.total / 1e6:.1f} MB",
+        f"{left} left",
+        f"{rate / 1e3:,.0f} kB/s",
+        f"from {download.host}",
     ]
+
+
+def test_lines(test: TestResult, recipe: Recipe, *, full: bool) -> str:
+    """Describe a test: accuracy with interval and counts, loss, and its weakest classes.
+
+    Args:
+        test: The result.
+        recipe: Of the run.
+        full: All classes, with precision and F1, and the confusion matrix.
+    """
+    lines = [test_result_line(test), f"test loss {test.loss:.4f}; {weights_of(test.epoch)}"]
     if test.top_5:
         among = f"{percent(test.top_5.accuracy)}, {interval(test.top_5.interval)}"
         lines.append(f"top-5 accuracy {among}")
     if test.expected_accuracy is not None:
-        lines.append(f"the recipe expects {percent(test.expected_accuracy)}")
+        changed = changes_text(recipe)
+        but = f" without what was changed: {changed}" if changed else ""
+        lines.append(f"the recipe expects {percent(test.expected_accuracy)}{but}")
     if test.opened > 1:
         lines.append(
             f"note: this run has opened its test split {test.opened} times. "
-            "It is no longer an unbiased test\n"
-            "      of anything changed after looking at it."
+            "It is no longer an unbiased test of anything changed after looking at it."
         )
     lines += [f"warning: {warning}" for warning in test.warnings]
+    lines += ["", *(_all_classes(test) if full else [_weakest_classes(test)])]
+    return "\n".join(lines)
+
+
+def _weakest_classes(test: TestResult) -> str:
+    """Return the classes with the lowest recall, and what each is most often predicted as."""
+    known = [(place, scores) for place, scores in enumerate(test.classes) if scores.count]
+    known.sort(key=lambda one: one[1].recall or 0.0)
+    rows: list[Sequence[object]] = [
+        ["weakest classes", "recall", "correct", "95% interval", "confused with"]
+    ]
+    for place, scores in known[:WEAKEST]:
+        others = [0 if other == place else n for other, n in enumerate(test.confusion[place])]
+        most = max(others)
+        name = test.classes[others.index(most)].name
+        rows.append(
+            [
+                scores.name,
+                percent(scores.recall),
+                f"{scores.correct:,}/{scores.count:,}",
+                percent_range(scores.interval),
+                f"{name} ({most:,})" if most else "–",
+            ]
+        )
+    return table(rows, optional=(3, 4))
+
+
+def _all_classes(test: TestResult) -> list[str]:
+    """Return the table of all classes, and the confusion matrix of few ones that fit."""
     rows: list[Sequence[object]] = [
         ["class", "recall", "correct", "count", "95% interval", "precision", "f1"]
     ]
@@ -215,15 +362,22 @@ def test_lines(test: TestResult) -> str:
         ]
         for scores in test.classes
     ]
-    lines += ["", table(rows)]
-    if len(test.classes) <= 12:
-        names = [scores.name for scores in test.classes]
-        confusion: list[Sequence[object]] = [
-            ["truth ↓  predicted →", *(name[:6] for name in names)]
-        ]
-        confusion += [[name, *row] for name, row in zip(names, test.confusion, strict=True)]
-        lines += ["", table(confusion)]
-    return "\n".join(lines)
+    confusion = _confusion(test) if len(test.classes) <= 12 else ""
+    return [table(rows, optional=(4, 3)), *(["", confusion] if confusion else [])]
+
+
+def _confusion(test: TestResult) -> str:
+    """Return the confusion matrix, with names as long as the terminal's width allows."""
+    corner, names = "truth ↓  predicted →", [scores.name for scores in test.classes]
+    digits = max(len(str(count)) for row in test.confusion for count in row)
+    width, first = terminal_columns(), max(map(length, (corner, *names)))
+    room = 6 if width is None else (width - min(first, 20)) // len(names) - 2
+    cell = min(6, max(room, digits))
+    rows: list[Sequence[object]] = [[corner, *(shortened(name, cell) for name in names)]]
+    rows += [[name, *row] for name, row in zip(names, test.confusion, strict=True)]
+    drawn = table(rows)
+    fits = width is None or max(map(length, drawn.split("\n"))) <= width
+    return drawn if fits else ""
 
 
 def prediction_lines(path: str, prediction: Prediction, most: int = 5) -> str:

@@ -105,6 +105,10 @@ class Tested(Record):
     accuracy: float
     seconds: Seconds
     """The pass over the test split."""
+    date: str = ""
+    """When, in ISO 8601 with the offset from UTC."""
+    images: str = ""
+    """Hash of the dataset."""
 
 
 class Tracked(Record):

@@ -26,7 +26,7 @@ import shutil
 from collections.abc import Callable, Generator, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -59,7 +59,7 @@ BEGINNINGS = {
 
 
 class Run:
-    """One run's folder; `hydrofoil.Run` adds the verbs.
+    """One run's folder.
 
     Args:
         path: Where it lies.
@@ -84,12 +84,12 @@ class Run:
     @classmethod
     def create(
         cls,
-        path: str | Path | None,
+        path: Path | None,
         recipe: Recipe,
         split: Split | None,
         environment: Mapping[str, Any],
         code: str = "",
-    ) -> Self:
+    ) -> "Run":
         """Make the folder of a new run; without a path, the next free runs/<recipe>-<n>.
 
         Args:
@@ -102,7 +102,6 @@ class Run:
         Raises:
             HydrofoilError: The folder is not empty or cannot be written.
         """
-        path = Path(path) if path else None
         if path is not None:
             _check_portable(path)
         run = cls(_claim_folder(path, recipe.name), recipe)
@@ -122,7 +121,7 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path) -> "Run":
         """Return an existing run.
 
         Args:
