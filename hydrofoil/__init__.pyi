@@ -28,11 +28,11 @@ from hydrofoil.observe.signals import Stopped as Stopped
 from hydrofoil.recipe.read import read_recipe as read_recipe
 from hydrofoil.recipe.read import shipped_recipes as shipped_recipes
 from hydrofoil.recipe.schema import Recipe as Recipe
-from hydrofoil.run.folder import Run as Run
 from hydrofoil.session.compare import compare as compare
 from hydrofoil.session.prove import Proof as Proof
 from hydrofoil.session.prove import prove as prove
 from hydrofoil.session.resume import resume as resume
+from hydrofoil.session.run import Run as Run
 from hydrofoil.session.test import test as test
 from hydrofoil.session.train import train as train
 from hydrofoil.ship.predict import Prediction as Prediction

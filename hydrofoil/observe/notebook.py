@@ -2,7 +2,9 @@
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -21,6 +23,16 @@ def in_notebook() -> bool:
     ipython: Any = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return hasattr(shell, "kernel")
+
+
+def show_link(path: Path) -> None:
+    """Show a link to a file in a notebook; elsewhere, nothing."""
+    if in_notebook():
+        from IPython.display import HTML, display
+
+        # A notebook's page may not open file:// links; relative ones are served beside it.
+        href = path.as_uri() if path.is_absolute() else quote(path.as_posix())
+        display(HTML(tag("a", path, href=href, target="_blank")))
 
 
 class NotebookProgress(Observer):

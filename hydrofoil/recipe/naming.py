@@ -6,7 +6,7 @@ A dotted name is itself. A last name that only one section has stands for it: ``
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -241,6 +241,23 @@ def overrides_of(fields: Mapping[str, Any]) -> list[str]:
         else:
             found.append(f"{full_name(name)}={_text(name, value)}")
     return found
+
+
+def all_overrides(
+    overrides: Sequence[str] | Mapping[str, Any], fields: Mapping[str, Any]
+) -> list[str]:
+    """Return overrides that are given as texts or as a mapping, then those given as keywords.
+
+    Raises:
+        HydrofoilError: As `overrides_of`; or one text, where a list of them was expected.
+
+    >>> all_overrides(["epochs=5"], {"lr": 0.1}), all_overrides({"train.epochs": 5}, {})
+    (['epochs=5', 'optimizer.lr=0.1'], ['train.epochs=5'])
+    """
+    if isinstance(overrides, str):
+        raise HydrofoilError(f"overrides = {overrides!r}: expected a list: [{overrides!r}].")
+    texts = overrides_of(overrides) if isinstance(overrides, Mapping) else list(overrides)
+    return [*texts, *overrides_of(fields)]
 
 
 def _text(name: str, value: object) -> str:

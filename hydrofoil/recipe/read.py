@@ -1,7 +1,7 @@
 """Read a recipe: TOML by name or path, with fields overridden by their dotted names."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from hydrofoil.errors import HydrofoilError, nearest, reason
 from hydrofoil.recipe.errors import explain
-from hydrofoil.recipe.naming import full_name, read_value
+from hydrofoil.recipe.naming import all_overrides, full_name, read_value
 from hydrofoil.recipe.schema import Recipe, members, tags_of, toml_value
 
 SIZES = {"widths", "hidden"}  # of a model
@@ -51,21 +51,26 @@ def recipe_text(name: str) -> str:
         raise HydrofoilError(f"{path}: expected UTF-8 text: {error.reason}.") from error
 
 
-def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+def read_recipe(
+    name: str, overrides: Sequence[str] | Mapping[str, Any] = (), **fields: Any
+) -> Recipe:
     """Read a shipped recipe by name, or a file by path, and override fields by dotted names.
 
     Args:
         name: A shipped name ("mnist-cnn") or a path ("./mine.toml").
         overrides: Such as "train.epochs=3" or "epochs=3", which `recipe.naming` resolves; values
-            are TOML, and bare words are strings.
+            are TOML, and bare words are strings. Or values by dotted or short name.
+        fields: The same as keywords.
 
     Raises:
         HydrofoilError: It names the unknown or invalid field, and what was expected.
 
     >>> read_recipe("mnist-cnn", ["train.epochs=1"]).train.epochs
     1
+    >>> read_recipe("mnist-cnn", {"model.activation": "gelu"}, lr=0.1).optimizer.lr
+    0.1
     """
-    return parse_recipe(recipe_text(name), name, overrides)
+    return parse_recipe(recipe_text(name), name, all_overrides(overrides, fields))
 
 
 def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -16,6 +16,7 @@ from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.result import TestResult
 from hydrofoil.report import text
 from hydrofoil.report.charts import tag
+from hydrofoil.report.figure import Figure
 from hydrofoil.report.figures import class_rows
 from hydrofoil.report.gather import Gathered
 from hydrofoil.report.sections import curve_charts
@@ -76,6 +77,11 @@ def run_html(run: Run) -> Markup:
     seen = Gathered(run.path, run.recipe, epochs=epochs, best_epoch=best)
     charts = [chart for _, chart in curve_charts([seen], [""])] if epochs else []
     return _box(tag("b", str(run.path)), *(tag("div", line) for line in lines), *charts)
+
+
+def figure_html(figure: Figure) -> Markup:
+    """Show a figure's charts."""
+    return _box(tag("b", figure.title), *figure.charts)
 
 
 def result_html(test: TestResult) -> Markup:

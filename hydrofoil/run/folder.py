@@ -26,7 +26,7 @@ import shutil
 from collections.abc import Callable, Generator, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -59,7 +59,7 @@ BEGINNINGS = {
 
 
 class Run:
-    """One run's folder.
+    """One run's folder; `hydrofoil.Run` adds the verbs.
 
     Args:
         path: Where it lies.
@@ -84,12 +84,12 @@ class Run:
     @classmethod
     def create(
         cls,
-        path: Path | None,
+        path: str | Path | None,
         recipe: Recipe,
         split: Split | None,
         environment: Mapping[str, Any],
         code: str = "",
-    ) -> "Run":
+    ) -> Self:
         """Make the folder of a new run; without a path, the next free runs/<recipe>-<n>.
 
         Args:
@@ -102,6 +102,7 @@ class Run:
         Raises:
             HydrofoilError: The folder is not empty or cannot be written.
         """
+        path = Path(path) if path else None
         if path is not None:
             _check_portable(path)
         run = cls(_claim_folder(path, recipe.name), recipe)
@@ -121,7 +122,7 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
+    def open(cls, path: str | Path) -> Self:
         """Return an existing run.
 
         Args:

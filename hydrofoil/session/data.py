@@ -1,8 +1,10 @@
 """What every verb needs first: the run or the recipe that was named, its images and its split."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,8 +12,9 @@ from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
 from hydrofoil.data.source import load
 from hydrofoil.data.split import PARTS, Split, draw_split
-from hydrofoil.errors import HydrofoilError
+from hydrofoil.errors import HydrofoilError, closest
 from hydrofoil.recipe.changes import base_of, optimizer_notes
+from hydrofoil.recipe.naming import all_overrides, is_field, short_names
 from hydrofoil.recipe.read import override, read_recipe
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.events import DataLoaded
@@ -34,6 +37,32 @@ def find_recipe(
         return changed, optimizer_notes(recipe, changed, changes)
     changed = read_recipe(str(recipe), changes)
     return changed, optimizer_notes(base_of(str(recipe)), changed, changes)
+
+
+def given_overrides(
+    function: Callable[..., Any],
+    overrides: Sequence[str] | Mapping[str, Any],
+    fields: Mapping[str, Any],
+) -> list[str]:
+    """Return what a function was given for a recipe's fields: its overrides, then its keywords.
+
+    Args:
+        function: Its own parameters may be mistyped, and then come as fields.
+        overrides: As "train.epochs=3", or values by dotted or short name.
+        fields: Its keywords.
+
+    Raises:
+        HydrofoilError: A keyword is no field, or a value is not one that a field takes.
+    """
+    parameters = signature(function).parameters
+    for name in fields:
+        near = "" if is_field(name) else closest(name, [*parameters, *short_names()])
+        if near in parameters:
+            raise HydrofoilError(
+                f"{name}: neither an argument of {function.__name__} nor a field of a recipe. "
+                f"Did you mean {near}?"
+            )
+    return all_overrides(overrides, fields)
 
 
 def find_run(run: str | Path | Run) -> Run:

@@ -85,10 +85,10 @@ def prove(
         found = restore(
             run, (), device, data_root, pictures, default_watcher(watcher), model, only_read=True
         )
-        return _proof(found, execute, model)
+        return _proof(found, execute)
 
 
-def _proof(found: Restored, execute: str | None, network: Network | None) -> Proof:
+def _proof(found: Restored, execute: str | None) -> Proof:
     """Compare both ways; the model and state that were restored are used up."""
     run, model, state = found.run, found.model, found.state
     pictures, split = found.pictures, found.split
@@ -111,7 +111,7 @@ def _proof(found: Restored, execute: str | None, network: Network | None) -> Pro
         state.step = start + half
 
     train(model, state, first)
-    again = build(recipe, pictures.shape, pictures.classes, network).to(model.device)
+    again = build(recipe, pictures.shape, pictures.classes, run.network).to(model.device)
     fresh = State.fresh(again, recipe)
     with tempfile.TemporaryDirectory() as folder:
         beside = Run(Path(folder), recipe)

@@ -1,8 +1,9 @@
 """Continues a run from its last checkpoint, perhaps for more epochs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,10 +21,11 @@ from hydrofoil.recipe.read import parse_recipe
 from hydrofoil.run.commands import command
 from hydrofoil.run.environment import differences, environment
 from hydrofoil.run.events import ExecutorChosen, Extended
-from hydrofoil.run.folder import Run
+from hydrofoil.run.folder import Run as RunFolder
 from hydrofoil.run.reference import keep_reference
-from hydrofoil.session.data import find_run, log_data, own_threads, read_pictures
+from hydrofoil.session.data import find_run, given_overrides, log_data, own_threads, read_pictures
 from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
+from hydrofoil.session.run import Run, as_run
 from hydrofoil.session.start import restored
 from hydrofoil.train.executors import prepare
 from hydrofoil.train.loop import fit
@@ -32,8 +34,8 @@ from hydrofoil.train.state import State
 
 @own_threads()
 def resume(
-    run: str | Path | Run,
-    overrides: Sequence[str] = (),
+    run: str | Path | RunFolder,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     epochs: int | None = None,
     execute: str | None = None,
@@ -44,8 +46,9 @@ def resume(
     track: Sequence[str] = (),
     watcher: Watcher | None = None,
     model: Network | None = None,
+    **fields: Any,
 ) -> Run:
-    """Continue a run from its last checkpoint; prints nothing, shows a progress bar in a notebook.
+    """Continue a run from its last checkpoint; prints nothing, shows a table in a notebook.
 
     On the same machine the result is bit-identical to a run that was never interrupted.
 
@@ -61,18 +64,17 @@ def resume(
         track: Trackers: tensorboard, mlflow.
         watcher: Follows a download.
         model: The network of a run whose network is the user's own code.
+        fields: The same.
 
     Raises:
         HydrofoilError: No such run, nothing to resume from, or other images than it was trained on.
         Stopped: A signal came; `error.run` is the run.
     """
-    asked = [*overrides, *([] if epochs is None else [f"train.epochs={epochs}"])]
+    asked = given_overrides(resume, overrides, fields)
+    asked += [] if epochs is None else [f"train.epochs={epochs}"]
     watching = all_observers(observers, track)
     with find_run(run).writing(say_for(watcher)):
-        found = restore(
-            run, asked, device, data_root, pictures, default_watcher(watcher), model,
-            only_read=False,
-        )  # fmt: skip
+        found = restore(run, asked, device, data_root, pictures, default_watcher(watcher), model)
         resumed, split, state = found.run, found.split, found.state
         with Observers(resumed, watching) as watched:
             keep_extended(resumed)
@@ -87,7 +89,7 @@ def resume(
                     state=state, executor=prepared.executor, watch=watched.steps,
                 ):  # fmt: skip
                     watched.epoch(epoch)
-            keep_reference(resumed, found.model.device, found.pictures, split, model)
+            keep_reference(resumed, found.model.device, found.pictures, split, resumed.network)
     return resumed
 
 
@@ -115,7 +117,7 @@ class Restored:
 
 
 def restore(
-    given: str | Path | Run,
+    given: str | Path | RunFolder,
     overrides: Sequence[str],
     device: str,
     data_root: str | Path,
@@ -123,7 +125,7 @@ def restore(
     watcher: Watcher | None,
     network: Network | None = None,
     *,
-    only_read: bool,
+    only_read: bool = False,
 ) -> Restored:
     """Return a run, locked, as its last checkpoint has it; sets the threads that it began with.
 
@@ -131,7 +133,7 @@ def restore(
         HydrofoilError: See `resume`.
     """
     pick_device(device)  # an unknown one is refused before anything else
-    run = find_run(given)
+    run = as_run(given, network, pictures, data_root)
     if run.log.imported():
         raise HydrofoilError(
             f"{run.path}: its weights were imported, so there is no training to resume.\n"
@@ -141,9 +143,9 @@ def restore(
     split, began = run.split(), run.environment()
     place = resumed_device(device, began.get("device"))
     use_threads(run.recipe.train.threads)
-    pictures, seconds = read_pictures(run.recipe, data_root, pictures, watcher)
+    pictures, seconds = read_pictures(run.recipe, run.data_root, run.pictures, watcher)
     split.check(pictures)
-    model, state, found = restored(run, pictures, place, network, only_read=only_read)
+    model, state, found = restored(run, pictures, place, run.network, only_read=only_read)
     notes += [*found, *changes(run, place)]
     return Restored(run, model, pictures, split, state, tuple(notes), seconds)
 
@@ -191,21 +193,21 @@ def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
         )
     if run.results.test():
         notes.append("test.json describes the best weights so far")
-    return Run(run.path, recipe), notes
+    return run.with_recipe(recipe), notes
 
 
-def keep_extended(run: Run) -> None:
+def keep_extended(run: RunFolder) -> None:
     """Rewrite recipe.toml if the number of epochs has changed.
 
     Called after everything else was read and verified: a refused command changes nothing.
     """
-    old, epochs = Run.open(run.path).recipe.train.epochs, run.recipe.train.epochs
+    old, epochs = RunFolder.open(run.path).recipe.train.epochs, run.recipe.train.epochs
     if epochs != old:
         run.log.append(Extended(epochs=(old, epochs)))
         run.files.write("recipe.toml", run.recipe.toml().encode())
 
 
-def changes(run: Run, device: torch.device) -> list[str]:
+def changes(run: RunFolder, device: torch.device) -> list[str]:
     """Return what has changed since the run began, so that the result may not be bit-identical."""
     before, now = run.environment(), environment(device, [])
     native = [event.compiler for event in run.log.all(ExecutorChosen) if event.compiler]

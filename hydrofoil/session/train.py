@@ -1,26 +1,29 @@
 """Trains a recipe and keeps everything in a run folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
 from hydrofoil.data.split import Split
 from hydrofoil.device import pick_device
+from hydrofoil.errors import HydrofoilError
 from hydrofoil.models.code import Network, text_of
 from hydrofoil.observe.observer import Observer, Start
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.environment import environment
-from hydrofoil.run.folder import Run
 from hydrofoil.run.reference import keep_reference
 from hydrofoil.session.data import (
     find_recipe,
     find_split,
+    given_overrides,
     log_data,
     own_threads,
     read_pictures,
 )
 from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
+from hydrofoil.session.run import Run
 from hydrofoil.session.start import untrained
 from hydrofoil.session.test import open_test_split
 from hydrofoil.train.loop import fit
@@ -29,7 +32,7 @@ from hydrofoil.train.loop import fit
 @own_threads()
 def train(
     recipe: str | Path | Recipe,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     run: str | Path | None = None,
     seed: int | None = None,
@@ -43,14 +46,15 @@ def train(
     track: Sequence[str] = (),
     watcher: Watcher | None = None,
     command: Sequence[str] = (),
+    **fields: Any,
 ) -> Run:
-    """Train a recipe in a new run folder; prints nothing, but shows a progress bar in a notebook.
+    """Train a recipe in a new run folder; prints nothing, but shows a table in a notebook.
 
     Ctrl-C ends the step, saves the run for `resume` and raises `Stopped`, whose `run` it is.
 
     Args:
         recipe: A shipped recipe's name, a file's path, or a recipe.
-        overrides: Such as "train.epochs=3".
+        overrides: Such as "train.epochs=3", or values by name: {"train.epochs": 3}.
         run: The folder; default: the next free runs/<recipe>-<n>.
         seed: The recipe's train.seed.
         device: auto, cpu, cuda, cuda:1 or mps.
@@ -63,27 +67,44 @@ def train(
         track: Trackers: tensorboard, mlflow.
         watcher: Follows a download.
         command: The command line, for environment.json.
+        fields: Of the recipe, as on the command line: epochs=3, lr=0.1, data__test=0.2.
 
     Raises:
         HydrofoilError: A wrong recipe, missing data, a folder in use, a loss that is not finite.
     """
-    (resolved, said), place = find_recipe(recipe, overrides, seed), pick_device(device)
-    watching = all_observers(observers, track)
-    pictures, seconds = read_pictures(resolved, data_root, pictures, default_watcher(watcher))
-    split = find_split(resolved, pictures, split, for_test=test)
-    classifier, state, prepared, notes = untrained(resolved, pictures, split, place, model)
-    resolved = prepared.recipe  # with executor and threads, so that the run repeats itself
-    folder, where = Path(run) if run else None, environment(place, command)
-    created = Run.create(folder, resolved, split, where, text_of(model))
+    resolved, said = find_recipe(recipe, given_overrides(train, overrides, fields), seed)
+    place, watching = pick_device(device), all_observers(observers, track)
+    images, split, seconds = _read(resolved, data_root, pictures, split, watcher, test)
+    classifier, state, prepared, notes = untrained(resolved, images, split, place, model)
+    created = Run.create(run, prepared.recipe, split, environment(place, command), text_of(model))
+    created.with_given(model, pictures, data_root)
     with created.writing(say_for(watcher)), Observers(created, watching) as watched:
-        log_data(created, pictures, split, seconds)
+        log_data(created, images, split, seconds)
         with watched.training(Start(created, classifier, split, state, prepared, (*said, *notes))):
             for epoch in fit(
-                classifier, pictures, split, resolved,
+                classifier, images, split, created.recipe,  # with executor and threads
                 state=state, executor=prepared.executor, watch=watched.steps,
             ):  # fmt: skip
                 watched.epoch(epoch)
-        keep_reference(created, place, pictures, split, model)
+        keep_reference(created, place, images, split, model)
         if test:
-            open_test_split(created, pictures, place, model)
+            open_test_split(created, images, place, model)
     return created
+
+
+def _read(
+    recipe: Recipe,
+    data_root: str | Path,
+    pictures: Pictures | None,
+    split: Split | None,
+    watcher: Watcher | None,
+    test: bool,
+) -> tuple[Pictures, Split, float]:
+    """Return the images and their split, given or the recipe's, and the seconds of reading."""
+    if test not in (True, False):
+        raise HydrofoilError(
+            f"test = {test!r}: expected True or False: whether to test after training.\n"
+            f"Set the fraction of images for testing with data__test={test!r}."
+        )
+    images, seconds = read_pictures(recipe, data_root, pictures, default_watcher(watcher))
+    return images, find_split(recipe, images, split, for_test=test), seconds
