@@ -82,14 +82,19 @@ def _shape_and_classes(
     recipe: "Recipe", found: tuple[str, ...] | None, given: str, data_root: str
 ) -> tuple[tuple[int, int, int], tuple[str, ...]]:
     """Return the images' shape and the class names; reads the dataset only where it must."""
-    from hydrofoil.data.source import find_source
+    from hydrofoil.data.source import describe
+    from hydrofoil.recipe.source import is_path
     from hydrofoil.ship.import_weights import KNOWN_CLASSES
 
-    source = find_source(recipe.data.source)
+    if is_path(recipe.data.source):
+        pictures = load_pictures(recipe, data_root)
+        shape, found = pictures.shape, found or pictures.classes
+    else:
+        shape, _ = describe(recipe.data)
     names = tuple(name.strip() for name in given.split(",")) if given else found
     names = names or KNOWN_CLASSES.get(recipe.data.source)
     if names is None:
         names = load_pictures(recipe, data_root).classes
     if given and (len(set(names)) < len(names) or not all(names)):
         raise HydrofoilError(f"--classes {given}: expected different names, such as cat,dog.")
-    return source.shape, names
+    return shape, names

@@ -19,8 +19,10 @@ from hydrofoil.compare.verdict import Comparison, compare
 from hydrofoil.data.source import known_as
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.result import Epoch
+from hydrofoil.recipe.changes import agree
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.recipe.source import is_path
 from hydrofoil.run.commands import command
 from hydrofoil.run.events import Tested
 from hydrofoil.run.folder import Run
@@ -54,9 +56,10 @@ class Job:
             return "missing"
         run = Run.open(self.path)
         theirs, ours = (
-            (_trained(recipe), recipe.train.seed) for recipe in (run.recipe, self.recipe)
+            {**_trained(recipe), "train.seed": recipe.train.seed}
+            for recipe in (run.recipe, self.recipe)
         )
-        if theirs != ours:
+        if not agree(theirs, ours):
             raise HydrofoilError(
                 f"{self.path}: holds a run of another recipe than {self.name}.\n"
                 "Move it, or save this comparison's runs in another folder: --runs DIR"
@@ -81,7 +84,10 @@ def _dataset(recipe: Recipe) -> str:
 
 def _trained(recipe: Recipe) -> dict[str, Any]:
     """Return the fields except the executor, which is resolved only once a run exists."""
-    return {name: value for name, value in fields(recipe).items() if name != "train.execute"}
+    apart = {"train.execute"}
+    if is_path(recipe.data.source):  # measured on the training images of each seed
+        apart |= {"data.mean", "data.std"}
+    return {name: value for name, value in fields(recipe).items() if name not in apart}
 
 
 def _executors(job: Job) -> set[str]:
@@ -208,7 +214,7 @@ def _existing_jobs(what: str, runs: Sequence[Run]) -> list[Job]:
     """Return existing runs as jobs, checked: one recipe, different seeds, all tested."""
     first, jobs = runs[0], [Job(run.path, run.recipe) for run in runs]
     for run, previous in zip(runs[1:], runs, strict=False):
-        if _trained(run.recipe) != _trained(first.recipe):
+        if not agree(_trained(run.recipe), _trained(first.recipe)):
             raise HydrofoilError(
                 f"{what}: runs of different recipes: {first.path} and {run.path} differ in "
                 f"{', '.join(differing(first.recipe, run.recipe))}.\n"
@@ -274,7 +280,7 @@ def differing(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
     return {
         name: (ours.get(name), theirs.get(name))
         for name in [*ours, *(name for name in theirs if name not in ours)]
-        if ours.get(name) != theirs.get(name)
+        if not agree({name: ours.get(name)}, {name: theirs.get(name)})
     }
 
 

@@ -84,6 +84,7 @@ def decode(
     *,
     target: tuple[int, int] | None = None,
     name: str = "",
+    reduce: bool = False,
 ) -> Decoded:
     """Decode one image.
 
@@ -92,6 +93,7 @@ def decode(
         target: Width and height that the caller needs at least. A large JPEG is then decoded at a
             reduced scale, and other large images are averaged, with four times that to spare.
         name: How errors call the image; the path by default.
+        reduce: Decode JPEGs of every size at a reduced scale, with twice the target to spare.
 
     Raises:
         HydrofoilError: It cannot be read, is damaged, too large, or of no format that is read.
@@ -102,9 +104,28 @@ def decode(
             return _of_pillow(source, label)
     with _opened(source, label) as file:
         read = READERS[_format(file, label)]
-        job = Job(file, label, target)
+        job = Job(file, label, target, reduce=reduce)
         with _in_own_words(label):
             return _assembled(job, read(job))
+
+
+def size_of(source: Path | bytes, name: str = "") -> tuple[int, int]:
+    """Return an image's width and height, turned upright; of PNG and JPEG from the header alone.
+
+    Raises:
+        HydrofoilError: As `decode`.
+    """
+    label = name or (str(source) if isinstance(source, Path) else "the image")
+    with _opened(source, label) as file:
+        kind = _format(file, label)
+        if kind not in ("PNG", "JPEG"):
+            return decode(source, name=name).size
+        with _in_own_words(label):
+            read = headers.read_png if kind == "PNG" else headers.read_jpeg
+            header = read(file)
+            turned = headers.orientation_of(header.exif) >= 5
+            size = header.width, header.height
+            return (size[1], size[0]) if turned else size
 
 
 def _assembled(job: Job, strips: pixels.Strips) -> Decoded:

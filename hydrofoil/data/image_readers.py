@@ -38,6 +38,7 @@ MOST_JPEG_PIXELS = 512_000_000
 DRAFT_ABOVE = 8_000_000  # pixels from which a JPEG is decoded at a reduced scale
 SHRINK_ABOVE = 32_000_000  # pixels from which the others are averaged
 MARGIN = 4  # how many times the caller's width and height are kept then
+LESS_MARGIN = 2  # and for the images of a set, where the last step of two is antialiased
 Opened = TypeVar("Opened", bound=ImageFile)
 DAMAGED_END = "its end is damaged, its pixels are all there"
 
@@ -50,6 +51,7 @@ class Job:
         file: The open file.
         label: How errors call it.
         target: Width and height that the caller needs at least, if known.
+        reduce: Decode JPEGs of every size at a reduced scale, with twice the target to spare.
         frames: Images in the file.
         unit: What the file holds several of: "frames", "pages", "images" or "sizes".
         orientation: As EXIF counts them, 1 to 8.
@@ -69,6 +71,7 @@ class Job:
     scale: int = 1
     shrink: int = 1
     done: list[str] = field(default_factory=list[str])
+    reduce: bool = False
 
 
 def admit(job: Job, size: tuple[int, int], cost: float, channels: int = 3) -> None:
@@ -102,14 +105,14 @@ def too_large(job: Job, most: int) -> HydrofoilError:
     )
 
 
-def _spare(job: Job, most: int) -> int:
-    """Return the reduction, a power of two, that keeps MARGIN times what the caller needs."""
+def _spare(job: Job, most: int, margin: int = MARGIN) -> int:
+    """Return the reduction, a power of two, that keeps a multiple of what the caller needs."""
     if job.target is None:
         return 1
     width, height = job.target
     if job.orientation >= 5:
         width, height = height, width
-    spare = min(job.size[0] // (MARGIN * width), job.size[1] // (MARGIN * height), most)
+    spare = min(job.size[0] // (margin * width), job.size[1] // (margin * height), most)
     return 1 << max(0, spare.bit_length() - 1)
 
 
@@ -186,7 +189,10 @@ def jpeg(job: Job) -> pixels.Strips:
         raise HydrofoilError(
             f"{job.label}: a JPEG of {file.bits} bits: expected 8 bits. Save it as PNG or TIFF."
         )
-    scale = _spare(job, 8) if file.width * file.height > DRAFT_ABOVE else 1
+    if job.reduce:
+        scale = _spare(job, 8, LESS_MARGIN)
+    else:
+        scale = _spare(job, 8) if file.width * file.height > DRAFT_ABOVE else 1
     cost = 2 * file.samples * file.buffered + 7 / scale**2
     most = min(MOST_JPEG_PIXELS, int(JPEG_BUDGET / cost))
     if file.width * file.height > most:

@@ -32,6 +32,11 @@ class Pictures:
         published_test: The last so many images are the published test split; 0: the set has none.
         differs: How the set differs from the published one of its name; empty: it is the same;
             None: there is nothing to compare it with.
+        published_valid: So many images before the test split are a validation split of their own.
+        groups_N: int64, what each image belongs to: a patient, a writer; None: nothing is known.
+        names: What each image is called, its path below the source; empty: they have no names.
+        notes: What was chosen when the images were read, a line each.
+        losses: What was left out then, a line each.
 
     >>> import numpy as np
     >>> Pictures(np.zeros((3, 8, 8), np.uint8), ["cat", "dog", "cat"]).classes
@@ -44,6 +49,11 @@ class Pictures:
     source: str
     published_test: int
     differs: str | None
+    published_valid: int = 0
+    groups_N: Tensor | None = None
+    names: Sequence[str] = ()
+    notes: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -84,6 +94,29 @@ class Pictures:
             raise InputError(
                 f"published_test: expected 0 to {len(self)}, got {self.published_test}"
             )
+
+    @classmethod
+    def own(
+        cls,
+        pictures_NCHW: Tensor,
+        labels_N: Tensor,
+        classes: Sequence[str],
+        source: str,
+        *,
+        published_valid: int = 0,
+        published_test: int = 0,
+        groups: Sequence[str] = (),
+        names: Sequence[str] = (),
+        notes: Sequence[str] = (),
+        losses: Sequence[str] = (),
+    ) -> "Pictures":
+        """Return the user's own images, which a source has read; see the attributes."""
+        pictures = cls(pictures_NCHW, labels_N, classes, source, published_test)
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+        groups_N = torch.tensor([numbers[group] for group in groups]) if groups else None
+        pictures._set(published_valid=published_valid, groups_N=groups_N, names=tuple(names))
+        pictures._set(notes=tuple(notes), losses=tuple(losses))
+        return pictures
 
     def __len__(self) -> int:
         return len(self.pictures_NCHW)
@@ -127,6 +160,12 @@ class Pictures:
     def compared(self, differs: str) -> "Pictures":
         """Return the same set, with how it differs from the published one."""
         return self._with(differs=differs)
+
+    def with_images(self, pictures_NCHW: Tensor) -> "Pictures":
+        """Return the same set with other images, one for each."""
+        changed = self._with(pictures_NCHW=pictures_NCHW)
+        changed.__dict__.pop("hash", None)
+        return changed
 
     def _with(self, **changes: Any) -> "Pictures":
         """Return a copy with other values of fields that the hash does not depend on."""

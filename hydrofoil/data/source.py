@@ -1,4 +1,4 @@
-"""From a name to pictures: published datasets are found, or downloaded, read and compared.
+"""From a name or path to pictures: published datasets are found or downloaded, and compared.
 
 The data root has torchvision's layout; usual other names, folders and archives are found as well.
 """
@@ -6,8 +6,14 @@ The data root has torchvision's layout; usual other names, folders and archives 
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from pydantic import ValidationError
+
+from hydrofoil.data.ingest import resized
+from hydrofoil.data.own import read_own
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.catalogue import SOURCES, Source
 from hydrofoil.data.published.content import differences
@@ -16,37 +22,95 @@ from hydrofoil.data.published.find import squash
 from hydrofoil.data.published.obtain import obtain
 from hydrofoil.device import temporary_cache, user_cache
 from hydrofoil.errors import HydrofoilError, nearest
+from hydrofoil.recipe.errors import explain
+from hydrofoil.recipe.schema import Data
+from hydrofoil.recipe.source import is_path
 
 
-def load(source: str, root: str | Path = "", watcher: Watcher | None = None) -> Pictures:
-    """Return a published dataset, downloading it on first use.
+def load(
+    source: str | Path | Data, root: str | Path = "", watcher: Watcher | None = None, **fields: Any
+) -> Pictures:
+    """Return a dataset: a published one, downloaded on first use, or the user's own images.
 
-    The content is compared with the published one. Where it differs, `Pictures.differs` says how,
-    and a line is shown: by the watcher, or without one as a warning of Python's logging.
+    A published set's content is compared with the published one. Where it differs,
+    `Pictures.differs` says how. That, and what of the user's own files is left out, is shown: by
+    the watcher, or without one as a warning of Python's logging.
 
     Args:
-        source: digits, mnist, fashion-mnist, cifar10 or cifar100; case and punctuation are ignored.
+        source: digits, mnist, fashion-mnist, cifar10 or cifar100, case and punctuation are ignored;
+            or the path of a folder of class folders, a table, an archive: see `docs/data.md`.
         root: The data root; empty: HYDROFOIL_DATA, or the user's cache folder.
-        watcher: Shows a download's progress, and lines.
+        watcher: Shows the progress of downloading and decoding, and lines.
+        fields: Of a recipe's section [data]: size=32, fit="pad", label="species".
 
     Raises:
         HydrofoilError: Unknown name; files that are missing and cannot be downloaded, or that are
-            damaged.
+            damaged; images that cannot be read.
 
     >>> load("digits").shape
     (1, 8, 8)
     """
-    name = source_name(source)
+    data = source if isinstance(source, Data) else _described(source, fields)
+    if is_path(data.source):
+        pictures, lines = read_own(data, watcher or Silent()), list[str]()
+        lines = [f"{data.source}: {line}" for line in pictures.losses]
+        if watcher:
+            lines += [f"{data.source}: {line}" for line in pictures.notes]
+    else:
+        pictures = _published(source_name(data.source), root, watcher)
+        different = not_published(pictures.source, pictures.differs) if pictures.differs else ""
+        lines = [f"{pictures.source}: {different}"] if different else []
+        if data.size is not None:
+            pictures = resized(pictures, (data.size[0], data.size[-1]), data.fit)
+    for line in lines:
+        (watcher.say if watcher else logging.getLogger("hydrofoil").warning)(line)
+    return pictures
+
+
+def _described(source: str | Path, fields: Mapping[str, Any]) -> Data:
+    """Return the section [data] of a recipe that reads a source.
+
+    Raises:
+        HydrofoilError: It has no such field, or does not take that value.
+    """
+    text = str(source)
+    if isinstance(source, Path) and not is_path(text):
+        text = f"./{text}"
+    document = {"source": text, **fields}
+    try:
+        return Data.model_validate(document)
+    except ValidationError as error:
+        raise HydrofoilError(explain(error.errors(), {"data": document}, "load")) from error
+
+
+def _published(name: str, root: str | Path, watcher: Watcher | None) -> Pictures:
     found, at = SOURCES[name], data_root(root)
     with contextlib.ExitStack() as stack:
         fallback = None if root or os.environ.get("HYDROFOIL_DATA") else temporary_cache()
         files = obtain(name, found, at, fallback, watcher or Silent(), stack)
         pictures = found.read(files)
-        pictures = pictures.compared(differences(pictures, found, files))
-    if pictures.differs:
-        line = f"{name}: {not_published(name, pictures.differs)}"
-        (watcher.say if watcher else logging.getLogger("hydrofoil").warning)(line)
-    return pictures
+        return pictures.compared(differences(pictures, found, files))
+
+
+def describe(
+    data: Data, root: str | Path = "", watcher: Watcher | None = None
+) -> tuple[tuple[int, int, int], int]:
+    """Return the shape of a dataset's images and the number of classes.
+
+    Published sets are not read for it; the user's own images are.
+    """
+    if is_path(data.source):
+        pictures = load(data, root, watcher)
+        return pictures.shape, pictures.K
+    found = find_source(data.source)
+    if data.size is None:
+        return found.shape, found.classes
+    return (found.shape[0], data.size[0], data.size[-1]), found.classes
+
+
+def groups_of(source: str) -> Mapping[str, tuple[str, ...]]:
+    """Return the classes of a published dataset that belong together, by the group's name."""
+    return {} if is_path(source) else find_source(source).groups
 
 
 def not_published(name: str, differs: str) -> str:
@@ -74,7 +138,8 @@ def source_name(name: str) -> str:
     """
     if known := known_as(name):
         return known
-    raise HydrofoilError(f"unknown dataset '{name}'. {nearest(name, SOURCES)}")
+    here = f"\nFor your own images there, give the path: ./{name}" if Path(name).exists() else ""
+    raise HydrofoilError(f"unknown dataset '{name}'. {nearest(name, SOURCES)}{here}")
 
 
 def known_as(name: str) -> str:
@@ -91,7 +156,7 @@ def known_as(name: str) -> str:
 
 def merges_published_test(source: str, merge: bool) -> bool:
     """Return whether merging this dataset's splits mixes published test images into training."""
-    return merge and bool(find_source(source).files)
+    return merge and not is_path(source) and bool(find_source(source).files)
 
 
 def data_root(root: str | Path = "") -> Path:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hydrofoil.data.convert import as_pictures
+from hydrofoil.data.groups import draw_groups, keep_trained
 from hydrofoil.data.labels import as_indices
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.errors import HydrofoilError, InputError
@@ -158,34 +159,74 @@ def draw_split(
     100
     """
     pictures = as_pictures(pictures)
-    published = 0 if merge else pictures.published_test
-    if published and test:
-        raise HydrofoilError(
-            f"data.test = {test:g}: {pictures.source} publishes its own test split of "
-            f"{published:,} images.\n"
-            "Leave data.test at 0, or split all images together with data.merge=true."
-        )
-    rest = torch.arange(len(pictures) - published)
-    test_N = torch.arange(len(rest), len(pictures))
-    shuffled = rest[torch.randperm(len(rest), generator=generator(seed, "split"))]
+    given_valid, given_test = _given(pictures, valid, test, merge)
+    rest = torch.arange(len(pictures) - given_valid - given_test)
     labels_N = pictures.labels_N.cpu()  # indices are made on the CPU, wherever the pictures are
-    by_class = shuffled[torch.argsort(labels_N[shuffled], stable=True)]
-    valid_N, by_class = _every_nth(by_class, round(valid * len(rest)))
-    if not published:
-        test_N, by_class = _every_nth(by_class, round(test * len(rest)))
+    shuffled = rest[torch.randperm(len(rest), generator=generator(seed, "split"))]
+    train_N, valid_N, test_N = _drawn(pictures, labels_N, shuffled, valid, test)
     for name, fraction, part in (("valid", valid, valid_N), ("test", test, test_N)):
         if fraction and not len(part):
             raise HydrofoilError(
                 f"data.{name} = {fraction:g}: selects none of {len(rest):,} images. "
                 "Expected a larger fraction, or 0."
             )
-    if not len(by_class):
+    if not len(train_N):
         raise HydrofoilError(
             f"{pictures.source}: no image of {len(pictures):,} is left for training."
         )
+    valid_end = len(rest) + given_valid
+    valid_N = torch.arange(len(rest), valid_end) if given_valid else valid_N
+    test_N = torch.arange(valid_end, len(pictures)) if given_test else test_N
     if train != "all":
-        by_class = _fewer(by_class, labels_N, train, pictures)
-    return Split(by_class.sort().values, valid_N.sort().values, test_N, pictures.hash)
+        train_N = _fewer(train_N, labels_N, train, pictures)
+    return Split(train_N.sort().values, valid_N.sort().values, test_N, pictures.hash)
+
+
+def _given(pictures: Pictures, valid: float, test: float, merge: bool) -> tuple[int, int]:
+    """Return how many pictures a set has in validation and test splits of its own.
+
+    Raises:
+        HydrofoilError: It has one, and a fraction for that part is given as well.
+    """
+    if merge:
+        return 0, 0
+    own = pictures.published_valid, pictures.published_test
+    for part, fraction, count, what in (
+        ("valid", valid, own[0], "validation"),
+        ("test", test, own[1], "test"),
+    ):
+        if count and fraction:
+            verb = "has" if pictures.names else "publishes"
+            raise HydrofoilError(
+                f"data.{part} = {fraction:g}: {pictures.source} {verb} its own {what} split of "
+                f"{count:,} images.\n"
+                f"Leave data.{part} at 0, or split all images together with data.merge=true."
+            )
+    return own
+
+
+def _drawn(
+    pictures: Pictures, labels_N: Tensor, shuffled: Tensor, valid: float, test: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw train, valid and test from shuffled pictures, stratified by class.
+
+    The training pictures are sorted by class, and shuffled within.
+    """
+    if pictures.groups_N is not None:
+        count = len(shuffled)  # the first so many pictures
+        parts = draw_groups(
+            pictures.groups_N[:count], labels_N[:count], pictures.K, valid, test, shuffled
+        )
+        place_N = shuffled.argsort()
+        train_N = parts[0][place_N[parts[0]].argsort()]
+        valid_N, test_N = parts[1], parts[2]
+    else:
+        train_N = shuffled[torch.argsort(labels_N[shuffled], stable=True)]
+        valid_N, train_N = _every_nth(train_N, round(valid * len(shuffled)))
+        test_N, train_N = _every_nth(train_N, round(test * len(shuffled)))
+        kept = keep_trained(train_N, valid_N, test_N, labels_N=labels_N)
+        train_N, valid_N, test_N = kept
+    return train_N[torch.argsort(labels_N[train_N], stable=True)], valid_N, test_N
 
 
 def _every_nth(by_class: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hydrofoil.data.source import find_source, merges_published_test, not_published
+from hydrofoil.data.source import groups_of, merges_published_test, not_published
 from hydrofoil.evaluate.calibration import fit_temperature, reliability
 from hydrofoil.evaluate.metrics import ClassScores, Metrics, Share, picture_losses
 from hydrofoil.evaluate.result import (
@@ -55,7 +55,7 @@ def test_result(
     """
     metrics = answers.metrics()
     classes = metrics.per_class(model.classes)
-    groups = find_source(recipe.data.source).groups
+    groups = groups_of(recipe.data.source)
     top_5 = metrics.correct_in_top_5
     return TestResult(
         correct=metrics.correct,

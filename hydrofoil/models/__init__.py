@@ -20,6 +20,7 @@ from hydrofoil.models.mlp import mlp
 from hydrofoil.randomness import key
 from hydrofoil.recipe.models import Custom
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.recipe.source import is_path
 
 MODELS: dict[str, Callable[[Any, tuple[int, int, int], int], dict[str, nn.Module]]] = {
     "mlp": mlp,
@@ -64,13 +65,15 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key(recipe.train.seed, "weights"))
         made = _network(recipe, shape, len(classes), network)
-    model = Classifier(made, shape, classes, recipe.data.mean, recipe.data.std)
+    mean, std = recipe.data.mean or (0.0,), recipe.data.std or (1.0,)
+    model = Classifier(made, shape, classes, mean, std)
+    model.fit, model.own = recipe.data.fit, is_path(recipe.data.source)
     model.freeze(recipe.train.freeze)
     bytes_1C1W = torch.arange(256, dtype=torch.uint8).expand(1, shape[0], 1, 256)
     largest = model.normalize(bytes_1C1W).abs().max().item()
     if not isfinite(largest):
         raise HydrofoilError(
-            f"data.std = {list(recipe.data.std)}: pixels become {largest:g} by it; "
+            f"data.std = {list(std)}: pixels become {largest:g} by it; "
             "expected deviations of pixels scaled to [0, 1], such as 0.5."
         )
     return model

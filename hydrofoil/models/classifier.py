@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hydrofoil.errors import HydrofoilError, nearest
 
 if TYPE_CHECKING:
+    from hydrofoil.data.fitting import Fit
     from hydrofoil.data.statistics import Statistics
     from hydrofoil.evaluate.novelty import Novelty
 
@@ -60,6 +61,9 @@ class Classifier(nn.Module):
         self._frozen: list[nn.Module] = []
         # What the run of these weights knows of its training images: see run/reference.py.
         self.statistics: Statistics | None = None
+        # How image files take the shape; own: the training images were files, made in the same way.
+        self.fit: Fit = "crop"
+        self.own = False
         self.novelty: Novelty | None = None
         # Decided here, on the CPU: asking the tensors in every step would make a GPU wait.
         self._centered = any(mean) or any(number != 1 for number in std)

@@ -139,6 +139,7 @@ class DownloadProgress:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self.bar = say, Bar()
         self.name, self.began, self.said = "", 0.0, 0.0
+        self.lines: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -147,9 +148,11 @@ class DownloadProgress:
         self.bar.clear()
 
     def say(self, line: str) -> None:
-        """Pass a line on."""
+        """Pass a line on, once: runs of one command read the same images."""
         self.bar.clear()
-        self._say(line)
+        if line not in self.lines:
+            self.lines.add(line)
+            self._say(line)
 
     def update(self, download: Download) -> None:
         """Show how far it is, ten times a second at most."""

@@ -1,6 +1,6 @@
 """How a recipe differs from the one that it was made from, and what a change brings with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydrofoil.errors import HydrofoilError
@@ -8,6 +8,7 @@ from hydrofoil.recipe.naming import full_name
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
 from hydrofoil.recipe.schema import Recipe, dotted
 
+LEFT_OPEN = ("data.", "train.select")  # what a recipe may leave to the images
 OWN = ("name", "about", "expect.")  # what a recipe says of itself
 
 
@@ -31,6 +32,21 @@ def changed_fields(base: Recipe, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
         for name, value in after.items()
         if name in before and before[name] != value and not name.startswith(OWN)
     }
+
+
+def agree(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Return whether two recipes have the same values, by dotted name.
+
+    A field of [data] without a value agrees with any: it is left to the user's images, and the run
+    has what they gave.
+
+    >>> agree({"data.size": None}, {"data.size": (32, 32)}), agree({"lr": 0.1}, {"lr": 0.2})
+    (True, False)
+    """
+    return ours.keys() == theirs.keys() and all(
+        value == theirs[name] or (name.startswith(LEFT_OPEN) and None in (value, theirs[name]))
+        for name, value in ours.items()
+    )
 
 
 def base_of(name: str) -> Recipe | None:

@@ -13,6 +13,7 @@ from hydrofoil.errors import HydrofoilError, nearest, reason
 from hydrofoil.recipe.errors import explain
 from hydrofoil.recipe.naming import all_overrides, full_name, read_value
 from hydrofoil.recipe.schema import Recipe, members, tags_of, toml_value
+from hydrofoil.recipe.source import OF_ONE_DATASET, is_path
 
 SIZES = {"widths", "hidden"}  # of a model
 
@@ -108,7 +109,8 @@ def _resolved(document: dict[str, Any], overrides: Sequence[str], name: str) -> 
     """Return the recipe of a document; `name` is what errors call it."""
     # Names first: another model or optimizer leaves behind the file's fields that it does not know.
     given = [_field_and_value(override) for override in overrides]
-    for field, value in sorted(given, key=lambda pair: not pair[0].endswith(".name")):
+    first = (".name", "data.source")
+    for field, value in sorted(given, key=lambda pair: not pair[0].endswith(first)):
         _set(document, field, value)
     try:
         return Recipe.model_validate(document)
@@ -144,6 +146,12 @@ def _set(document: dict[str, Any], field: str, value: object) -> None:
                 f"{field}: '{section}' is a field, not a section with fields in it."
             )
     before, table[last] = table.get(last), value
+    if field == "data.source" and value != before and is_path(str(value)):
+        # What the file says of its own dataset does not describe the user's images.
+        for stray in OF_ONE_DATASET:
+            table.pop(stray, None)
+        for stray in ("about", "expect"):
+            document.pop(stray, None)
     if last == "name" and sections in (["model"], ["optimizer"], ["schedule"]) and value != before:
         known = [set(m.model_fields) for m in members(sections[0]) if value in tags_of(m)]
         # Another optimizer starts from its own defaults. Two models share fields, but sizes mean

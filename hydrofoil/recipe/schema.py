@@ -23,6 +23,9 @@ from hydrofoil.recipe.fields import (
 from hydrofoil.recipe.models import Model
 from hydrofoil.recipe.optimizers import Optimizer
 from hydrofoil.recipe.schedules import ConstantSchedule, Schedule
+from hydrofoil.recipe.source import is_path
+
+Side = Annotated[int, Field(ge=1, le=1024)]  # pixels
 
 
 def _check_amount(value: object) -> object:
@@ -40,30 +43,60 @@ class Data(Fields):
     """The dataset, its normalization and its split."""
 
     source: str
-    """The dataset: digits, mnist, fashion-mnist, cifar10 or cifar100."""
+    """A published dataset, such as mnist; or your own images by their path, such as ./pets."""
     root: Annotated[str, Affects("nothing")] = ""
     """The folder of the published files; empty: --data-root, HYDROFOIL_DATA or the user's cache."""
-    mean: Annotated[tuple[Finite, ...], AsTuple, Field(min_length=1)] = (0.0,)
-    """Subtracted from each channel of pixels scaled to [0, 1]; one number serves all channels."""
-    std: Annotated[tuple[Above, ...], AsTuple, Field(min_length=1)] = (1.0,)
-    """Each channel is then divided by this; one number serves all channels."""
+    size: Annotated[tuple[Side, ...], AsTuple, Field(min_length=1, max_length=2)] | None = None
+    """Height and width, or one number for both; default: published as is, own by the median."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How an image of other proportions takes that size: cut at its sides, padded or stretched."""
+    path: str = ""
+    """The column of a table that holds the images' paths; empty: guessed from its name."""
+    label: str = ""
+    """The column of a table that holds the labels; empty: guessed from its name."""
+    split: str = ""
+    """The column of a table that holds train, valid or test; empty: guessed from its name."""
+    group: str = ""
+    """What keeps images in one part: a table's column; for a folder, folder or prefix."""
+    unreadable: Annotated[Literal["skip", "stop"], Affects("results")] = "skip"
+    """Images that cannot be read: skip up to 1% of them, or stop at the first."""
+    mean: Annotated[tuple[Finite, ...], AsTuple, Field(min_length=1)] | None = None
+    """Subtracted from each channel, in [0, 1]; default: 0; of own images: their training mean."""
+    std: Annotated[tuple[Above, ...], AsTuple, Field(min_length=1)] | None = None
+    """Each channel is then divided by this; default: 1; of own images: their deviation."""
     train: Annotated[Literal["all"] | int | float, BeforeValidator(_check_amount)] = "all"
     """Images to train on, stratified by class: a number, a fraction of the split, or all."""
-    valid: Fraction = 0.0
-    """Fraction of all but the published test images for validation, stratified by class."""
-    test: Fraction = 0.0
-    """Fraction for testing, stratified by class; without a published test split or with `merge`."""
+    valid: Fraction | None = None
+    """Fraction of all but a given test split for validation; default: 0; of own images: 0.1."""
+    test: Fraction | None = None
+    """Fraction for testing, without a given test split or with `merge`; default: 0; of own: 0.2."""
     merge: bool = False
     """Ignore the published test split: draw train, valid and test from all images together."""
 
     @model_validator(mode="after")
+    def _defaults_are_resolved(self) -> Self:
+        """Fill in what needs no image to be read; own images need that for some fields."""
+        known: dict[str, Any] = {}
+        if self.mean is None and self.std is not None:
+            known["mean"] = (0.0,)
+        if self.std is None and self.mean is not None:
+            known["std"] = (1.0,)
+        if not is_path(self.source):
+            defaults: dict[str, Any] = {"mean": (0.0,), "std": (1.0,), "valid": 0.0, "test": 0.0}
+            known = {name: v for name, v in defaults.items() if getattr(self, name) is None} | known
+        for name, value in known.items():
+            object.__setattr__(self, name, value)  # frozen for its users; resolved here, once
+        return self
+
+    @model_validator(mode="after")
     def _parts_leave_something_to_train_on(self) -> Self:
-        if self.valid + self.test >= 1:
+        held_out = (self.valid or 0) + (self.test or 0)
+        if held_out >= 1:
             raise ValueError(
-                f"data.valid + data.test = {self.valid + self.test:g}: expected less than 1, "
+                f"data.valid + data.test = {held_out:g}: expected less than 1, "
                 "so that images are left to train on"
             )
-        if len(self.mean) != len(self.std):
+        if self.mean and self.std and len(self.mean) != len(self.std):
             raise ValueError(
                 f"data.mean has {len(self.mean)} numbers and data.std {len(self.std)}: "
                 "expected one for each channel in both"
@@ -137,12 +170,14 @@ class Recipe(Fields):
 
     @model_validator(mode="after")
     def _select_needs_validation(self) -> Self:
-        select = self.train.select
+        select, own = self.train.select, is_path(self.data.source)
+        if select is None and own and self.data.valid is None:
+            return self  # decided when the images are read: they may have their own parts
         if select is None:
             select = "valid.loss" if self.data.valid else "last"
             # The schema is frozen for its users; its own default is resolved here, once.
             object.__setattr__(self, "train", self.train.model_copy(update={"select": select}))
-        if select != "last" and not self.data.valid:
+        if select != "last" and not self.data.valid and not own:
             raise ValueError(
                 f'train.select = "{select}": expected "last", '
                 "since data.valid = 0 leaves no validation images\n"
@@ -165,8 +200,8 @@ class Recipe(Fields):
         data = self.data
         return {
             "train": data.train,
-            "valid": data.valid,
-            "test": data.test,
+            "valid": data.valid or 0.0,
+            "test": data.test or 0.0,
             "merge": data.merge,
             "seed": self.train.seed,
         }

@@ -3,21 +3,26 @@
 Axes: N images, C channels, H rows, W columns.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.catalogue import SOURCES
 from hydrofoil.data.published.download import Watcher
-from hydrofoil.data.source import find_source, known_as, load
+from hydrofoil.data.source import describe, known_as, load
 from hydrofoil.data.split import PARTS, draw_split
 from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.models import build
 from hydrofoil.models.code import Network, with_network
 from hydrofoil.models.summary import summarize
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
+from hydrofoil.recipe.source import is_path
 from hydrofoil.report import figures, text
 from hydrofoil.report.curves import learning_curves
 from hydrofoil.run.commands import command
@@ -69,9 +74,10 @@ def show(
         HydrofoilError: Nothing has that name, or the options do not fit it.
     """
     of_a_set = bool(class_name) or pixels is not None
-    dataset = "" if overrides else known_as(what)
-    is_recipe = what in shipped_recipes() or what.endswith(".toml") or Path(what).is_file()
-    if of_a_set and not known_as(what):
+    dataset = "" if overrides else _dataset(what)
+    is_file = Path(what).is_file() and not dataset
+    is_recipe = what in shipped_recipes() or what.endswith(".toml") or is_file
+    if of_a_set and not _dataset(what):
         raise HydrofoilError(
             f"--class and --pixels show the images of a dataset, and '{what}' is not one."
         )
@@ -94,6 +100,16 @@ def show(
     return shown
 
 
+def _dataset(what: str) -> str:
+    """Return the source of the dataset that a name or path stands for; empty if it is none."""
+    if known := known_as(what):
+        return known
+    path = Path(what).expanduser()
+    if what.endswith(".toml") or not path.exists() or (path / "recipe.toml").is_file():
+        return ""
+    return what if is_path(what) else f"./{what}"
+
+
 def show_set(
     name: str, data_root: str, class_name: str = "", watcher: Watcher | None = None
 ) -> Shown:
@@ -106,7 +122,9 @@ def show_set(
     split = draw_split(pictures)
     means, deviations = pictures.channel_statistics(split.train)
     parts = {part: getattr(split, part) for part in PARTS if len(getattr(split, part))}
-    if not pictures.published_test:  # a recipe draws its test split from these
+    if (
+        not pictures.published_test and not pictures.published_valid
+    ):  # a recipe draws its test split from these
         parts = {"all": split.train}
     counts = {
         part: dict(zip(pictures.classes, pictures.counts(at), strict=True))
@@ -123,10 +141,12 @@ def show_set(
     }
     # A tenth of the dataset fills every row, in the dataset's order.
     first_N = split.train[: max(len(split.train) // 10, 40 * pictures.K)]
-    path, png = Path(f"{name}.png"), b""
+    if is_path(name):  # whose images are sorted by class
+        first_N = _first_of_each(pictures, split.train)
+    path, png = _figure(name), b""
     if class_name:
         path, png = (
-            Path(f"{name}-{class_name.replace('/', '-')}.png"),
+            _figure(name, class_name),
             _one_class(pictures, split.train, class_name),
         )
     else:
@@ -135,9 +155,21 @@ def show_set(
             pictures.pictures_NCHW[first_N],
             labels_N,
             pictures.classes,
-            f"{name}: {'training images' if pictures.published_test else 'images'}",
+            f"{name}: {'images' if 'all' in parts else 'training images'}",
         )
     return Shown(text.set_lines(pictures, counts, means, deviations), content, png, path)
+
+
+def _figure(name: str, *more: str) -> Path:
+    """Return where the figure of a dataset is saved: in this folder, whatever its names hold."""
+    stem = Path(name).resolve().name if is_path(name) else name
+    return Path("-".join(re.sub(r"[^\w. -]", "-", part) for part in (stem, *more)) + ".png")
+
+
+def _first_of_each(pictures: Pictures, index_N: Tensor) -> Tensor:
+    """Return the indices of the first 40 images of each class."""
+    labels_N = pictures.labels_N[index_N]
+    return torch.cat([index_N[labels_N == label][:40] for label in range(pictures.K)])
 
 
 def _one_class(pictures: Pictures, index_N: Any, class_name: str) -> bytes:
@@ -170,9 +202,8 @@ def show_pixels(name: str, data_root: str, number: int, watcher: Watcher | None 
     png = figures.pixel_values(pictures.pictures_NCHW[number], title)
     content = {"source": name, "picture": number, "class": label}
     picture_CHW = pictures.pictures_NCHW[number]
-    return Shown(
-        f"{title}{text.pixel_lines(picture_CHW)}", content, png, Path(f"{name}-pixels-{number}.png")
-    )
+    lines = f"{title}{text.pixel_lines(picture_CHW)}"
+    return Shown(lines, content, png, _figure(name, "pixels", str(number)))
 
 
 def show_recipe(name: str, overrides: Sequence[str] = (), given: Network | None = None) -> Shown:
@@ -182,10 +213,10 @@ def show_recipe(name: str, overrides: Sequence[str] = (), given: Network | None 
         HydrofoilError: The recipe is unknown or invalid, or its model does not fit its images.
     """
     recipe = with_network(read_recipe(name, overrides), given)
-    source = find_source(recipe.data.source)
-    network = build(recipe, source.shape, [""] * source.classes, given).network
-    layers = summarize(network, source.shape)
-    lines = f"{text.recipe_lines(recipe)}\n\n{text.layer_lines(layers, source.shape)}"
+    shape, classes = describe(recipe.data)
+    network = build(recipe, shape, [""] * classes, given).network
+    layers = summarize(network, shape)
+    lines = f"{text.recipe_lines(recipe)}\n\n{text.layer_lines(layers, shape)}"
     content = {
         "recipe": recipe.model_dump(mode="json"),
         "layers": [asdict(layer) for layer in layers],

@@ -18,6 +18,7 @@ from hydrofoil.models.summary import LayerSummary
 from hydrofoil.recipe.changes import changed_fields, original
 from hydrofoil.recipe.read import documented_fields
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.recipe.source import is_path
 from hydrofoil.ship.predict import Prediction
 from hydrofoil.terminal import colored, length, shortened, table
 from hydrofoil.terminal import columns as terminal_columns
@@ -118,7 +119,7 @@ def recipe_lines(recipe: Recipe) -> str:
     ]
     if merges_published_test(recipe.data.source, recipe.data.merge):
         lines.append(f"warning: {MERGED}")
-    if not recipe.data.valid:
+    if not (recipe.data.valid or is_path(recipe.data.source)):
         lines.append(NOTHING_HELD_OUT)
     return "\n".join(lines)
 
@@ -280,6 +281,8 @@ def download_line(download: Download) -> str:
 
     >>> download_line(Download("train.gz", "example.org", 30_000_000, 170_000_000, 70_000))
     'train.gz: 30.0 of 170.0 MB, 33:20 left, 70 kB/s, from example.org'
+    >>> download_line(Download("decoding", "", 500, 2_000, 100.0, "images"))
+    'decoding: 500 of 2,000 images, 15 s left, 100 images/s'
     """
     return f"{download.name}: {', '.join(download_words(download))}"
 
@@ -288,6 +291,9 @@ def download_words(download: Download) -> list[str]:
     """Return what `download_line` says, the most important first."""
     rate = download.rate
     left = duration((download.total - download.done) / rate) if rate else "–"
+    if download.unit != "bytes":
+        counted = f"{download.done:,} of {download.total:,} {download.unit}"
+        return [counted, f"{left} left", f"{rate:,.0f} {download.unit}/s"]
     return [
         f"{download.done / 1e6:.1f} of {download.total / 1e6:.1f} MB",
         f"{left} left",

@@ -50,6 +50,7 @@ class Weights:
             "classes": json.dumps(model.classes),
             "mean": json.dumps(self.recipe.data.mean),
             "std": json.dumps(self.recipe.data.std),
+            "fit": self.recipe.data.fit,
             "epoch": str(epoch),
             "recipe": self.recipe.hash(),
         }

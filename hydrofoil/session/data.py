@@ -17,9 +17,11 @@ from hydrofoil.recipe.changes import base_of, optimizer_notes
 from hydrofoil.recipe.naming import all_overrides, is_field, short_names
 from hydrofoil.recipe.read import override, read_recipe
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.recipe.source import is_path
 from hydrofoil.run.events import DataLoaded
 from hydrofoil.run.folder import Run
 from hydrofoil.run.reference import keep_statistics
+from hydrofoil.session.resolve import split_notes, with_normalization, with_parts
 from hydrofoil.timing import CPU, Stopwatch
 
 
@@ -77,8 +79,28 @@ def read_pictures(
     if pictures is not None:
         return pictures, 0.0
     clock = Stopwatch(CPU)
-    pictures = load(recipe.data.source, data_root or recipe.data.root, watcher)
+    pictures = load(recipe.data, data_root or recipe.data.root, watcher)
     return pictures, clock.seconds()
+
+
+def resolve_data(
+    recipe: Recipe,
+    pictures: Pictures,
+    split: Split | None,
+    notes: Sequence[str] = (),
+    *,
+    for_test: bool = False,
+) -> tuple[Recipe, Split, list[str]]:
+    """Return a recipe that leaves nothing to its images, their split, and notes for the user.
+
+    Raises:
+        HydrofoilError: As `find_split`; or train.select needs validation images.
+    """
+    recipe, chosen = with_parts(recipe, pictures)
+    drawn = find_split(recipe, pictures, split, for_test=for_test)
+    if split is None and is_path(recipe.data.source):
+        chosen += split_notes(pictures, drawn)
+    return with_normalization(recipe, pictures, drawn), drawn, [*notes, *chosen]
 
 
 def find_split(

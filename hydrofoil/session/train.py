@@ -16,11 +16,11 @@ from hydrofoil.run.environment import environment
 from hydrofoil.run.reference import keep_reference
 from hydrofoil.session.data import (
     find_recipe,
-    find_split,
     given_overrides,
     log_data,
     own_threads,
     read_pictures,
+    resolve_data,
 )
 from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
 from hydrofoil.session.run import Run
@@ -74,7 +74,9 @@ def train(
     """
     resolved, said = find_recipe(recipe, given_overrides(train, overrides, fields), seed)
     place, watching = pick_device(device), all_observers(observers, track)
-    images, split, seconds = _read(resolved, data_root, pictures, split, watcher, test)
+    check_flag(test)
+    images, seconds = read_pictures(resolved, data_root, pictures, default_watcher(watcher))
+    resolved, split, said = resolve_data(resolved, images, split, said, for_test=test)
     classifier, state, prepared, notes = untrained(resolved, images, split, place, model)
     created = Run.create(run, prepared.recipe, split, environment(place, command), text_of(model))
     created.with_given(model, pictures, data_root)
@@ -92,19 +94,14 @@ def train(
     return created
 
 
-def _read(
-    recipe: Recipe,
-    data_root: str | Path,
-    pictures: Pictures | None,
-    split: Split | None,
-    watcher: Watcher | None,
-    test: bool,
-) -> tuple[Pictures, Split, float]:
-    """Return the images and their split, given or the recipe's, and the seconds of reading."""
+def check_flag(test: object) -> None:
+    """Refuse a fraction of images where `train` takes whether to test.
+
+    Raises:
+        HydrofoilError: It is neither True nor False.
+    """
     if test not in (True, False):
         raise HydrofoilError(
             f"test = {test!r}: expected True or False: whether to test after training.\n"
             f"Set the fraction of images for testing with data__test={test!r}."
         )
-    images, seconds = read_pictures(recipe, data_root, pictures, default_watcher(watcher))
-    return images, find_split(recipe, images, split, for_test=test), seconds

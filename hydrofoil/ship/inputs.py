@@ -98,8 +98,16 @@ def to_sources(given: Any, shape: tuple[int, int, int]) -> tuple[list[Source], b
     raise HydrofoilError(f"a {type(given).__name__} as image: expected {ACCEPTED}.")
 
 
-def to_decoded(source: Source, shape: tuple[int, int, int], name: str = "") -> Decoded:
+def to_decoded(
+    source: Source, shape: tuple[int, int, int], name: str = "", *, as_trained: bool = False
+) -> Decoded:
     """Return an image as an array; a large photograph is read at a reduced scale.
+
+    Args:
+        source: The image.
+        shape: Channels, height and width of the model's input.
+        name: How errors call it.
+        as_trained: Read the file exactly as `data.decoding` reads those of a set.
 
     Raises:
         HydrofoilError: As `decode`.
@@ -108,6 +116,8 @@ def to_decoded(source: Source, shape: tuple[int, int, int], name: str = "") -> D
         return source
     if isinstance(source, Tensor):
         raise TypeError("a tensor of the model's shape is not decoded")
+    if as_trained:
+        return decode(source, target=(shape[2], shape[1]), name=name, reduce=True)
     # 200 with the decoder's reserve of four: a drawing of a 20th of the page has 40 pixels left.
     target = max(shape[2], 200), max(shape[1], 200)
     return decode(source, target=target, name=name)

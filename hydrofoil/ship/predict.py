@@ -198,14 +198,22 @@ def to_model_input(
     """
     how = how or Preparation()
     if not isinstance(source, Tensor):
-        decoded = to_decoded(source, model.shape, name)
-        return prepare(decoded, model.shape, model.statistics, how)
+        decoded = to_decoded(source, model.shape, name, as_trained=_as_trained(model))
+        return prepare(decoded, model.shape, model.statistics, how, model.fit, own=model.own)
     if source.dtype != torch.uint8 or tuple(source.shape) != model.shape:
         (source,) = to_sources(source, model.shape)[0]
         return to_model_input(model, source, how, name)
     picture_CHW = 255 - source if how.invert else source
     done = ("inverted",) if how.invert else ()
     return Prepared(picture_CHW, done, check_input(picture_CHW, model.statistics))
+
+
+def _as_trained(model: Classifier) -> bool:
+    """Return whether files are read as the training images were, which were files as well.
+
+    A drawing on a large page is cut out of it, for which it is read in more detail.
+    """
+    return model.own and not (model.statistics is not None and model.statistics.strokes)
 
 
 def read_picture(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, tuple[str, ...]]:

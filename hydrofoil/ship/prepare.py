@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from hydrofoil.data.decode import Decoded
+from hydrofoil.data.fitting import Fit, cut, fitted, opaque, over
 from hydrofoil.data.statistics import FLAT, NEAR, Statistics, find_content, luminance
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.ship.drawing import FAINTEST, Drawing, find_drawing, place_drawing
@@ -81,6 +82,9 @@ def prepare(
     shape: tuple[int, int, int],
     made: Statistics | None = None,
     how: Preparation | None = None,
+    fit: Fit = "crop",
+    *,
+    own: bool = False,
 ) -> Prepared:
     """Return a decoded image as the network sees it.
 
@@ -89,8 +93,10 @@ def prepare(
         shape: Channels, height and width of the model's input.
         made: Statistics of the training images; None: they are unknown.
         how: What is requested; default: what suits the training images.
+        fit: How an image of other proportions takes the size.
+        own: The training images were files, made by `data.fitting` as this one is.
     """
-    return _Preparing(decoded, shape, made, how or Preparation()).run()
+    return _Preparing(decoded, shape, made, how or Preparation(), fit, own).run()
 
 
 def check_input(picture_CHW: Tensor, made: Statistics | None) -> tuple[str, ...]:
@@ -140,8 +146,12 @@ class _Preparing:
         shape: tuple[int, int, int],
         made: Statistics | None,
         how: Preparation,
+        fit: Fit,
+        own: bool,
     ) -> None:
         self.decoded, self.shape, self.made, self.how = decoded, shape, made, how
+        self.fit: Fit = fit
+        self.own = own
         self.done, self.hidden_by = list(decoded.done), ""
 
     def run(self) -> Prepared:
@@ -154,19 +164,18 @@ class _Preparing:
         if (channels == 1) != (image.mode == "L"):
             self.done.append("color → gray" if channels == 1 else "gray → color")
             image = image.convert("L" if channels == 1 else "RGB")
-        scale = min(image.width / width, image.height / height)
-        cut = max(1, round(width * scale)), max(1, round(height * scale))
-        left, top = (image.width - cut[0]) // 2, (image.height - cut[1]) // 2
-        box = left, top, left + cut[0], top + cut[1]
-        plain_HWC = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box))
-        lost = cut != image.size and _has_content_outside(image, box)
+        box = cut(image.size, (height, width)) if self.fit == "crop" else (0, 0, *image.size)
+        kept = box[2] - box[0], box[3] - box[1]
+        plain_HWC = np.asarray(fitted(image, (height, width), self.fit))
+        lost = kept != image.size and _has_content_outside(image, box)
         chosen = self._like_training(image, plain_HWC, lost)
         if chosen is None:
             chosen = plain_HWC
-            if cut != image.size:
-                self.done.append(f"cropped from {_by(image.size)} to the central {_by(cut)}")
-            if cut != (width, height):
-                self.done.append(f"resized from {_by(cut)} to {width}×{height}")
+            if kept != image.size:
+                self.done.append(f"cropped from {_by(image.size)} to the central {_by(kept)}")
+            if kept != (width, height):
+                how = "padded and resized" if self.fit == "pad" else "resized"
+                self.done.append(f"{how} from {_by(kept)} to {width}×{height}")
             notes = self._check(image, chosen, lost)
         else:
             notes = self._check_gray(_gray(chosen))
@@ -178,16 +187,17 @@ class _Preparing:
         """Return the image without transparency, gray or RGB."""
         pixels_HWC = self.decoded.pixels_HWC
         channels = pixels_HWC.shape[2]
-        if channels in (1, 3):
-            return Image.fromarray(pixels_HWC[..., 0] if channels == 1 else pixels_HWC)
-        if int(pixels_HWC[..., -1].min()) == 255:
-            return Image.fromarray(pixels_HWC[..., 0] if channels == 2 else pixels_HWC[..., :3])
+        if channels in (1, 3) or int(pixels_HWC[..., -1].min()) == 255:
+            return opaque(pixels_HWC)
+        if self.own and self.how.background is None:  # as the training images were made
+            self.done.append("transparency → white")
+            return opaque(pixels_HWC)
         layers = Image.fromarray(pixels_HWC, "LA" if channels == 2 else "RGBA")
         small = layers.convert("RGBA")
         small.thumbnail((SMALL, SMALL))
         asked = self.how.color()
         color = asked or COLORS["white"]
-        contrast = {at: _contrast(_over(small, at)) for at in (color, *COLORS.values())}
+        contrast = {at: _contrast(over(small, at)) for at in (color, *COLORS.values())}
         best = max(COLORS, key=lambda name: contrast[COLORS[name]])
         vanishes = contrast[color] < 0.25 * contrast[COLORS[best]]
         name = self.how.background or "white"
@@ -196,7 +206,7 @@ class _Preparing:
         elif vanishes:
             self.hidden_by = f"it has the color of the background: use --background {best}"
         self.done.append(f"transparency → {name}")
-        return _over(layers, color)
+        return over(layers, color)
 
     def _like_training(self, image: Image.Image, plain_HWC: Array, lost: bool) -> Array | None:
         """Return the image made as the training images were; None: as it is, it is like them."""
@@ -313,17 +323,6 @@ def fits(plain_HWC: Array, made: Statistics) -> bool:
     low, _, high = made.long_side
     same_size = low - pixel.max() <= content.long_side_N[0] <= high + pixel.max()
     return bool(same_size and (off <= np.array(made.off_center) + pixel).all())
-
-
-def _over(image: Image.Image, color: tuple[int, int, int]) -> Image.Image:
-    """Return an image with transparency composed onto a color."""
-    if image.mode == "LA" and len(set(color)) == 1:
-        below = Image.new("L", image.size, color[0])
-        below.paste(image.getchannel(0), mask=image.getchannel(1))
-        return below
-    below = Image.new("RGB", image.size, color)
-    below.paste(image.convert("RGB"), mask=image.getchannel(image.getbands()[-1]))
-    return below
 
 
 def _contrast(image: Image.Image) -> float:

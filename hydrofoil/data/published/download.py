@@ -63,6 +63,7 @@ class Download:
         done: Bytes downloaded so far.
         total: Bytes in all.
         rate: Bytes a second since this connection was opened.
+        unit: What is counted in place of bytes.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Download:
     done: int
     total: int
     rate: float
+    unit: str = "bytes"
 
 
 class Watcher(Protocol):

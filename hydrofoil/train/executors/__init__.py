@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.data.source import find_source
+from hydrofoil.data.source import describe
 from hydrofoil.data.split import Split
 from hydrofoil.device import cuda_problem, exact, first_line, thread_rule
 from hydrofoil.errors import HydrofoilError
@@ -213,8 +213,8 @@ def expected(
 
     Needs no data. The C is empty if native cannot run the recipe.
     """
-    found = find_source(recipe.data.source)
-    model = build(recipe, found.shape, [""] * found.classes, network).to(device)
+    shape, classes = describe(recipe.data)
+    model = build(recipe, shape, [""] * classes, network).to(device)
     optimizer = build_optimizer(recipe.optimizer, model.network)
     batch_size = recipe.train.batch_size
     names, refused, program = choose(model, optimizer, recipe.train.execute, batch_size)

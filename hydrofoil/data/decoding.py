@@ -1,0 +1,85 @@
+"""Decodes the images of a set on all cores.
+
+Axes: H rows, W columns, C channels.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hydrofoil.data.decode import decode
+from hydrofoil.data.fitting import Fit, fitted, opaque
+from hydrofoil.errors import HydrofoilError
+
+CHUNK = 16  # images that a thread takes at once
+Array = np.ndarray[Any, np.dtype[Any]]
+Task = tuple[int, Path | bytes]
+Done = tuple[int, Array | HydrofoilError]
+
+
+def decode_one(source: Path | bytes, size: tuple[int, int], fit: Fit, name: str = "") -> Array:
+    """Return an image file as the images of a set are made: pixels_HWC, of 1 or 3 channels.
+
+    It has one channel where all its pixels are gray.
+
+    Args:
+        source: A file's path or its content.
+        size: Height and width.
+        fit: How it takes that size.
+        name: How errors call it.
+
+    Raises:
+        HydrofoilError: It cannot be read.
+    """
+    decoded = decode(source, target=(size[1], size[0]), name=name, reduce=True)
+    image = fitted(opaque(decoded.pixels_HWC), size, fit)
+    pixels_HWC = np.asarray(image).reshape(*size, -1)
+    if pixels_HWC.shape[2] == 1:
+        return pixels_HWC
+    red_HW = pixels_HWC[..., 0]
+    gray = (red_HW == pixels_HWC[..., 1]).all() and (red_HW == pixels_HWC[..., 2]).all()
+    return pixels_HWC[..., :1] if gray else pixels_HWC
+
+
+def decode_all(
+    tasks: Iterable[Task], size: tuple[int, int], fit: Fit, workers: int
+) -> Iterator[Done]:
+    """Yield each image's number and pixels, or the error that kept it from being read.
+
+    A few images more than the workers need are read ahead, so that memory stays flat.
+
+    Args:
+        tasks: Number and file or content of each image.
+        size: Height and width.
+        fit: How an image takes that size.
+        workers: Threads; Pillow works outside Python's lock.
+    """
+    waiting: deque[Future[list[Done]]] = deque()
+    chunks = iter(lambda: list(islice(iterator, CHUNK)), [])
+    iterator = iter(tasks)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for chunk in chunks:
+                waiting.append(pool.submit(_decode_chunk, chunk, size, fit))
+                if len(waiting) > 4 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _decode_chunk(chunk: list[Task], size: tuple[int, int], fit: Fit) -> list[Done]:
+    done: list[Done] = []
+    for number, source in chunk:
+        try:
+            done.append((number, decode_one(source, size, fit, "image")))
+        except HydrofoilError as error:
+            done.append((number, error))
+    return done

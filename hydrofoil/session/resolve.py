@@ -1,0 +1,85 @@
+"""Fills in what a recipe leaves to the user's images: size, parts, normalization.
+
+The run's recipe then has every field, so that it repeats itself.
+
+Axes: N pictures.
+"""
+
+from typing import Any
+
+from hydrofoil.data.listing import some_of
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.split import Split
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.recipe.schema import Recipe
+from hydrofoil.recipe.source import is_path
+from hydrofoil.wording import percent
+
+VALID, TEST = 0.1, 0.2  # of own images without parts
+DIGITS = 4  # of mean and deviation
+
+
+def with_parts(recipe: Recipe, pictures: Pictures) -> tuple[Recipe, list[str]]:
+    """Return a recipe that says which images validate and test, and notes for the user.
+
+    Raises:
+        HydrofoilError: train.select needs validation images, and there are none.
+    """
+    data = recipe.data
+    if not is_path(data.source):
+        return recipe, []
+    given = (
+        {} if data.merge else {"valid": pictures.published_valid, "test": pictures.published_test}
+    )
+    rest = len(pictures) - sum(given.values())
+    changes: dict[str, Any] = {"size": data.size or pictures.shape[1:]}
+    notes: list[str] = []
+    for name, default in (("valid", VALID), ("test", TEST)):
+        asked = getattr(data, name)
+        chosen = default if round(default * rest) and not given.get(name) else 0.0
+        changes[name] = chosen if asked is None else asked
+        if asked is None and chosen:
+            notes.append(f"data.{name} = {chosen:g}")
+    if notes:
+        notes = [f"{' and '.join(notes)}: the images have no such parts of their own"]
+    held_out = bool(changes["valid"] or given.get("valid"))
+    select = recipe.train.select or ("valid.loss" if held_out else "last")
+    if select != "last" and not held_out:
+        raise HydrofoilError(
+            f'train.select = "{select}": expected "last", since no images are held out for '
+            "validation.\nSet train.select=last, or set some aside with data.valid=0.1"
+        )
+    train = recipe.train.model_copy(update={"select": select})
+    return recipe.model_copy(
+        update={"data": data.model_copy(update=changes), "train": train}
+    ), notes
+
+
+def with_normalization(recipe: Recipe, pictures: Pictures, split: Split) -> Recipe:
+    """Return a recipe with mean and deviation of the training images, unless it has its own."""
+    if recipe.data.mean is not None:
+        return recipe
+    means, deviations = pictures.channel_statistics(split.train)
+    changes = {
+        "mean": tuple(round(mean, DIGITS) for mean in means),
+        "std": tuple(round(deviation, DIGITS) or 1.0 for deviation in deviations),
+    }
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
+
+
+def split_notes(pictures: Pictures, split: Split) -> list[str]:
+    """Name the classes that are too small to be in every part that was drawn."""
+    notes: list[str] = []
+    given = {"valid": pictures.published_valid, "test": pictures.published_test}
+    for part, kind in (("valid", "validation"), ("test", "test")):
+        index_N = getattr(split, part)
+        if not len(index_N) or given[part]:
+            continue
+        counts = pictures.counts(index_N)
+        missing = [name for name, count in zip(pictures.classes, counts, strict=True) if not count]
+        if missing:
+            share = percent(len(index_N) / len(pictures), 0)
+            notes.append(
+                f"too few images for {share} {kind}: none of {some_of(missing)} is in that part"
+            )
+    return notes
