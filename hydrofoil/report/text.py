@@ -282,7 +282,7 @@ def download_line(download: Download) -> str:
     >>> download_line(Download("train.gz", "example.org", 30_000_000, 170_000_000, 70_000))
     'train.gz: 30.0 of 170.0 MB, 33:20 left, 70 kB/s, from example.org'
     >>> download_line(Download("decoding", "", 500, 2_000, 100.0, "images"))
-    'decoding: 500 of 2,000 images, 15 s left, 100 images/s'
+    'decoding: 500 of 2,000 images, 0:15 left, 100 images/s'
     """
     return f"{download.name}: {', '.join(download_words(download))}"
 
