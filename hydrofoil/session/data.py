@@ -96,11 +96,25 @@ def resolve_data(
     Raises:
         HydrofoilError: As `find_split`; or train.select needs validation images.
     """
+    _check_flag(for_test)
     recipe, chosen = with_parts(recipe, pictures)
     drawn = find_split(recipe, pictures, split, for_test=for_test)
     if split is None and is_path(recipe.data.source):
         chosen += split_notes(pictures, drawn)
     return with_normalization(recipe, pictures, drawn), drawn, [*notes, *chosen]
+
+
+def _check_flag(test: object) -> None:
+    """Refuse a fraction of images where `train` takes whether to test.
+
+    Raises:
+        HydrofoilError: It is neither True nor False.
+    """
+    if test not in (True, False):
+        raise HydrofoilError(
+            f"test = {test!r}: expected True or False: whether to test after training.\n"
+            f"Set the fraction of images for testing with data__test={test!r}."
+        )
 
 
 def find_split(

@@ -8,7 +8,6 @@ from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
 from hydrofoil.data.split import Split
 from hydrofoil.device import pick_device
-from hydrofoil.errors import HydrofoilError
 from hydrofoil.models.code import Network, text_of
 from hydrofoil.observe.observer import Observer, Start
 from hydrofoil.recipe.schema import Recipe
@@ -74,7 +73,6 @@ def train(
     """
     resolved, said = find_recipe(recipe, given_overrides(train, overrides, fields), seed)
     place, watching = pick_device(device), all_observers(observers, track)
-    check_flag(test)
     images, seconds = read_pictures(resolved, data_root, pictures, default_watcher(watcher))
     resolved, split, said = resolve_data(resolved, images, split, said, for_test=test)
     classifier, state, prepared, notes = untrained(resolved, images, split, place, model)
@@ -92,16 +90,3 @@ def train(
         if test:
             open_test_split(created, images, place, model)
     return created
-
-
-def check_flag(test: object) -> None:
-    """Refuse a fraction of images where `train` takes whether to test.
-
-    Raises:
-        HydrofoilError: It is neither True nor False.
-    """
-    if test not in (True, False):
-        raise HydrofoilError(
-            f"test = {test!r}: expected True or False: whether to test after training.\n"
-            f"Set the fraction of images for testing with data__test={test!r}."
-        )
