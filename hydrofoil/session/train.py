@@ -77,9 +77,8 @@ def train(
     resolved, split, said = resolve_data(resolved, images, split, said, for_test=test)
     classifier, state, prepared, notes = untrained(resolved, images, split, place, model)
     created = Run.create(run, prepared.recipe, split, environment(place, command), text_of(model))
-    created.with_given(model, pictures, data_root)
     with created.writing(say_for(watcher)), Observers(created, watching) as watched:
-        log_data(created, images, split, seconds)
+        log_data(created.with_given(model, pictures, data_root), images, split, seconds)
         with watched.training(Start(created, classifier, split, state, prepared, (*said, *notes))):
             for epoch in fit(
                 classifier, images, split, created.recipe,  # with executor and threads
