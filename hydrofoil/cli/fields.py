@@ -7,33 +7,10 @@ before the command line is parsed, so that one rule reads both.
 import re
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
-
-from typer.core import TyperCommand
 
 from hydrofoil.errors import HydrofoilError
 
 SWITCH = {"true", "false", "yes", "no", "on", "off"}  # words that may follow a switch
-
-
-class Verb(TyperCommand):
-    """A verb, which takes the fields of a recipe as options if it takes overrides."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Rewrite fields that were written as options, and put all overrides last."""
-        if any(parameter.name == "overrides" for parameter in self.params):
-            args = rewritten(args, self._arities())
-        return super().parse_args(ctx, args)
-
-    def _arities(self) -> dict[str, int]:
-        """Return how many words follow each of the verb's own options."""
-        arities = {"--help": 0, "-h": 0}
-        for parameter in self.params:
-            takes = 0 if getattr(parameter, "is_flag", False) else max(parameter.nargs, 1)
-            for name in (*parameter.opts, *parameter.secondary_opts):
-                if name.startswith("-"):
-                    arities[name] = takes
-        return arities
 
 
 def rewritten(words: Sequence[str], arities: dict[str, int]) -> list[str]:
@@ -51,7 +28,7 @@ def rewritten(words: Sequence[str], arities: dict[str, int]) -> list[str]:
     """
     rest, overrides = list[str](), list[str]()
     before, after = _around_dashes(words)
-    waiting = deque(before)
+    waiting = deque(_joined(before))
     while waiting:
         word = waiting.popleft()
         option, equals, _ = word.partition("=")
@@ -69,6 +46,25 @@ def _around_dashes(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     """Return the words before a -- and from it on."""
     at = list(words).index("--") if "--" in words else len(words)
     return words[:at], words[at:]
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Return words in which FIELD = VALUE and FIELD= VALUE, with spaces, are one word.
+
+    >>> _joined(["digits", "epochs", "=", "3", "lr=", "0.1", "root=", "--test"])
+    ['digits', 'epochs=3', 'lr=0.1', 'root=', '--test']
+    """
+    from hydrofoil.recipe.naming import is_field
+
+    joined = list[str]()
+    for word in words:
+        last = joined[-1] if joined else ""
+        opens = last.endswith("=") and is_field(last[:-1]) and "=" not in word
+        if (word == "=" and is_field(last)) or (opens and not word.startswith("--")):
+            joined[-1] += word
+        else:
+            joined.append(word)
+    return joined
 
 
 def _as_override(word: str, waiting: deque[str]) -> str:

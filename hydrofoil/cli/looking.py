@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hydrofoil.cli import completion
 from hydrofoil.cli.options import (
     AsIs,
     Background,
@@ -22,6 +23,7 @@ from hydrofoil.cli.options import (
     argument,
     option,
     path_of,
+    run_of,
 )
 from hydrofoil.cli.printing import note, print_error, print_json, print_verbatim, printer
 from hydrofoil.errors import HydrofoilError
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, argument("[RECIPE]", "Print this one.")] = None,
+    name: Annotated[
+        str | None, argument("[RECIPE]", "Print this one.", autocompletion=completion.recipes)
+    ] = None,
     fields: Annotated[
         bool, typer.Option("--fields", help="Describe every field of a recipe.")
     ] = False,
@@ -64,7 +68,14 @@ def recipes(
 
 @app.command()
 def show(
-    what: Annotated[str, argument("DATASET|RECIPE|RUN", "A dataset, a recipe or a run folder.")],
+    what: Annotated[
+        str,
+        argument(
+            "DATASET|RECIPE|RUN",
+            "A dataset, a recipe or a run.",
+            autocompletion=completion.recipes_and_runs,
+        ),
+    ],
     overrides: Overrides = None,
     class_name: Annotated[str, option("--class", "NAME", "Only images of this class.")] = "",
     pixels: Annotated[
@@ -192,7 +203,13 @@ def explain(
 @app.command()
 def report(
     run_folders: Annotated[
-        list[Path], argument("RUN...", "One run folder, or several.", parser=path_of)
+        list[Path],
+        argument(
+            "RUN...",
+            "One run, or several, by folder or by name.",
+            parser=run_of,
+            autocompletion=completion.runs,
+        ),
     ],
     out: Annotated[
         Path | None,

@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prepare_stream(stream)  # a terminal without → or – shows > or - for it
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = app(args=given or ["--help"], standalone_mode=False, obj=given)
+        status = app(
+            args=given or ["--help"], prog_name="hydrofoil", standalone_mode=False, obj=given
+        )
     except HydrofoilError as error:
         print_error(error)
         status = 2
@@ -121,4 +123,4 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """From small pictures to a tested model. Try: hydrofoil train digits --test."""
+    """From small images to a tested model. Try: hydrofoil train digits --test."""

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from hydrofoil.cli.fields import Verb
+from hydrofoil.cli import completion
+from hydrofoil.cli.verbs import Verb, Verbs
 
 
 class Application(typer.Typer):
@@ -18,7 +19,7 @@ class Application(typer.Typer):
 
 
 app = Application(
-    add_completion=False,
+    cls=Verbs,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -43,6 +44,20 @@ def path_of(given: str | Path) -> Path:
     return Path(text)
 
 
+def run_of(given: str | Path) -> Path:
+    """Return the path of a run that was typed as a path, as its name in runs/, or as last."""
+    from hydrofoil.run.find import run_path
+
+    return run_path(path_of(given))
+
+
+def existing_run(given: str | Path) -> Path:
+    """Return the path of a run, which has to exist."""
+    from hydrofoil.run.find import find_run_folder
+
+    return find_run_folder(path_of(given))
+
+
 def dashed_name(given: Sequence[str]) -> str:
     """Say how to name a file that begins with a dash; nothing where no argument is such a file."""
     for word in given[: given.index("--")] if "--" in given else given:
@@ -65,16 +80,33 @@ def _check_trackers(names: list[str] | None) -> list[str]:
     return names or []
 
 
-RecipeName = Annotated[str, argument("RECIPE", "A shipped recipe's name, or a file's path.")]
+RecipeName = Annotated[
+    str,
+    argument(
+        "RECIPE", "A shipped recipe's name, or a file's path.", autocompletion=completion.recipes
+    ),
+]
 
 
 Overrides = Annotated[
     list[str] | None,
-    argument("[FIELD=VALUE]...", "Override: epochs=3 lr=0.01, or --epochs 3 --lr 0.01"),
+    argument(
+        "[FIELD=VALUE]...",
+        "Override: epochs=3 lr=0.01, or --epochs 3 --lr 0.01",
+        autocompletion=completion.overrides,
+    ),
 ]
 
 
-RunFolder = Annotated[Path, argument("RUN", "The run folder.", parser=path_of)]
+RunFolder = Annotated[
+    Path,
+    argument(
+        "RUN",
+        "A run's folder, its name in runs/, or last.",
+        parser=existing_run,
+        autocompletion=completion.runs,
+    ),
+]
 
 
 NewRun = Annotated[

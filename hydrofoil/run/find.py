@@ -4,6 +4,8 @@ from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
+from hydrofoil.errors import HydrofoilError
+
 RUNS = Path("runs")
 FOLDERS = (RUNS, RUNS / "compare")  # where trainings and comparisons make runs
 LAST = "last"
@@ -22,6 +24,24 @@ def run_path(name: str | Path) -> Path:
         runs = runs_in(RUNS)
         return runs[-1] if runs else path
     return next((folder / path for folder in FOLDERS if (folder / path).is_dir()), path)
+
+
+def find_run_folder(name: str | Path) -> Path:
+    """Return the path of a run that exists.
+
+    Raises:
+        HydrofoilError: The path is missing, a file, or not a run's folder; names near runs.
+    """
+    path = run_path(name)
+    if path.is_file():
+        raise HydrofoilError(f"{path}: a file, where a run folder was expected.{runs_beside(path)}")
+    if not path.is_dir():
+        raise HydrofoilError(f"{path}: no such run folder.{runs_beside(path)}")
+    if not (path / "recipe.toml").is_file():
+        raise HydrofoilError(
+            f"{path}: not a run folder: it holds no recipe.toml.{runs_beside(path)}"
+        )
+    return path
 
 
 def runs_in(folder: Path) -> list[Path]:

@@ -42,7 +42,7 @@ from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.checkpoints import Checkpoints
 from hydrofoil.run.commands import command
 from hydrofoil.run.files import Files, json_bytes
-from hydrofoil.run.find import run_path, runs_beside
+from hydrofoil.run.find import find_run_folder
 from hydrofoil.run.lock import locked
 from hydrofoil.run.log import Log
 from hydrofoil.run.manifest import NAME
@@ -131,17 +131,7 @@ class Run:
         Raises:
             HydrofoilError: The folder is missing, not a run, or its recipe is damaged.
         """
-        path = run_path(path)
-        if path.is_file():
-            raise HydrofoilError(
-                f"{path}: a file, where a run folder was expected.{runs_beside(path)}"
-            )
-        if not path.is_dir():
-            raise HydrofoilError(f"{path}: no such run folder.{runs_beside(path)}")
-        if not (path / "recipe.toml").is_file():
-            raise HydrofoilError(
-                f"{path}: not a run folder: it holds no recipe.toml.{runs_beside(path)}"
-            )
+        path = find_run_folder(path)
         text = Files(path).parse("recipe.toml", bytes.decode)
         return cls(path, parse_recipe(text, str(path / "recipe.toml")))
 
