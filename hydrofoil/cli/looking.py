@@ -18,12 +18,13 @@ from hydrofoil.cli.options import (
     ModelCode,
     Overrides,
     RunFolder,
+    RunFolders,
+    Shown,
     Verbose,
     app,
     argument,
     option,
     path_of,
-    run_of,
 )
 from hydrofoil.cli.printing import note, print_error, print_json, print_verbatim, printer
 from hydrofoil.errors import HydrofoilError
@@ -68,14 +69,7 @@ def recipes(
 
 @app.command()
 def show(
-    what: Annotated[
-        str,
-        argument(
-            "DATASET|RECIPE|RUN",
-            "A dataset, a recipe or a run.",
-            autocompletion=completion.recipes_and_runs,
-        ),
-    ],
+    what: Shown,
     overrides: Overrides = None,
     class_name: Annotated[str, option("--class", "NAME", "Only images of this class.")] = "",
     pixels: Annotated[
@@ -202,15 +196,7 @@ def explain(
 
 @app.command()
 def report(
-    run_folders: Annotated[
-        list[Path],
-        argument(
-            "RUN...",
-            "One run, or several, by folder or by name.",
-            parser=run_of,
-            autocompletion=completion.runs,
-        ),
-    ],
+    run_folders: RunFolders,
     out: Annotated[
         Path | None,
         option(

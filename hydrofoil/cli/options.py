@@ -109,6 +109,27 @@ RunFolder = Annotated[
 ]
 
 
+RunFolders = Annotated[
+    list[Path],
+    argument(
+        "RUN...",
+        "One run, or several, by folder or by name.",
+        parser=run_of,
+        autocompletion=completion.runs,
+    ),
+]
+
+
+Shown = Annotated[
+    str,
+    argument(
+        "DATASET|RECIPE|RUN",
+        "A dataset, a recipe or a run.",
+        autocompletion=completion.recipes_and_runs,
+    ),
+]
+
+
 NewRun = Annotated[
     Path | None,
     option("--run", "DIR", "The run folder to make; default: runs/<recipe>-<n>.", parser=path_of),
