@@ -18,7 +18,7 @@ ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 # What is never broken: what a label announces as a path, a command to the end of its line, a path
 # with spaces at the start of an error, and anything in quotation marks.
 UNBROKEN = re.compile(
-    r"(?<=^saved: ).+|(?<=^run: ).+|(?<=^written: ).+"
+    r"(?<=^saved: ).+?(?=, and |$)|(?<=^run: ).+|(?<=^written: ).+"
     r"|(?:(?<=: )|(?<=^))(?:hydrofoil|pip|python|git|apt-get) .+"
     r"|^[^:\s]*[/\\][^:]*(?=: )"
     r"|`[^`]+`|(?<!\w)'[^']+'(?!\w)|(?<!\w)\"[^\"]+\"(?!\w)"

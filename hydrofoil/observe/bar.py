@@ -38,8 +38,10 @@ class Bar:
             words: What else to say, the most important first.
         """
         self.drawn = time.perf_counter()
-        line = bar_line(name, done, total, words, (columns(self.stream) or 80) - 1)
-        self._write(f"\r{line}{' ' * ((columns(self.stream) or 80) - 1 - length(line))}")
+        width = (columns(self.stream) or 80) - 1
+        line = bar_line(name, done, total, words, width)
+        # Back to the line's start, so that what a key echoes, such as ^C, is cleared with the bar.
+        self._write(f"\r{line}{' ' * (width - length(line))}\r")
         self.visible = True
 
     def clear(self) -> None:
