@@ -1,4 +1,4 @@
-"""A notebook: a bar while it trains, and images, runs and results that display themselves."""
+"""A notebook: a table while it trains, and images, runs and results that display themselves."""
 
 import base64
 import io
@@ -12,7 +12,8 @@ from nbclient import NotebookClient
 from PIL import Image
 
 import hydrofoil as hf
-from hydrofoil.observe.notebook import bar_html, in_notebook
+from hydrofoil.evaluate.metrics import Scores
+from hydrofoil.observe.notebook import bar_html, in_notebook, shown_epochs
 
 CELLS = [
     "import hydrofoil as hf\npictures = hf.load('digits')\npictures",
@@ -56,19 +57,48 @@ def test_images_show_as_a_grid_with_counts(notebook: Any) -> None:
     image = Image.open(io.BytesIO(base64.b64decode(encoded)))
     assert image.width > 12 * 8
     assert image.height > 10 * 8
-    assert len(image.convert("L").getcolors()) > 10
+    assert len(image.convert("RGBA").getcolors()) > 10
     pictures = hf.load("digits")
     assert "1,797 images of 1×8×8" in shown
     counts = [int((pictures.labels_N == k).sum()) for k in range(10)]
-    assert [int(found) for found in re.findall(r"\b\d (\d{3})\b", shown)] == counts
+    assert [int(found) for found in re.findall(r">(\d{3})</span>", shown)] == counts
+    assert len(shown) < 40_000
 
 
-def test_a_training_shows_one_bar_that_ends_full(notebook: Any) -> None:
-    made, _ = notebook
+def test_a_training_shows_one_table_with_a_row_for_each_epoch(notebook: Any) -> None:
+    made, folder = notebook
     shown = html(made.cells[1])
     assert '<progress value="3" max="3">' in shown
     assert "best weights: epoch 3" in shown
     assert [one.output_type for one in made.cells[1].outputs] == ["display_data"]
+    rows = re.findall(r"<tr[^>]*>(<td>.*?)</tr>", shown)
+    found = [re.findall(r"<td>(.*?)</td>", row) for row in rows]
+    epochs = hf.Run.open(folder / "runs/digits-1").epochs()
+    assert found == [
+        [
+            str(epoch.number),
+            f"{epoch.train.loss:.4f}",
+            f"{100 * epoch.train.accuracy:.2f}%",
+            f"{epoch.valid.loss:.4f}" if epoch.valid else "–",
+            f"{100 * epoch.valid.accuracy:.2f}%" if epoch.valid else "–",
+            "best" if epoch.number == 3 else "",
+        ]
+        for epoch in epochs
+    ]
+
+
+def test_a_long_training_keeps_a_short_table_with_the_best_epoch() -> None:
+    def epoch(number: int) -> hf.Epoch:
+        scores = Scores(1.0, 1, 2)
+        return hf.Epoch(
+            number=number, train=scores, valid=scores, best=number in (1, 7),
+            train_seconds=1.0, valid_seconds=1.0, learning_rate=0.1,
+        )  # fmt: skip
+
+    shown = shown_epochs([epoch(number) for number in range(1, 301)])
+    assert len(shown) <= 20
+    assert [one.number for one in shown][:3] == [1, 7, 283]
+    assert shown[-1].number == 300
 
 
 def test_a_run_shows_its_curves_and_its_state(notebook: Any) -> None:
@@ -86,8 +116,9 @@ def test_a_test_result_shows_its_accuracy_and_a_row_for_each_class(notebook: Any
     shown = html(made.cells[3])
     result = hf.Run.open(folder / "runs/digits-1").results.test()
     assert result is not None
-    assert f"({result.correct:,} of 359)" in shown
-    rows = re.findall(r"<tr><td>(\w+)</td>.*?</tr>", shown)
+    assert f"{100 * result.accuracy:.2f}% of 359, " in shown
+    folded = shown[shown.index("<details>") : shown.index("</details>")]
+    rows = re.findall(r"<tr><td>(\w+)</td>.*?</tr>", folded)
     assert rows == [one.name for one in result.classes]
     again = result.model_copy(update={"opened": 3})
     assert "opened its test split 3 times" in again._repr_html_()

@@ -30,6 +30,7 @@ from hydrofoil.compare.statistics import (
     span,
     summarize_side,
 )  # fmt: skip
+from hydrofoil.display import brief, notebook_html
 
 NONE: Outcome = "no significant difference"
 
@@ -91,6 +92,14 @@ class Comparison:
     shown_points: float | None
     seed_counts: tuple[int, ...]
     verdict: Verdict
+
+    def __repr__(self) -> str:
+        a, b = brief(self.a.name, 24), brief(self.b.name, 24)
+        return f"Comparison({a} and {b}: {self.verdict.outcome})"
+
+    def _repr_html_(self) -> str:
+        """Show the verdict and both sides in a notebook."""
+        return notebook_html("comparison", self)
 
     def as_dict(self) -> dict[str, Any]:
         """Return every figure, ready for JSON."""

@@ -16,8 +16,9 @@ from torch import Tensor
 from hydrofoil.data.convert import as_images
 from hydrofoil.data.datasets import read_pairs
 from hydrofoil.data.labels import as_labels
-from hydrofoil.display import notebook_html
+from hydrofoil.display import brief, notebook_html
 from hydrofoil.errors import InputError
+from hydrofoil.wording import by
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -120,6 +121,10 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.pictures_NCHW)
+
+    def __repr__(self) -> str:
+        size = f"{len(self):,} images of {by(self.shape)}"
+        return f"Pictures({brief(self.source)}: {size}, {self.K} classes)"
 
     def _repr_html_(self) -> str:
         """Show a grid of images in a notebook."""

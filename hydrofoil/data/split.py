@@ -15,6 +15,7 @@ from hydrofoil.data.convert import as_pictures
 from hydrofoil.data.groups import draw_groups, keep_trained
 from hydrofoil.data.labels import as_indices
 from hydrofoil.data.pictures import Pictures
+from hydrofoil.display import notebook_html
 from hydrofoil.errors import HydrofoilError, InputError
 from hydrofoil.files import npz, read_npz
 from hydrofoil.randomness import generator
@@ -31,12 +32,16 @@ class Split:
         valid: Indices of those that choose the epoch; may be empty.
         test: Indices of those that only `test` opens; may be empty.
         pictures_hash: Of the set that they index.
+        labels_N: The labels of that set, for a table of the classes; None: not known.
+        classes: Its class names.
     """
 
     train: Tensor
     valid: Tensor
     test: Tensor
     pictures_hash: str
+    labels_N: Tensor | None
+    classes: tuple[str, ...]
 
     def __init__(
         self,
@@ -70,8 +75,17 @@ class Split:
         _check_disjoint(parts)
         for name, part in zip(PARTS, parts, strict=True):
             object.__setattr__(self, name, part)
+        object.__setattr__(self, "labels_N", pictures_hash.labels_N if known else None)
+        object.__setattr__(self, "classes", pictures_hash.classes if known else ())
         digest = pictures_hash.hash if known else pictures_hash
         object.__setattr__(self, "pictures_hash", digest)
+
+    def __repr__(self) -> str:
+        return f"Split({', '.join(f'{len(getattr(self, part)):,} {part}' for part in PARTS)})"
+
+    def _repr_html_(self) -> str:
+        """Show how many images each part has in a notebook."""
+        return notebook_html("split", self)
 
     def to_bytes(self) -> bytes:
         """Return the split as an .npz file, the same bytes for the same split."""
@@ -179,7 +193,7 @@ def draw_split(
     test_N = torch.arange(valid_end, len(pictures)) if given_test else test_N
     if train != "all":
         train_N = _fewer(train_N, labels_N, train, pictures)
-    return Split(train_N.sort().values, valid_N.sort().values, test_N, pictures.hash)
+    return Split(train_N.sort().values, valid_N.sort().values, test_N, pictures)
 
 
 def _given(pictures: Pictures, valid: float, test: float, merge: bool) -> tuple[int, int]:

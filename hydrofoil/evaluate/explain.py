@@ -21,6 +21,7 @@ from hydrofoil.evaluate.score import BATCH, logits_of
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.layers import evaluating, windows
 from hydrofoil.models.trace import Call, leaves, trace
+from hydrofoil.wording import percent
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,10 @@ class GradCam:
     classes_N: Tensor
     coarse_NHW: Tensor
     heat_NHW: Tensor
+
+    def __repr__(self) -> str:
+        N, H, W = self.heat_NHW.shape
+        return f"GradCam({N} images of {H}×{W}, layer {self.layer})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +72,10 @@ class Occlusion:
     answer: int
     rows: tuple[int, int]
     columns: tuple[int, int]
+
+    def __repr__(self) -> str:
+        fall = f"{percent(self.before, 1)} to {percent(self.after, 1)}"
+        return f"Occlusion(class {self.class_index}: {fall} with the strongest place covered)"
 
 
 @dataclass(frozen=True, eq=False)

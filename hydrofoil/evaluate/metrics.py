@@ -6,13 +6,16 @@ Axes: N pictures, K classes (rows of a confusion matrix are the truth, columns t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import sqrt
 
 import torch
 from pydantic import computed_field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+
+from hydrofoil.display import notebook_html
+from hydrofoil.wording import percent, percent_range
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5% quantile
 
@@ -73,6 +76,15 @@ class Scores:
     loss: float
     correct: int
     count: int
+
+    def __repr__(self) -> str:
+        accuracy = percent(self.accuracy) if self.count else "–"
+        of = f"{accuracy} of {self.count:,}, {percent_range(self.interval)}"
+        return f"{type(self).__name__}(loss {self.loss:.4f}, {of})"
+
+    def _repr_html_(self) -> str:
+        """Show loss and accuracy in a notebook."""
+        return notebook_html("scores", self)
 
     @computed_field
     @property
@@ -210,7 +222,7 @@ class Averages:
     weighted: Average
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Metrics(Scores):
     """Scores with the confusion matrix they come from.
 
@@ -220,7 +232,7 @@ class Metrics(Scores):
             or fewer, of which any five would be half.
     """
 
-    confusion: tuple[tuple[int, ...], ...] = field(repr=False)
+    confusion: tuple[tuple[int, ...], ...]
     correct_in_top_5: int | None = None
 
     def per_class(self, classes: Sequence[str]) -> list[ClassScores]:

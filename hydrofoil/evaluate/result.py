@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_fie
 from hydrofoil.display import notebook_html
 from hydrofoil.evaluate.calibration import Bins
 from hydrofoil.evaluate.metrics import Averages, ClassScores, Scores, Share, wilson
+from hydrofoil.wording import interval, percent
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -28,6 +29,9 @@ class Record(BaseModel):
     )
 
     __test__: ClassVar[bool] = False  # no class for pytest to collect, whatever it is called
+
+    def __str__(self) -> str:
+        return repr(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON's own types."""
@@ -56,6 +60,17 @@ class Epoch(Record):
     """The validation pass."""
     learning_rate: Annotated[float, Field(ge=0)]
     """Of the epoch's last step."""
+
+    def __repr__(self) -> str:
+        parts = [f"train loss {self.train.loss:.4f}, {percent(self.train.accuracy)}"]
+        if self.valid:
+            parts.append(f"valid loss {self.valid.loss:.4f}, {percent(self.valid.accuracy)}")
+        parts += ["best so far"] if self.best else []
+        return f"Epoch({self.number}: {'; '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """Show losses and accuracies in a notebook."""
+        return notebook_html("epoch", self)
 
     @property
     def seconds(self) -> float:
@@ -177,8 +192,12 @@ class Examples(Record):
 class TestResult(Record):
     """What `test` measured on the test split: the content of test.json."""
 
+    def __repr__(self) -> str:
+        of = f"{percent(self.accuracy)} of {self.count:,}"
+        return f"TestResult({of}, {interval(self.interval)})"
+
     def _repr_html_(self) -> str:
-        """Show the table of the classes in a notebook."""
+        """Show the accuracy and, folded, the table of the classes in a notebook."""
         return notebook_html("result", self)
 
     correct: Count

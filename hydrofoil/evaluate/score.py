@@ -41,6 +41,10 @@ class Answers:
     labels_N: Tensor
     logits_NK: Tensor
 
+    def __repr__(self) -> str:
+        N, K = self.logits_NK.shape
+        return f"Answers({N:,} images, {K} classes)"
+
     @property
     def predicted_N(self) -> Tensor:
         """The most probable class of each picture."""

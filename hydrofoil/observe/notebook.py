@@ -1,7 +1,8 @@
-"""A progress bar in a Jupyter notebook: one display that is updated."""
+"""A training in a Jupyter notebook: one display that is updated, with a row for each epoch."""
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,10 +13,13 @@ from hydrofoil.data.published.download import Download
 from hydrofoil.observe.observer import Ended, Observer, Start
 from hydrofoil.report import text
 from hydrofoil.report.charts import tag
+from hydrofoil.report.notebook import training_html
 from hydrofoil.run.folder import Run
 from hydrofoil.train.loop import Epoch, Progress
+from hydrofoil.wording import plural
 
 UPDATE_SECONDS = 0.1  # between two updates of the display
+MOST_EPOCHS = 20  # rows of the table
 
 
 def in_notebook() -> bool:
@@ -36,34 +40,45 @@ def show_link(path: Path) -> None:
 
 
 class NotebookProgress(Observer):
-    """Shows how far a training is, the last epoch, and at the end the best one."""
+    """Shows a training as a table that grows: one row an epoch, a bar, and the time that is left.
+
+    It is one output, which is replaced; of a long training it shows the best epoch and the last.
+    """
 
     def __init__(self) -> None:
-        self.display, self.run = NotebookBar(), None
-        self.epochs = self.done = 0
+        self.display, self.run = Display(), None
+        self.total = self.done = 0
+        self.first = self.began = 0.0
+        self.epochs: list[Epoch] = []
+        self.notes: tuple[str, ...] = ()
         self.line = ""
 
     run: Run | None
 
     def prepared(self, start: Start) -> None:
-        """Show an empty bar and the executor."""
-        self.run, self.line = start.run, start.prepared.line
-        self.epochs, self.done = start.run.recipe.train.epochs, start.state.epoch
+        """Show an empty bar, the notes, and the epochs of earlier sessions."""
+        self.run, self.notes = start.run, start.notes
+        self.total, self.done = start.run.recipe.train.epochs, start.state.epoch
+        self.epochs = start.run.epochs()[: self.done] if start.resumed else []
+        self.first, self.began = float(self.done), time.perf_counter()
+        self.line = f"of {plural(self.total, 'epoch')}"
         self._show(self.done, force=True)
 
     def steps(self, progress: Progress) -> None:
-        """Move the bar."""
-        self._show(progress.epoch - 1 + progress.step / progress.steps)
+        """Move the bar, and say how long the whole training still takes."""
+        done = progress.epoch - 1 + progress.step / progress.steps
+        self.line = f"epoch {progress.epoch} of {self.total}{self._left(done)}"
+        self._show(done)
 
     def epoch(self, epoch: Epoch) -> None:
-        """Show the epoch's losses and accuracies."""
+        """Add a row."""
         self.done = epoch.number
-        if self.run:
-            self.line = text.epoch_words(epoch, self.run.recipe)
+        self.epochs.append(epoch)
+        self.line = f"epoch {epoch.number} of {self.total}{self._left(epoch.number)}"
         self._show(self.done)
 
     def ended(self, end: Ended) -> None:
-        """Show the result in place of the last epoch."""
+        """Show the result in place of the time that is left."""
         if self.run is None:
             return
         if end.error is not None:
@@ -73,48 +88,87 @@ class NotebookProgress(Observer):
             self.line = f"best weights: epoch {end.best_epoch}, {kept}; {end.seconds:.1f} s"
         self._show(self.done, force=True)
 
+    def _left(self, done: float) -> str:
+        """Return the time that the rest of the training takes, at the speed until now."""
+        spent, part = time.perf_counter() - self.began, done - self.first
+        if part <= 0 or spent < 1 or done >= self.total:
+            return ""
+        return f", {duration(spent / part * (self.total - done))} left"
+
     def _show(self, done: float, *, force: bool = False) -> None:
+        if not self.display.due(force=force):
+            return
         title = str(self.run.path) if self.run else ""
-        self.display.update(title, done, self.epochs, self.line, force=force)
+        epochs = shown_epochs(self.epochs)
+        hidden = len(self.epochs) - len(epochs)
+        bar = tag("progress", value=done, max=self.total)
+        html = training_html(title, bar, self.line, epochs, self.notes, hidden)
+        self.display.show(html, f"{title}: {self.line}")
+
+
+def shown_epochs(epochs: Sequence[Epoch]) -> list[Epoch]:
+    """Return all epochs; of many, the first, the best and the last ones."""
+    if len(epochs) <= MOST_EPOCHS:
+        return list(epochs)
+    best = [epoch for epoch in epochs if epoch.best][-1:]
+    chosen = {epoch.number: epoch for epoch in (epochs[0], *best, *epochs[2 - MOST_EPOCHS :])}
+    return [chosen[number] for number in sorted(chosen)]
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it.
+
+    >>> duration(8.2), duration(75), duration(7500)
+    ('8 s', '1 min 15 s', '2 h 5 min')
+    """
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 class NotebookDownload:
     """Shows a download."""
 
     def __init__(self) -> None:
-        self.display = NotebookBar()
+        self.display = Display()
 
     def say(self, line: str) -> None:
         """Show a line without a bar."""
-        self.display.update("", 0, 0, line, force=True)
+        self.display.show(bar_html("", 0, 0, line), line)
 
     def update(self, download: Download) -> None:
         """Move the bar."""
         line = text.download_line(download)
-        last = download.done == download.total
-        self.display.update(download.name, download.done, download.total, line, force=last)
+        if self.display.due(force=download.done == download.total):
+            html = bar_html(download.name, download.done, download.total, line)
+            self.display.show(html, line)
 
 
-class NotebookBar:
-    """One output of a notebook's cell, made at the first update and replaced by the next ones."""
+class Display:
+    """One output of a notebook's cell, made when it is first shown and replaced after that."""
 
     def __init__(self) -> None:
         self.handle: Any = None
         self.shown = 0.0
 
-    def update(self, title: str, done: float, total: float, line: str, *, force: bool) -> None:
-        """Show so much of the total between a title and a line, ten times a second at most."""
-        now = time.perf_counter()
-        if self.handle is not None and not force and now - self.shown < UPDATE_SECONDS:
-            return
-        from IPython.display import HTML, display
+    def due(self, *, force: bool) -> bool:
+        """Tell whether to show something: ten times a second at most, unless it is forced."""
+        waited = time.perf_counter() - self.shown
+        return self.handle is None or force or waited >= UPDATE_SECONDS
 
-        self.shown = now
-        html = HTML(bar_html(title, done, total, line))
+    def show(self, html: Markup, plain: str) -> None:
+        """Show HTML; where a notebook shows none, a line."""
+        from IPython.display import display
+
+        self.shown = time.perf_counter()
+        content = {"text/html": str(html), "text/plain": plain}
         if self.handle is None:
-            self.handle = display(html, display_id=True)
+            self.handle = display(content, raw=True, display_id=True)
         else:
-            self.handle.update(html)
+            self.handle.update(content, raw=True)
 
 
 def bar_html(title: str, done: float, total: float, line: str) -> Markup:

@@ -33,6 +33,9 @@ class Start:
     notes: tuple[str, ...] = ()
     resumed: bool = False
 
+    def __repr__(self) -> str:
+        return f"Start({self.run!r}, {self.split!r})"
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -51,6 +54,10 @@ class Ended:
     best_epoch: int = 0
     seconds: float = 0.0
     save_seconds: tuple[float, ...] = ()
+
+    def __repr__(self) -> str:
+        error = f", {type(self.error).__name__}" if self.error else ""
+        return f"Ended({self.run!r}, best epoch {self.best_epoch}, {self.seconds:.1f} s{error})"
 
 
 class Observer(Protocol):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from hydrofoil.display import brief, notebook_html
 from hydrofoil.recipe.fields import (
     Above,
     Affects,
@@ -24,6 +25,7 @@ from hydrofoil.recipe.models import Model
 from hydrofoil.recipe.optimizers import Optimizer
 from hydrofoil.recipe.schedules import ConstantSchedule, Schedule
 from hydrofoil.recipe.source import is_path
+from hydrofoil.wording import plural
 
 Side = Annotated[int, Field(ge=1, le=1024)]  # pixels
 
@@ -194,6 +196,18 @@ class Recipe(Fields):
                 f"expected fewer than train.epochs ({self.train.epochs})"
             )
         return self
+
+    def __repr__(self) -> str:
+        train, optimizer = self.train, self.optimizer
+        how = f"{plural(train.epochs, 'epoch')}, {optimizer.name}, lr {optimizer.lr:g}"
+        return f"Recipe({brief(self.name)}: {self.model.name} on {brief(self.data.source)}, {how})"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        """Show every field in a notebook, with those that were changed."""
+        return notebook_html("recipe", self)
 
     def split_options(self) -> dict[str, Any]:
         """Return the arguments of `draw_split` beside the images."""

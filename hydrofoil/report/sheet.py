@@ -85,7 +85,7 @@ class Sheet:
 
     def write_upwards(self, text: str, x: float, y: float, height: int) -> None:
         """Write a line rotated by 90° that ends at y, its lower-case letters centered on x."""
-        face = font(height)
+        face, text = font(height), " ".join(text.split())  # Pillow cannot rotate several lines
         x_height = -face.getbbox("x", anchor="ls")[1]
         above = face.getbbox(text, anchor="ls")[1]  # the baseline, negative
         at = (round(self.left + x + x_height / 2 + above), self.top + y)

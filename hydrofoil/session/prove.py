@@ -49,6 +49,10 @@ class Proof:
     steps: int
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        found = f"{len(self.differing)} differ" if self.differing else "bit-identical"
+        return f"Proof({self.tensors} tensors and all numbers of {self.run}: {found})"
+
     def as_dict(self) -> dict[str, Any]:
         """Return the proof for a program."""
         return {**vars(self), "notes": list(self.notes), "same": not self.differing}

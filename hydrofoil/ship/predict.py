@@ -5,7 +5,7 @@ Axes: N images, C channels, H rows, W columns, K classes, D features, Q calibrat
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
@@ -15,11 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from hydrofoil.data.decode import decode
+from hydrofoil.display import brief, notebook_html
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.novelty import UNUSUAL, answer_with_features
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.ship.inputs import Source, to_decoded, to_sources
 from hydrofoil.ship.prepare import Preparation, Prepared, check_input, prepare
+from hydrofoil.wording import percent
 
 if TYPE_CHECKING:
     from hydrofoil.run.folder import Run
@@ -39,6 +41,7 @@ class Prediction:
         notes: What the check of the prepared image found, a sentence each.
         novelty: Share of the validation images that are less unusual for this model; None: not
             calibrated.
+        picture_CHW: What the network saw, uint8.
     """
 
     label: str | None
@@ -46,6 +49,15 @@ class Prediction:
     done: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     novelty: float | None = None
+    picture_CHW: Tensor | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        label = "none of these" if self.label is None else brief(self.label)
+        return f"Prediction({label}, {percent(self.probability, 1)})"
+
+    def _repr_html_(self) -> str:
+        """Show the image and the most probable classes in a notebook."""
+        return notebook_html("prediction", self)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the prediction as `predict --json` prints it."""
@@ -279,7 +291,10 @@ def classify(
     ):
         ranked = {model.classes[k]: probabilities[k] for k in order}
         notes = (*item.notes, *_unusual(model, novelty))
-        prediction = Prediction(model.classes[order[0]], ranked, item.done, notes, novelty)
+        picture_CHW = item.picture_CHW.cpu()
+        prediction = Prediction(
+            model.classes[order[0]], ranked, item.done, notes, novelty, picture_CHW
+        )
         if threshold is not None and prediction.probability < threshold:
             prediction = replace(prediction, label=None)
         found.append(prediction)

@@ -8,6 +8,7 @@ from math import isfinite
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
 from hydrofoil.device import exact, reported_failure
+from hydrofoil.display import notebook_html
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Scores, Sums
 from hydrofoil.evaluate.result import Epoch
@@ -38,6 +39,13 @@ class Progress:
     steps: int
     sums: Sums
     checked: bool
+
+    def __repr__(self) -> str:
+        return f"Progress(epoch {self.epoch}, step {self.step:,} of {self.steps:,})"
+
+    def _repr_html_(self) -> str:
+        """Show a bar in a notebook."""
+        return notebook_html("progress", self)
 
 
 def fit(

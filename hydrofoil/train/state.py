@@ -48,6 +48,9 @@ class State:
     best: dict[str, Tensor] = field(default_factory=dict[str, Tensor], repr=False)
     executor: str | None = None
 
+    def __repr__(self) -> str:
+        return f"State({self.epoch} epochs and {self.step:,} steps done, best {self.best_epoch})"
+
     @classmethod
     def fresh(cls, model: Classifier, recipe: Recipe) -> "State":
         """Return the state before the first epoch, for a model that lies where it is trained."""
