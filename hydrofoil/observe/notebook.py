@@ -16,7 +16,7 @@ from hydrofoil.report.charts import tag
 from hydrofoil.report.notebook import training_html
 from hydrofoil.run.folder import Run
 from hydrofoil.train.loop import Epoch, Progress
-from hydrofoil.wording import plural
+from hydrofoil.wording import duration, plural
 
 UPDATE_SECONDS = 0.1  # between two updates of the display
 MOST_EPOCHS = 20  # rows of the table
@@ -113,20 +113,6 @@ def shown_epochs(epochs: Sequence[Epoch]) -> list[Epoch]:
     best = [epoch for epoch in epochs if epoch.best][-1:]
     chosen = {epoch.number: epoch for epoch in (epochs[0], *best, *epochs[2 - MOST_EPOCHS :])}
     return [chosen[number] for number in sorted(chosen)]
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it.
-
-    >>> duration(8.2), duration(75), duration(7500)
-    ('8 s', '1 min 15 s', '2 h 5 min')
-    """
-    whole = max(1, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 class NotebookDownload:

@@ -222,15 +222,6 @@ def epoch_line(epoch: Epoch, recipe: Recipe) -> str:
     return _epoch_row([*cells, f"{epoch.seconds:.2f}"], recipe)
 
 
-def epoch_words(epoch: Epoch, recipe: Recipe) -> str:
-    """Return one epoch in a line that needs no heading."""
-    parts = [f"epoch {epoch.number}/{recipe.train.epochs}"]
-    for part, scores in (("train", epoch.train), ("valid", epoch.valid)):
-        if scores:
-            parts.append(f"{part} loss {scores.loss:.4f}  {percent(scores.accuracy)}")
-    return "   ".join([*parts, f"{epoch.seconds:.2f} s"])
-
-
 def _epoch_row(cells: Sequence[str], recipe: Recipe) -> str:
     """Return cells in columns that are as wide in every epoch, so that a line can come alone."""
     first = max(5, 2 * len(str(recipe.train.epochs)) + 1)
