@@ -118,7 +118,7 @@ def test_a_test_result_says_its_accuracy_its_count_and_its_interval(values: dict
 
 def test_a_recipe_marks_the_fields_that_differ_from_the_shipped_one() -> None:
     html = hf.read_recipe("digits", epochs=7)._repr_html_()
-    assert "train.epochs = 7 (was 40)" in Parsed(html).text
+    assert "train.epochs 40 → 7" in Parsed(html).text
     assert "changed" not in Parsed(hf.read_recipe("digits")._repr_html_()).text
     assert re.search(r'<tr class="best"><td>train.epochs</td><td>7</td>', html)
 

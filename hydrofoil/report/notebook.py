@@ -30,6 +30,7 @@ from hydrofoil.report.gather import Gathered
 from hydrofoil.report.sections import curve_charts
 from hydrofoil.report.sheet import as_image, scale_of
 from hydrofoil.run.folder import Run
+from hydrofoil.run.listing import RESOLVED
 from hydrofoil.ship.predict import Prediction
 from hydrofoil.wording import by, interval, percent, percent_range
 
@@ -174,7 +175,8 @@ def progress_html(progress: object) -> Markup:
 def recipe_html(recipe: Recipe) -> Markup:
     """Show what a recipe trains, what differs from the shipped one, and, folded, every field."""
     base = original(recipe)
-    changed = changed_fields(base, recipe) if base else {}
+    found = changed_fields(base, recipe) if base else {}
+    changed = {name: values for name, values in found.items() if name not in RESOLVED}
     fields = dotted(recipe.model_dump(mode="json", exclude_none=True))
     rows = [
         tag(
@@ -186,8 +188,6 @@ def recipe_html(recipe: Recipe) -> Markup:
         if name not in ("name", "about")
     ]  # fmt: skip
     lines = [tag("div", line) for line in text.recipe_lines(recipe).split("\n")[1:]]
-    said = [f"{name} = {_value(now)} (was {_value(was)})" for name, (was, now) in changed.items()]
-    lines += [tag("div", f"changed: {', '.join(said)}", class_="best")] if said else []
     folded = tag("details", tag("summary", "all fields"), tag("table", *rows))
     about = f": {recipe.about}" if recipe.about else ""
     return _box(tag("b", recipe.name), about, *lines, folded)
@@ -245,12 +245,14 @@ def run_html(run: Run) -> Markup:
         )
     seen = Gathered(run.path, run.recipe, epochs=epochs, best_epoch=best)
     charts = [chart for _, chart in curve_charts([seen], [""])] if epochs else []
-    return _box(tag("b", str(run.path)), *(tag("div", line) for line in lines), *charts)
+    return _box(
+        tag("b", str(run.path)), *(tag("div", line) for line in lines), _side_by_side(charts)
+    )
 
 
 def figure_html(figure: Figure) -> Markup:
     """Show a figure's charts."""
-    return _box(tag("b", figure.title), *figure.charts)
+    return _box(tag("b", figure.title), _side_by_side(figure.charts))
 
 
 def result_html(test: TestResult) -> Markup:
@@ -283,6 +285,10 @@ def _table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Markup:
     """Return a table; every cell is escaped."""
     body = [tag("tr", *(tag("td", cell) for cell in row)) for row in rows]
     return tag("table", tag("tr", *(tag("th", cell) for cell in head)), *body)
+
+
+def _side_by_side(charts: Sequence[Markup]) -> Markup:
+    return tag("div", *charts, style="display: flex; flex-wrap: wrap")
 
 
 def _cut(rows: int) -> list[Markup]:
