@@ -16,11 +16,12 @@ LEAST = 24  # columns: no layout is made for a narrower terminal
 COLORS = {"bold": "1", "green": "32", "yellow": "33", "red": "31"}
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 # What is never broken: what a label announces as a path, a command to the end of its line, a path
-# with spaces at the start of an error, and anything in quotation marks.
+# with spaces at the start of an error, a number and its unit, and anything in quotation marks.
 UNBROKEN = re.compile(
     r"(?<=^saved: ).+?(?=, and |$)|(?<=^run: ).+|(?<=^written: ).+"
     r"|(?:(?<=: )|(?<=^))(?:hydrofoil|pip|python|git|apt-get) .+"
     r"|^[^:\s]*[/\\][^:]*(?=: )"
+    r"|(?<!\S)[\d.,]+ (?:s|ms|MB|kB/s|points)\b"
     r"|`[^`]+`|(?<!\w)'[^']+'(?!\w)|(?<!\w)\"[^\"]+\"(?!\w)"
 )
 # For a terminal whose encoding lacks a character, such as Windows' legacy console.
@@ -125,18 +126,18 @@ def wrap(text: str, width: int | None, indent: int = 2) -> str:
 
 def _words(line: str) -> list[tuple[str, str]]:
     """Return the parts between which a line may be broken, each with the spaces before it."""
-    pieces: list[str] = []
+    pieces: list[str] = [""]
     at = 0
     for found in UNBROKEN.finditer(line):
-        pieces += re.split(r"( +)", line[at : found.start()])
-        # What touches an unbroken part, a bracket or a comma, stays with it.
-        before = pieces.pop() if pieces else ""
-        pieces.append(before + found[0])
+        # What touches an unbroken part, a bracket or a comma, stays with it on both sides.
+        before, *more = re.split(r"( +)", line[at : found.start()])
+        pieces[-1] += before
+        pieces += more
+        pieces[-1] += found[0]
         at = found.end()
-    rest = re.split(r"( +)", line[at:])
-    if pieces and at:
-        pieces[-1] += rest.pop(0)
-    pieces += rest
+    after, *more = re.split(r"( +)", line[at:])
+    pieces[-1] += after
+    pieces += more
     words: list[tuple[str, str]] = []
     spaces = ""
     for piece in filter(None, pieces):

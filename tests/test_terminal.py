@@ -43,6 +43,7 @@ def test_no_line_is_wrapped_earlier_than_it_must_be(words: list[str], width: int
          "hydrofoil test 'my run' --data-root 'my data'"),
         ("saved: my run/figures/a b.png", "my run/figures/a b.png"),
         ("my run/a file.png: not an image: expected PNG, JPEG or another", "my run/a file.png"),
+        ("the calibration error from 29.4 to 15.0 points, prepared in 0.26 s", "0.26 s"),
         ("unknown class 'aquarium fish' of cifar100: try another one", "'aquarium fish'"),
         ("The figures are in runs/a/figures/a.png and elsewhere", "runs/a/figures/a.png"),
     ],
