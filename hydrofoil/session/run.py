@@ -82,11 +82,11 @@ class Run(RunFolder):
         """
         return self.load_best(pick_device("auto"), self.network)[0].eval()
 
-    def test(self, *, device: str = "auto") -> TestResult:
+    def test(self, *, device: str = "auto", again: bool = False) -> TestResult:
         """Evaluate the best weights on the test split: see `hydrofoil.test`."""
         return test(
             self, device=device, data_root=self.data_root, pictures=self.pictures,
-            model=self.network,
+            model=self.network, again=again,
         )  # fmt: skip
 
     def predict(self, images: Any, **options: Any) -> Any:
