@@ -127,7 +127,7 @@ def test_the_examples_in_the_help_work(example: str) -> None:
         "train digits epoks=3", "train digits --epoks 3", "train digist", "train digits epochs=0",
         "train digits lr=high", "trian digits", "show digits epochs=many", "test digits-7",
         "resume none", "compare digits digits b.epoks=3", "train digits optimizer=adma", "--help",
-        "import digits --lr", "predict none x.png",
+        "import digits --lr", "predict none x.png", "runs none",
     ],
 )  # fmt: skip
 def test_mistakes_are_answered_without_importing_torch(words: str) -> None:
@@ -170,6 +170,45 @@ def test_a_path_that_exists_wins_over_a_runs_name(runs: Path) -> None:
     shutil.copytree("runs/digits-2", "digits-1")
     assert Run.open("last").recipe.train.seed == 1
     assert Run.open("digits-1").recipe.train.seed == 2
+
+
+def test_runs_are_listed_with_what_was_changed_and_damaged_ones_too(runs: Path, cli: Cli) -> None:
+    hf.test("digits-1")
+    for name, content in (("broken", "no TOML"), ("strange", "[[x]]")):
+        Path("runs", name).mkdir()
+        Path("runs", name, "recipe.toml").write_text(content)
+    shutil.copytree("runs/digits-2", "runs/damaged")
+    Path("runs/damaged/log.jsonl").write_text('{"event": "epoch", "best": true, "valid": [1]}\n')
+    Path("runs/begun").mkdir()
+    Path("runs/begun/manifest.json").write_text("{}")
+    status, output, errors = cli("runs")
+    assert (status, errors) == (0, "")
+    line = next(line for line in output.splitlines() if line.startswith("digits-1"))
+    test = Run.open("digits-1").results.test()
+    assert test
+    assert f"{test.accuracy:.2%}" in line
+    assert "digits: " in line
+    assert {"epochs 1", "seed 1", "lr 0.05"} <= set(line.partition("digits: ")[2].split(", "))
+    listed = {Path(run["path"]).name: run for run in json.loads(cli("runs", "--json")[1])}
+    assert listed["digits-1"]["changed"]["optimizer.lr"] == 0.05
+    assert listed["digits-1"]["test"] == test.accuracy
+    for name in ("broken", "strange", "damaged"):
+        assert listed[name]["state"].startswith("damaged: "), name
+    assert listed["begun"]["state"].startswith("unfinished")
+    assert [run["path"] for run in json.loads(cli("runs", "runs/digits-2", "--json")[1])] == [
+        str(Path("runs/digits-2"))
+    ]
+    content = json.loads(cli("list", "--json")[1])
+    assert (len(content["runs"]), set(content["recipes"])) == (6 + 1, set(shipped_recipes()))
+    assert "no such folder" in cli("runs", "none")[2]
+
+
+def test_another_optimizers_learning_rate_is_said_by_show(cli: Cli) -> None:
+    output = cli("show", "digits", "optimizer=adam")[1]
+    assert "optimizer.lr = 0.001, adam's default: the recipe's 0.02 was for sgd" in " ".join(
+        output.split()
+    )
+    assert "default: the recipe's" not in cli("show", "digits", "lr=0.1")[1]
 
 
 # ── the Tab key ──────────────────────────────────────────────────────────────────────────────────

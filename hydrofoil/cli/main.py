@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hydrofoil import __version__
-from hydrofoil.cli import comparing, looking, predicting, shipping, training
+from hydrofoil.cli import comparing, listing, looking, predicting, shipping, training
 from hydrofoil.cli.options import app, dashed_name
 from hydrofoil.cli.printing import print_error, print_line
 from hydrofoil.errors import HydrofoilError, closest
@@ -18,6 +18,7 @@ from hydrofoil.terminal import prepare_stream
 
 __all__ = ["app", "main"]
 VERBS = (
+    listing,
     looking,
     training,
     predicting,

@@ -16,7 +16,7 @@ from hydrofoil.errors import HydrofoilError, closest
 # How --help arranges the verbs; one that is missing here comes last, under "More".
 GROUPS: dict[str, tuple[str, ...]] = {
     "Train and test": ("train", "resume", "test", "compare"),
-    "Look": ("recipes", "show", "report", "explain"),
+    "Look": ("runs", "recipes", "show", "report", "explain"),
     "Use a model": ("predict", "import"),
     "Measure": ("bench",),
 }
@@ -26,6 +26,7 @@ ALIASES = {
     "evaluate": "test",
     "fit": "train",
     "info": "show",
+    "list": "ls",
     "plot": "show",
 }
 # Most used fields, each with an example that suits the recipe `digits`.

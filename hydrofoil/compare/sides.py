@@ -25,6 +25,7 @@ from hydrofoil.recipe.schema import Recipe
 from hydrofoil.recipe.source import is_path
 from hydrofoil.run.commands import command
 from hydrofoil.run.events import Tested
+from hydrofoil.run.find import run_path
 from hydrofoil.run.folder import Run
 
 SEEDS = 10
@@ -196,7 +197,7 @@ def _existing_runs(what: str) -> list[Run]:
     """Return the runs that a folder or pattern names; empty for a recipe."""
     if what in shipped_recipes() or what.endswith(".toml"):
         return []
-    path = Path(what)
+    path = run_path(what)
     if any(sign in what for sign in "*?["):
         runs = [Path(found) for found in glob(what) if Path(found, "recipe.toml").is_file()]
     elif path.is_dir() and not (path / "recipe.toml").is_file():

@@ -100,6 +100,17 @@ def full_name(typed: str) -> str:
     raise HydrofoilError(f"{typed.strip()}: {unknown_field(name)}")
 
 
+def short_name(dotted: str) -> str:
+    """Return the shortest name of a field.
+
+    >>> short_name("optimizer.lr"), short_name("optimizer.name"), short_name("name")
+    ('lr', 'optimizer', 'name')
+    """
+    section, _, last = dotted.rpartition(".")
+    short = section if section and last == "name" else last
+    return short if short_names().get(short) == (dotted,) else dotted
+
+
 def unknown_field(name: str) -> str:
     """Return the error text for an unknown field."""
     known = {each: each for each in field_names()}

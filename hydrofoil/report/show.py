@@ -21,6 +21,7 @@ from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.models import build
 from hydrofoil.models.code import Network, with_network
 from hydrofoil.models.summary import summarize
+from hydrofoil.recipe.changes import base_of, optimizer_notes
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
 from hydrofoil.recipe.source import is_path
 from hydrofoil.report import figures, text
@@ -216,9 +217,12 @@ def show_recipe(name: str, overrides: Sequence[str] = (), given: Network | None 
     shape, classes = describe(recipe.data)
     network = build(recipe, shape, [""] * classes, given).network
     layers = summarize(network, shape)
-    lines = f"{text.recipe_lines(recipe)}\n\n{text.layer_lines(layers, shape)}"
+    notes = optimizer_notes(base_of(name), recipe, overrides)
+    said = "\n".join([text.recipe_lines(recipe), *(f"note: {line}" for line in notes)])
+    lines = f"{said}\n\n{text.layer_lines(layers, shape)}"
     content = {
         "recipe": recipe.model_dump(mode="json"),
+        "notes": notes,
         "layers": [asdict(layer) for layer in layers],
     }
     return Shown(lines, content)

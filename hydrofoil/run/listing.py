@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from hydrofoil.recipe.changes import changed_fields, original
 from hydrofoil.recipe.read import parse_recipe
 from hydrofoil.run.find import runs_in
 
+MANIFEST = "manifest.json"  # as in manifest.py, which imports NumPy
 # Resolved for this machine when a run starts: not what somebody changed.
 RESOLVED = ("train.execute", "train.threads", "train.init_sha256", "model.sha256")
 
@@ -49,7 +49,7 @@ class Listed:
 
 
 def list_runs(folder: Path) -> list[Listed]:
-    """Return the runs in a folder, oldest first; damaged ones say what is wrong.
+    """Return the runs in a folder and in its folders, oldest first; damaged ones say what is wrong.
 
     Raises:
         HydrofoilError: There is no such folder.
@@ -59,20 +59,41 @@ def list_runs(folder: Path) -> list[Listed]:
             f"{folder}: no such folder, so there are no runs in it.\n"
             "Create a run with: hydrofoil train RECIPE"
         )
-    return [_listed(path) for path in runs_in(folder)]
+    if (folder / "recipe.toml").exists():
+        return [_listed(folder)]
+    inside = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+    begun = [
+        Listed(path, date=_changed(path), state="unfinished: without a recipe.toml")
+        for path in inside
+        if not (path / "recipe.toml").exists() and (path / MANIFEST).exists()
+    ]
+    found = [_listed(run) for at in (folder, *inside) for run in runs_in(at)]
+    return sorted([*begun, *found], key=lambda run: (run.date or datetime.min, str(run.path)))
+
+
+def _changed(path: Path) -> datetime | None:
+    """Return when a file was written; None if it is missing."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime)
+    except OSError:
+        return None
 
 
 def _listed(path: Path) -> Listed:
-    date = datetime.fromtimestamp((path / "recipe.toml").stat().st_mtime)
+    """Return what the list says about a run."""
+    date = _changed(path / "environment.json") or _changed(path / "recipe.toml")
     try:
-        recipe = parse_recipe((path / "recipe.toml").read_text("utf-8"), "recipe.toml")
-        with suppress(FileNotFoundError):
-            date = datetime.fromtimestamp((path / "environment.json").stat().st_mtime)
-        events = list(_events(path / "log.jsonl"))
-        test = _accuracy(_read(path / "test.json"))
-    except (HydrofoilError, OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        return Listed(path, date=date, state=f"damaged: {reason}")
+        return _read_run(path, date)
+    except Exception as error:  # whatever a file holds that hydrofoil never wrote
+        said = f"{error}".partition("\n")[0][:120]
+        return Listed(path, date=date, state=f"damaged: {said}")
+
+
+def _read_run(path: Path, date: datetime | None) -> Listed:
+    """Return what a run's small files say; any exception means that one is damaged."""
+    recipe = parse_recipe((path / "recipe.toml").read_text("utf-8"), "recipe.toml")
+    events = list(_events(path / "log.jsonl"))
+    test = _accuracy(_read(path / "test.json"))
     epochs = [event for event in events if event.get("event") == "epoch"]
     best = [event for event in epochs if event.get("best")]
     valid = _accuracy((best[-1].get("valid") or {}) if best else {})
