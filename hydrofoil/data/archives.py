@@ -11,9 +11,10 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from hydrofoil.errors import HydrofoilError, reason
 
@@ -23,6 +24,8 @@ MOST_MEMBERS = 200  # CIFAR's archives have nine
 MOST_UNPACKED = 1 << 29  # bytes; CIFAR's come to 186 million
 GZIP = b"\x1f\x8b"  # a gzipped file's first bytes
 MOST_NOTES = 1 << 16  # bytes of a pax header
+MOST_LISTED = 5_000_000  # members of an archive that is read in place
+MOST_READ = 1 << 40  # bytes that such an archive may unpack to
 _OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.~-]*")
 _REDEFINES = re.compile(rb"^\d+ (?:path|linkpath|size|hdrcharset|GNU\.sparse[^=]*)=", re.MULTILINE)
@@ -107,7 +110,7 @@ def unpack_zip(
         HydrofoilError: It is broken, encrypted or too large, or `into` cannot be written.
     """
     with (
-        _named(archive),
+        named(archive),
         zipfile.ZipFile(archive) as file,
         _in_place_at_last() as write,
     ):
@@ -121,7 +124,7 @@ def unpack_zip(
 
 def _guarded(archive: Path, unpack: "Callable[[_Source], None]") -> None:
     """Unpack, gunzipping if it is gzipped, and say what is wrong with the archive if anything."""
-    with _named(archive), open(archive, "rb") as raw:
+    with named(archive), open(archive, "rb") as raw:
         gzipped = raw.read(2) == GZIP
         raw.seek(0)
         if gzipped or archive.suffix == ".gz":
@@ -131,15 +134,129 @@ def _guarded(archive: Path, unpack: "Callable[[_Source], None]") -> None:
             unpack(raw)
 
 
+@dataclass(frozen=True)
+class Member:
+    """What an archive says of one of its members.
+
+    Args:
+        name: As it is written there: text, not a path.
+        bytes: Its length.
+        at: Where its content is.
+        folder: It is a folder, without content.
+        special: It is a link, a device or something else that is no file.
+    """
+
+    name: str
+    bytes: int
+    at: object
+    folder: bool = False
+    special: bool = False
+
+
+def tar_members(archive: Path) -> list[Member]:
+    """Return the members of any .tar or .tar.gz, whose place is the offset of their content.
+
+    Unlike `unpack_tar` it takes long names and headers that rename the next member: nothing is
+    written, so that a name cannot lead anywhere.
+
+    Raises:
+        HydrofoilError: It is damaged, or not a tar.
+    """
+    members: list[Member] = []
+    with named(archive, published=False), _opened(archive) as raw:
+        held, at, renamed = _Held(raw, MOST_READ), 0, ""
+        while len(header := held.read(BLOCK)) == BLOCK and any(header):
+            at += BLOCK
+            told = _octal(header[148:156], "checksum")
+            if told != sum(header) - sum(header[148:156]) + 8 * 0x20:
+                raise _HostileError("a header's checksum is wrong")
+            size, kind = _octal(header[124:136], "size"), header[156:157].replace(b"\0", b"0")
+            if kind in (b"x", b"L"):
+                if size > MOST_NOTES:
+                    raise _HostileError(f"a header of {size} bytes")
+                renamed = _renamed(held.exactly(size), kind) or renamed
+            else:
+                if kind != b"g":
+                    name = renamed or _path(header)
+                    special = kind not in (b"0", b"5", b"7")
+                    members.append(Member(name, size, (at, size), kind == b"5", special))
+                    renamed = ""
+                    if len(members) > MOST_LISTED:
+                        raise _HostileError(f"it holds more than {MOST_LISTED:,} members")
+                _pass_over(held, size)
+            _pass_over(held, -size % BLOCK)
+            at += size + -size % BLOCK
+        if not members:
+            raise _HostileError("it holds no members")
+    return members
+
+
+def read_tar_members(
+    archive: Path, places: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the content of some members, in the archive's order, with their position in `places`.
+
+    Raises:
+        HydrofoilError: The archive is damaged, or was changed since it was listed.
+    """
+    with named(archive, published=False), _opened(archive) as raw:
+        for position in sorted(range(len(places)), key=places.__getitem__):
+            start, size = places[position]
+            raw.seek(start)
+            yield position, _Held(raw, size).exactly(size)
+
+
+def _path(header: bytes) -> str:
+    """Return the path in a header; names that are not UTF-8 keep their bytes as surrogates."""
+    fields = [header[:100]]
+    if header[257:265] == b"ustar\x0000" and header[345]:
+        fields.insert(0, header[345:500])
+    path = b"/".join(field.partition(b"\0")[0] for field in fields)
+    return path.decode("utf-8", "surrogateescape")
+
+
+def _renamed(content: bytes, kind: bytes) -> str:
+    """Return the name that a header gives to the next member; empty if it gives none."""
+    if kind == b"L":
+        return content.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    if re.search(rb"(?:^|\n)\d+ (?:size|GNU\.sparse[^=]*)=", content):
+        raise _HostileError("a header redefines the size of a member")
+    found = re.search(rb"(?:^|\n)\d+ path=([^\n]*)\n", content)
+    return found[1].decode("utf-8", "surrogateescape") if found else ""
+
+
 @contextlib.contextmanager
-def _named(archive: Path) -> Generator[None]:
-    """Turn the errors of unpacking into one that names the archive."""
+def _opened(archive: Path) -> Generator[Any]:
+    """Open a file, gunzipping it if it is gzipped."""
+    with open(archive, "rb") as raw:
+        gzipped = raw.read(2) == GZIP
+        raw.seek(0)
+        if gzipped:
+            with gzip.GzipFile(fileobj=cast(BinaryIO, raw)) as file:
+                yield file
+        else:
+            yield raw
+
+
+@contextlib.contextmanager
+def named(archive: Path, *, published: bool = True) -> Generator[None]:
+    """Turn the errors of reading an archive into one that names it.
+
+    Args:
+        archive: The archive.
+        published: It was downloaded, so that it can be downloaded again.
+    """
     try:
         yield
     except (
         _HostileError, EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile,
         RuntimeError, KeyError,
     ) as error:  # RuntimeError: encrypted, or a method that this Python lacks  # fmt: skip
+        if not published:
+            raise HydrofoilError(
+                f"{archive}: a damaged or protected archive: {error}.\n"
+                "Use another copy of it, or pack the images again without a password."
+            ) from error
         raise HydrofoilError(
             f"{archive}: damaged, or not the published archive: {error}.\n"
             "Delete it to download it again; nothing was unpacked."

@@ -19,6 +19,10 @@ CLUTTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin"})
 MOST_DEEP = 32  # folders below one another
 
 
+# From the places of some files to (position among them, file or bytes), in any order.
+Reader = Callable[[Sequence[object]], Iterator[tuple[int, Path | bytes]]]
+
+
 @dataclass(frozen=True)
 class File:
     """A file of a tree.
@@ -41,14 +45,16 @@ class Tree:
     Args:
         source: As the user gave it.
         files: Sorted by path; hidden ones and clutter are left out.
-        read: From the places of some files to (position among them, file or bytes).
+        read: Gives the files' contents.
         losses: What was left out, a line each.
+        containers: Archives that hold the files, and what changes when they do.
     """
 
     source: str
     files: list[File]
-    read: Callable[[Sequence[object]], Iterator[tuple[int, Path | bytes]]]
+    read: Reader
     losses: list[str] = field(default_factory=list[str])
+    containers: dict[Path, str] = field(default_factory=dict[Path, str])
 
 
 def tree_of_folder(source: str, root: Path) -> Tree:
@@ -169,6 +175,7 @@ def list_folders(tree: Tree, group: str = "") -> Listing:
     if not found:
         _explain_nothing(tree, images)
     listing = listed(tree.source, found, tree.read)
+    listing.containers = tree.containers
     listing.losses = [*tree.losses, *_left_out(tree, images, loose), *listing.losses]
     return listing
 
