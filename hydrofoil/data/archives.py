@@ -143,7 +143,7 @@ class Member:
         bytes: Its length.
         at: Where its content is.
         folder: It is a folder, without content.
-        special: It is a link, a device or something else that is no file.
+        special: It is a link, a device or another kind of entry.
     """
 
     name: str
