@@ -2,7 +2,7 @@
 
 import html.parser
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,8 @@ test_run.__test__ = False  # type: ignore[attr-defined]  # a verb, not a test
 
 def renamed(classes: Sequence[str]) -> Pictures:
     """Return the digits with other class names."""
-    return replace(load("digits"), classes=tuple(classes))
+    digits = load("digits")
+    return Pictures(digits.pictures_NCHW, digits.labels_N, tuple(classes), "digits")
 
 
 def noise(count: int, shape: tuple[int, int, int], classes: int) -> Pictures:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import hydrofoil
 from hydrofoil import HydrofoilError, Run, pick_device
@@ -27,7 +29,7 @@ from hydrofoil.evaluate.result import (
     Temperature,
     TestResult,
 )
-from hydrofoil.report import words
+from hydrofoil.report import charts, words
 from hydrofoil.report.page import comparison_page, run_page, runs_page
 from hydrofoil.run.events import Imported, Interrupted, NotFinite
 from tests.pages import Element, lookup, make_run, noise, read, renamed
@@ -147,8 +149,9 @@ def test_the_result_comes_first_and_the_command_last(tested: Path) -> None:
     page = read(run_page(tested))
     headings = [one.text for one in page.all() if one.name in ("h1", "h2")]
     assert headings == [
-        "tested", "Key findings", "Images", "Learning curves", "Classes", "Confusion",
-        "Calibration", "Explanations", "Data", "Network", "Time", "Environment", "Reproduce",
+        "tested", "Diagnosis", "Learning curves", "Confusion", "Images", "Key findings",
+        "Classes", "Calibration", "Explanations", "Data", "Network", "Time", "Environment",
+        "Reproduce",
     ]  # fmt: skip
     repeat = [one.text for one in section(page, "repeat").all("pre")]
     given = "hydrofoil train digits train.epochs=2 train.execute=eager"
@@ -375,11 +378,42 @@ def test_several_runs_are_shown_side_by_side(tested: Path, tmp_path: Path) -> No
     assert differing.rows() == [["optimizer.lr", "0.02", "0.1"]]
 
 
-def test_runs_that_differ_in_their_last_letters_have_other_labels(tmp_path: Path) -> None:
-    runs = [make_run(tmp_path / f"cifar10-lenet-{n}", tested=False).path for n in (1, 2)]
-    (chart, _) = section(read(runs_page(runs)), "curves").all("svg")
-    labels = [one.text for one in chart.all("text") if "label" in one.attributes["class"]]
-    assert sorted(label[-8:] for label in labels) == ["-lenet-1", "-lenet-2"]
+def test_a_legend_names_several_runs_in_full_and_training_is_dashed(tmp_path: Path) -> None:
+    names = [f"cifar10-lenet-{'with-a-long-name-' * 4}{n}" for n in (1, 2)]
+    runs = [make_run(tmp_path / name, tested=False).path for name in names]
+    curves = section(read(runs_page(runs)), "curves")
+    (legend,) = (one for one in curves.all("ul") if one.attributes["class"] == "legend")
+    assert [one.text for one in legend.all("li")] == [*names, "validation", "training"]
+    for chart in curves.all("svg"):
+        paths = [one.attributes.get("class", "") for one in chart.all("path")]
+        lines = [kind for kind in paths if kind.startswith("line")]
+        assert lines == ["line s0 training", "line s0", "line s1 training", "line s1"]
+        assert not [one for one in chart.all("text") if "label" in one.attributes["class"]]
+
+
+@given(low=st.floats(-1e6, 1e6), spread=st.floats(1e-6, 1e6), name=st.text("abcW-", max_size=40))
+def test_tick_labels_and_names_fit_the_margins_of_a_chart(
+    low: float, spread: float, name: str
+) -> None:
+    line = charts.Line(name or "run", "valid", [(1, low), (2, low + spread)])
+    chart = read(charts.curves([line], "title", "loss").encode())
+    width = float(chart.all("svg")[0].attributes["viewbox"].split()[2])
+    for one in chart.all("text"):
+        at, length = float(one.attributes["x"]), 6.9 * len(one.text)
+        if one.attributes.get("text-anchor") == "end":
+            assert at - length >= 0
+        elif one.attributes["class"].startswith("label"):
+            assert at + length <= width
+
+
+def test_ten_images_of_each_kind_are_shown_and_the_rest_is_folded(tested: Path) -> None:
+    examples = json.loads((tested / "test.json").read_text())["examples"]
+    pictures = section(read(run_page(tested)), "pictures")
+    folded = pictures.all("details")
+    assert len(pictures.all("img")) == sum(len(kind) for kind in examples.values())
+    beyond = [len(kind) - 10 for kind in examples.values() if len(kind) > 10]
+    assert beyond
+    assert [len(one.all("img")) for one in folded] == beyond
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 6])

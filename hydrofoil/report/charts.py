@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from hydrofoil.wording import percent
 
 Point = tuple[float, float]
+LONGEST = 14  # characters of a name at the end of its line
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
@@ -80,7 +81,8 @@ class Line:
 
     Args:
         name: Drawn at its end.
-        kind: The page's class for its color and dash: "train", "valid", "s0" to "s7".
+        kind: The page's class for its color and dash: "train", "valid", "s0" to "s7", or
+            "s0 training", dashed.
         points: x and y; a non-finite y leaves a gap.
     """
 
@@ -138,6 +140,8 @@ def curves(
     y_name: str,
     mark: float | None = None,
     x_name: str = "epoch",
+    *,
+    named: bool = True,
 ) -> Markup:
     """Draw lines over epochs, each with its name at its end, and mark one epoch.
 
@@ -147,6 +151,7 @@ def curves(
         y_name: With its unit.
         mark: The best epoch.
         x_name: Of the horizontal axis.
+        named: Whether names are drawn; a page may have a legend instead.
     """
     points = [p for line in lines for p in line.points if isfinite(p[1])]
     xs, ys = [x for x, _ in points], [y for _, y in points]
@@ -154,7 +159,9 @@ def curves(
     margin = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
     plane = _Plane((min(xs), max(max(xs), min(xs) + 1)), (low - margin, high + margin))
     x_ticks = [value for value in ticks(plane.x0, plane.x1) if value == int(value)]
-    parts = plane.axes(x_ticks, ticks(plane.y0, plane.y1, 5), x_name, y_name)
+    y_ticks = ticks(plane.y0, plane.y1, 5)
+    _fit_margins(plane, y_ticks, [line.name for line in lines] if named else [])
+    parts = plane.axes(x_ticks, y_ticks, x_name, y_name)
     if mark is not None:
         x = plane.x(mark)
         parts.append(
@@ -169,7 +176,13 @@ def curves(
         )  # fmt: skip
     for line in lines:
         parts += _drawn(line, plane)
-    return svg(plane.width, plane.height, title, *parts, *_ends(lines, plane))
+    return svg(plane.width, plane.height, title, *parts, *(_ends(lines, plane) if named else []))
+
+
+def _fit_margins(plane: _Plane, y_ticks: Iterable[float], names: Iterable[str]) -> None:
+    """Widen the margins to what is written there: tick labels left, names right."""
+    plane.left = max(plane.left, 14 + 7.0 * max(len(f"{value:g}") for value in y_ticks))
+    plane.right = max([24.0, *(16 + 7.6 * len(short(name, LONGEST)) for name in names)])
 
 
 def _drawn(line: Line, plane: _Plane) -> list[Markup]:
@@ -203,7 +216,7 @@ def _ends(lines: Sequence[Line], plane: _Plane) -> list[Markup]:
             if lower - upper < 14:
                 heights[i], heights[i + 1] = (upper + lower) / 2 - 7, (upper + lower) / 2 + 7
     return [
-        tag("text", short(name, 14), x=x + 7, y=y + 4, class_=f"label {kind}")
+        tag("text", short(name, LONGEST), x=x + 7, y=y + 4, class_=f"label {kind}")
         for y, (_, x, name, kind) in zip(heights, ends, strict=True)
     ]
 

@@ -27,6 +27,7 @@ from hydrofoil.wording import plural, sentence
 
 PIXELATED = 64  # images up to this many pixels wide or high stay lossless
 THUMBNAIL = 160  # larger ones are reduced to this size
+UNFOLDED = 10  # example images of each kind; the rest is folded
 KINDS = {
     "random": ("Random sample", "A random sample of the test images."),
     "highest_loss": (
@@ -57,6 +58,7 @@ def run_values(run: Gathered, inspection: Inspection) -> dict[str, Any]:
         "findings": words.findings(test) if test else [],
         "warnings": _warnings(run),
         "pictures": _pictures(run),
+        "most_pictures": UNFOLDED,
         "curves": curve_charts([run], [""]),
         "curve_words": words.of_curves(run.epochs, run.recipe.train.epochs) if run.recipe else [],
         "classes_chart": _classes_chart(test) if test else "",
@@ -200,7 +202,10 @@ def _network_pictures(inspection: Inspection) -> list[tuple[str, Inlined]]:
 
 
 def curve_charts(runs: Sequence[Gathered], names: Sequence[str]) -> list[tuple[str, Markup]]:
-    """Return a chart of loss and one of accuracy; of several runs, on the validation split only."""
+    """Return a chart of loss and one of accuracy; the lines of several runs are named by a legend.
+
+    Training is dashed beside validation.
+    """
     found: list[tuple[str, Markup]] = []
     for field, unit, scale in (("loss", "nats per image", 1), ("accuracy", "%", 100)):
         lines = [
@@ -211,20 +216,22 @@ def curve_charts(runs: Sequence[Gathered], names: Sequence[str]) -> list[tuple[s
         if lines:
             title = f"{field.capitalize()} by epoch, {', '.join(line.name for line in lines)}"
             mark = runs[0].best_epoch or None if len(runs) == 1 else None
-            found.append((field, charts.curves(lines, title, f"{field} ({unit})", mark)))
+            named = len(runs) == 1
+            chart = charts.curves(lines, title, f"{field} ({unit})", mark, named=named)
+            found.append((field, chart))
     return found
 
 
-def _lines(run: Gathered, field: str, scale: int, name: str, kind: str) -> list[charts.Line]:
-    """Return a run's lines with a finite point; of one among several, the validation's only."""
+def _lines(run: Gathered, field: str, scale: int, name: str, color: str) -> list[charts.Line]:
+    """Return a run's lines with a finite point: training and validation."""
     found: list[charts.Line] = []
+    kinds = {"train": f"{color} training", "valid": color} if color else {}
     for part, full in (("train", "training"), ("valid", "validation")):
-        if kind and part == "train":
-            continue
         scores = [(epoch.number, getattr(epoch, part)) for epoch in run.epochs]
         points = [(n, getattr(one, field) * scale if one else math.nan) for n, one in scores]
         if any(math.isfinite(value) for _, value in points):
-            found.append(charts.Line(name or full, kind or part, points))
+            full_name = f"{name} {full}" if name else full
+            found.append(charts.Line(full_name, kinds.get(part, part), points))
     return found
 
 
