@@ -60,6 +60,10 @@ class Epoch(Record):
     """The validation pass."""
     learning_rate: Annotated[float, Field(ge=0)]
     """Of the epoch's last step."""
+    valid_correct: tuple[Count, ...] = ()
+    """Validation images of each class that were predicted correctly, in the dataset's order."""
+    valid_predicted: tuple[Count, ...] = ()
+    """Validation images that were predicted as each class."""
 
     def __repr__(self) -> str:
         parts = [f"train loss {self.train.loss:.4f}, {percent(self.train.accuracy)}"]
