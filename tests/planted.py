@@ -55,14 +55,14 @@ class Planted:
 def digits(
     *kinds: str, of: tuple[str, ...] = (), seeds: int = 1, **made: object
 ) -> Iterator[Planted]:
-    for seed in range(200, 200 + seeds):
+    for seed in range(300, 300 + seeds):
         yield Planted(kinds, "digits", of, seed, **made)  # type: ignore[arg-type]
 
 
 def mnist(
     *kinds: str, name: str, of: tuple[str, ...], seeds: int = 1, **made: object
 ) -> Iterator[Planted]:
-    for seed in range(200, 200 + seeds):
+    for seed in range(300, 300 + seeds):
         yield Planted(kinds, f"mnist-{name}", of, seed, **{"images": 6000, **made})  # type: ignore[arg-type]
 
 

@@ -19,11 +19,10 @@ from hydrofoil.cli.main import main
 from hydrofoil.compare.statistics import SideAnswers
 from hydrofoil.compare.verdict import compare
 from hydrofoil.evaluate.calibration import Bins
-from hydrofoil.evaluate.metrics import Average, Averages, ClassScores, Scores
+from hydrofoil.evaluate.metrics import Average, Averages, ClassScores
 from hydrofoil.evaluate.result import (
     Calibration,
     ConfusedPair,
-    Epoch,
     Examples,
     GroupScores,
     Temperature,
@@ -559,77 +558,3 @@ def test_the_most_confused_pair_and_never_predicted_classes_are_reported() -> No
 )
 def test_overconfidence_follows_from_the_interval(confidence: float, begin: str) -> None:
     assert findings(calibration=calibrated(confidence, 0.1))[-1].startswith(begin)
-
-
-def epochs(*losses: tuple[float, float | None]) -> list[Epoch]:
-    return [
-        Epoch(
-            number=number,
-            train=Scores(train, 1, 2),
-            valid=None if valid is None else Scores(valid, 1, 2),
-            best=False,
-            train_seconds=1.0,
-            valid_seconds=1.0,
-            learning_rate=0.1,
-        )
-        for number, (train, valid) in enumerate(losses, start=1)
-    ]
-
-
-LEVEL = "The validation loss has leveled off"
-
-
-@pytest.mark.parametrize(
-    ("losses", "begin"),
-    [
-        ([(2 - 0.1 * n, 1.2 + 0.1 * abs(n - 4)) for n in range(12)], "Overfitting after epoch 5"),
-        # The same with as much noise as there is rise, as of a small validation split.
-        (
-            [(2 - 0.1 * n, 1.2 + 0.01 * abs(n - 4) + 0.1 * (n % 3 == 1)) for n in range(12)],
-            LEVEL,
-        ),
-        # Worst from its first epoch on, and close to the end.
-        ([(2 - 0.1 * n, 1 + 0.3 * n) for n in range(10)], "Overfitting after epoch 1"),
-        (
-            [(2 - 0.01 * n, 2 - 0.01 * n + 0.02 * (n % 2)) for n in range(60)],
-            "Still learning at the end: the mean validation loss of the last 10 epochs is 1.4650",
-        ),
-        ([(2 - 0.1 * n, 1.1 + 0.2 * abs(n - 7)) for n in range(10)], "Overfitting after epoch 8"),
-        # By a 250th each epoch, which is a third in a hundred.
-        ([(2 * 0.996**n, 2 * 0.996**n) for n in range(100)], "Still learning at the end: from"),
-        ([(2.0, 2.0), (1.5, 1.6), (1.2, 1.3)], "Still learning at the end: from epoch 1 to 3"),
-        ([(2.0, 2.0), (1.5, 1.6), (1.49, 1.6)], "The validation loss is lowest at epoch 2, 1.6000"),
-        ([(2.0, 1.0), (1.5, 2.5)], "The validation loss is lowest at epoch 1, 1.0000, and 2.5000"),
-        (
-            [(2 - 0.1 * n, 1.6 - 0.3 * (n > 1)) for n in range(10)],
-            LEVEL,
-        ),
-        # Nearly nought: such losses double by chance.
-        (
-            [(0.001 + 0.001 * (n % 2), 0.05) for n in range(10)],
-            LEVEL,
-        ),
-        ([(2.0, 2.0), (1.0, 1.1), (2.3, 2.3)], "Training diverges after epoch 2"),
-        ([(2.0, None), (1.0, None)], "There is no validation split"),
-        ([(2.0, 2.0)], "One epoch is too few"),
-    ],
-)
-def test_what_the_curves_show(losses: list[tuple[float, float | None]], begin: str) -> None:
-    assert words.of_curves(epochs(*losses), len(losses))[0].startswith(begin)
-
-
-def test_noise_alone_is_rarely_called_learning_or_overfitting() -> None:
-    rng = np.random.default_rng(0)
-    for count in (10, 30, 100):
-        called = 0
-        for _ in range(200):
-            noise = rng.normal(1, 0.05, count).tolist()
-            said = words.of_curves(epochs(*((2 - 0.01 * n, v) for n, v in enumerate(noise))), count)
-            called += not said[0].startswith(LEVEL)
-        assert called <= 20
-
-
-def test_an_unfinished_training_is_reported() -> None:
-    assert words.of_curves(epochs((2.0, 2.0), (1.0, 1.0)), 9)[-1] == (
-        "Training is not finished: 2 of 9 epochs."
-    )

@@ -190,6 +190,7 @@ def _summary(run: "Run", console: "Console") -> dict[str, Any]:
         "epochs": len(epochs),
         "best": best[-1].to_dict() if best else None,
         "seconds": end.seconds if end else 0.0,
+        "diagnosis": [finding.as_dict() for finding in run.diagnosis()],
     }
 
 

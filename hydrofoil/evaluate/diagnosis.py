@@ -26,7 +26,7 @@ ROOM = 0.04  # of errors: where fewer are left, a loss that still falls is no fi
 LEFT = 0.10  # of errors: where fewer are left, a level curve is success and no plateau
 EXCESS = 0.003  # nats above the loss of knowing nothing: steps too large cost so much
 FEW = 8  # epochs: with fewer, a loss that falls has not had the time to do more
-VAGUE = 0.05  # half an interval of the validation accuracy: beyond it, epochs cannot be told apart
+VAGUE = 0.05  # half an interval of the validation accuracy: beyond it, no two epochs differ significantly
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,11 @@ def diagnose(
     curves = Curves(epochs, recipe, counts or {}, classes)
     if first := _too_small(curves) or _too_large(curves) or _at_chance(curves):
         return first
-    found = _overfitting(curves) or _underfitting(curves)
-    found = [*_never_predicted(curves), *found]
-    found += [] if found else _plateau(curves)
+    never, typical = _never_predicted(curves)
+    found = _overfitting(curves) or _underfitting(curves) or ([] if never else _plateau(curves))
+    # Among classes that are well recognized it is the first thing to know, and makes a gap by
+    # itself; in a network that is poor as yet it follows from that.
+    found = [*never, *found] if typical >= 0.9 else [*(found or _plateau(curves)), *never]
     return [*found, *_best_early(curves), *_small_validation(curves), *_late(curves)]
 
 
@@ -129,7 +131,7 @@ class Curves:
         return mean(losses[-self.third :])
 
     def before(self, losses: Sequence[float]) -> float:
-        """Return the mean of the third before the last, or of what there is."""
+        """Return the mean of the third before the last; of the first epoch if too few."""
         return mean(losses[-2 * self.third : -self.third] or losses[:1])
 
     def fall(self, losses: Sequence[float]) -> float:
@@ -189,7 +191,7 @@ def _too_large(curves: Curves) -> list[Finding]:
     level = curves.late(losses)
     if len(losses) < 5 or level < 0.15 * curves.chance or curves.fall(losses) > 0.03:
         return []
-    rising = level > 1.02 * curves.before(losses)
+    rising = level > 1.03 * min(losses[: -curves.third])
     if not rising and noise(losses) < 0.04 * level:
         return []
     text = (
@@ -363,31 +365,30 @@ def _small_validation(curves: Curves) -> list[Finding]:
     text = (
         f"{percent(valid.accuracy)} of {valid.count:,} images may be anything from "
         f"{100 * low:.1f} to {percent(high, 1)} (95% interval): epochs and settings that differ by "
-        "less cannot be told apart."
+        "less do not differ significantly."
     )
     advice = "Hold out more images (data.valid), or compare over several seeds (hydrofoil compare)."
     return [Finding("validation too small", text, advice)]
 
 
-def _never_predicted(curves: Curves) -> list[Finding]:
-    """Report classes with validation images that no image is taken for."""
+def _never_predicted(curves: Curves) -> tuple[list[Finding], float]:
+    """Report classes that no validation image is taken for; and the median recall of all."""
     predicted, correct = curves.last.valid_predicted, curves.last.valid_correct
     if not predicted or len(predicted) != len(curves.held_out):
-        return []
+        return [], 0.0
     recalls = [c / count for c, count in zip(correct, curves.held_out, strict=True) if count]
-    if median(recalls) < 0.5:  # few classes are recognized at all: other findings say more
-        return []
+    typical = median(recalls)
     never = [
         f"{isolated(name)} ({count:,})"
         for name, count, times in zip(curves.classes, curves.held_out, predicted, strict=True)
         if count >= 5 and not times
     ]
-    if not never:
-        return []
+    if not never or typical < 0.5:  # few classes are recognized at all: other findings say more
+        return [], typical
     named = ", ".join(never[:8]) + (f" and {len(never) - 8} more" if len(never) > 8 else "")
     text = f"of the validation images, none is taken for {named}."
     advice = "Look at its training images and their number: hydrofoil show, train longer, or more."
-    return [Finding("class never predicted", text, advice)]
+    return [Finding("class never predicted", text, advice)], typical
 
 
 def _late(curves: Curves) -> list[Finding]:

@@ -243,6 +243,11 @@ class Metrics(Scores):
             for i, (name, row) in enumerate(zip(classes, self.confusion, strict=True))
         ]
 
+    def of_classes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the correct predictions of each class, and all predictions of it."""
+        correct = tuple(row[i] for i, row in enumerate(self.confusion))
+        return correct, tuple(map(sum, zip(*self.confusion, strict=True)))
+
     def averages(self) -> Averages:
         """Return precision, recall and F1 averaged over classes, as scikit-learn does.
 

@@ -8,6 +8,7 @@ from hydrofoil.data.published.download import Download
 from hydrofoil.observe.bar import UPDATE_SECONDS, Bar
 from hydrofoil.observe.observer import Ended, Observer, Start, running_loss
 from hydrofoil.report import text
+from hydrofoil.run.diagnosis import sentences
 from hydrofoil.run.folder import Run
 from hydrofoil.train.feed import count_steps
 from hydrofoil.train.loop import Epoch, Progress
@@ -104,6 +105,13 @@ class Console(Observer):
                 f"\nbest weights: epoch {end.best_epoch}, {text.selected_by(end.run.recipe)}; "
                 f"trained in {end.seconds:.1f} s"
             )
+            for line in diagnosis_lines(end.run):
+                self.say(line)
+
+
+def diagnosis_lines(run: Run) -> list[str]:
+    """Return what the curves of a run show, in sentences."""
+    return sentences(run.diagnosis(), run.epochs(), run.recipe, ended=False)
 
 
 def verbose_line(start: Start) -> str:

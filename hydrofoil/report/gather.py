@@ -22,7 +22,8 @@ from hydrofoil.models.summary import LayerSummary, summarize
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.report.text import weights_of
 from hydrofoil.run.commands import command
-from hydrofoil.run.events import Event, Imported, Interrupted, NotFinite, Trained
+from hydrofoil.run.diagnosis import diverged, of_log, sentences
+from hydrofoil.run.events import Event, Imported, NotFinite
 from hydrofoil.run.folder import Run
 
 T = TypeVar("T")
@@ -87,8 +88,15 @@ class Gathered:
     @property
     def diverged(self) -> NotFinite | None:
         """The non-finite loss or gradient that ended training, if one did."""
-        ends = [e for e in self.events if isinstance(e, NotFinite | Epoch | Trained | Interrupted)]
-        return ends[-1] if ends and isinstance(ends[-1], NotFinite) else None
+        return diverged(self.events)
+
+    @property
+    def diagnosis(self) -> list[str]:
+        """What the learning curves show, in sentences."""
+        if self.recipe is None or self.imported:
+            return []
+        found = of_log(self.events, self.epochs, self.recipe)
+        return sentences(found, self.epochs, self.recipe)
 
 
 def gather(path: Path, network: Network | None = None) -> Gathered:

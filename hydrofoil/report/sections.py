@@ -60,7 +60,7 @@ def run_values(run: Gathered, inspection: Inspection) -> dict[str, Any]:
         "pictures": _pictures(run),
         "most_pictures": UNFOLDED,
         "curves": curve_charts([run], [""]),
-        "curve_words": words.of_curves(run.epochs, run.recipe.train.epochs) if run.recipe else [],
+        "diagnosis": run.diagnosis,
         "classes_chart": _classes_chart(test) if test else "",
         "shades": _shades(test.confusion) if test else [],
         "reliability_chart": _reliability_chart(test) if test else "",

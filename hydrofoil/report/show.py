@@ -27,6 +27,7 @@ from hydrofoil.recipe.source import is_path
 from hydrofoil.report import figures, text
 from hydrofoil.report.curves import learning_curves
 from hydrofoil.run.commands import command
+from hydrofoil.run.diagnosis import sentences
 from hydrofoil.run.find import run_path
 from hydrofoil.run.folder import Run
 from hydrofoil.wording import plural
@@ -253,6 +254,8 @@ def show_run(path: Path, *, full: bool = False) -> Shown:
     missing = recipe.train.epochs - len(epochs)
     if missing > 0 and not run.log.imported():
         lines.append(f"{plural(missing, 'epoch')} remaining: {command('resume', path)}")
+    found = [] if run.log.imported() else run.diagnosis()
+    lines += ["", *sentences(found, epochs, recipe, ended=False)] if epochs else []
     best = text.best_epoch(epochs, recipe)
     if test:
         lines += ["", text.test_lines(test, recipe, full=full)]
@@ -265,6 +268,7 @@ def show_run(path: Path, *, full: bool = False) -> Shown:
         "run": str(path),
         "recipe": recipe.model_dump(mode="json"),
         "epochs": [epoch.to_dict() for epoch in epochs],
+        "diagnosis": [finding.as_dict() for finding in found],
         "test": test.to_dict() if test else None,
     }
     png = learning_curves(epochs, f"{path.name}: learning curves") if epochs else b""

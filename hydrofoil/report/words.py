@@ -1,19 +1,16 @@
-"""Key findings of a test and of learning curves, in sentences with their figures.
+"""Key findings of a test, in sentences with their figures.
 
 A difference between classes or groups is reported only where it is statistically significant, with
 a correction for their number: among many equal classes, the extremes lie far apart by chance.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from math import sqrt
-from statistics import NormalDist, mean, median
+from statistics import NormalDist
 
 from hydrofoil.evaluate.metrics import Z_95, ClassScores, wilson
-from hydrofoil.evaluate.result import ConfusedPair, Epoch, GroupScores, TestResult
+from hydrofoil.evaluate.result import ConfusedPair, GroupScores, TestResult
 from hydrofoil.wording import interval, isolated, percent
-
-FEW = 5  # epochs: fewer do not separate a trend from noise
 
 
 def findings(test: TestResult) -> list[str]:
@@ -140,109 +137,3 @@ def _calibration(test: TestResult) -> list[str]:
             f"brings the calibration error from {100 * error:.1f} to {after:.1f} points."
         ]
     return [f"{words}; the calibration error is {100 * error:.1f} points."]
-
-
-def of_curves(epochs: Sequence[Epoch], last: int) -> list[str]:
-    """Return what the learning curves show of over- and underfitting.
-
-    Args:
-        epochs: The epochs so far.
-        last: The recipe's number of epochs.
-    """
-    if len(epochs) < 2:
-        return ["One epoch is too few to show a trend."] if epochs else []
-    train = [epoch.train.loss for epoch in epochs]
-    found = [*_diverged(epochs, train)]
-    if any(epoch.valid is None for epoch in epochs):
-        return [*found, "There is no validation split, so overfitting cannot be detected."]
-    if not found:
-        found.append(_validation(epochs, train))
-    if epochs[-1].number < last:
-        found.append(f"Training is not finished: {epochs[-1].number} of {last} epochs.")
-    return found
-
-
-def _validation(epochs: Sequence[Epoch], train: Sequence[float]) -> str:
-    """Report whether the validation loss rises, still falls, or does neither beyond noise."""
-    valid = [epoch.valid.loss for epoch in epochs if epoch.valid]
-    low = min(range(len(valid)), key=valid.__getitem__)
-    at, end = epochs[low].number, epochs[-1].number
-    if falls := _falls(valid, end):
-        return f"Still learning at the end: {falls}; more epochs would probably help."
-    if len(valid) < FEW:
-        return (
-            f"The validation loss is lowest at epoch {at}, {valid[low]:.4f}, and {valid[-1]:.4f} "
-            f"at the last: {len(valid)} epochs are too few to separate a trend from noise."
-        )
-    if _rises(valid, low):
-        rise = f"the validation loss rises from {valid[low]:.4f} to {valid[-1]:.4f}"
-        if train[-1] < train[low]:
-            return (
-                f"Overfitting after epoch {at}: by epoch {end} {rise} while the training loss "
-                f"falls from {train[low]:.4f} to {train[-1]:.4f}."
-            )
-        return (
-            f"Worse after epoch {at}: by epoch {end} {rise}, and the training loss no longer falls."
-        )
-    return (
-        f"The validation loss has leveled off, within its noise: its lowest value is "
-        f"{valid[low]:.4f} at epoch {at}, its last {valid[-1]:.4f}."
-    )
-
-
-def _rises(valid: Sequence[float], low: int) -> bool:
-    """Return whether the last epochs are three standard errors and 2% above the lowest ones.
-
-    A small split's loss is noisy, so means over up to three epochs are compared.
-    """
-    late = valid[max(low + 1, len(valid) - 3) :]
-    near = valid[max(low - 1, 0) : low + 2][: len(valid) - len(late) - max(low - 1, 0)]
-    if not late:
-        return False
-    error = _jitter(valid) * sqrt(1 / len(near) + 1 / len(late))
-    return mean(late) - mean(near) > max(3 * error, 0.02 * mean(near))
-
-
-def _falls(valid: Sequence[float], end: int) -> str:
-    """Describe how the loss still falls at epoch `end`; empty if it does not.
-
-    Either it fell in each of the last four epochs (all, if fewer), which noise without a trend does
-    in 1 of 120 windows; or the mean of the last sixth is three standard errors below that of the
-    sixth before, and the lowest loss lies in one of them. In both cases by at least 1%.
-    """
-    last = valid[-FEW:]
-    in_a_row = all(after < before for before, after in pairwise(last))
-    if in_a_row and last[-1] < 0.99 * last[0]:
-        return (
-            f"from epoch {end - len(last) + 1} to {end} the validation loss falls from "
-            f"{last[0]:.4f} to {last[-1]:.4f}"
-        )
-    sixth = len(valid) // 6
-    if not sixth or min(valid[-2 * sixth :]) > min(valid):
-        return ""
-    before, late = mean(valid[-2 * sixth : -sixth]), mean(valid[-sixth:])
-    if before - late <= max(3 * _jitter(valid) * sqrt(2 / sixth), 0.01 * before):
-        return ""
-    of_last = "the last epoch" if sixth == 1 else f"the last {sixth} epochs"
-    return f"the mean validation loss of {of_last} is {late:.4f}, after {before:.4f} before that"
-
-
-def _jitter(values: Sequence[float]) -> float:
-    """Return the standard deviation of a curve's noise, from its second differences (no trend).
-
-    Those of independent noise have √6 times its standard deviation; the median magnitude of a
-    normal distribution is 0.6745 standard deviations.
-    """
-    seconds = [abs(a - 2 * b + c) for a, b, c in zip(values, values[1:], values[2:], strict=False)]
-    return median(seconds) / (0.6745 * sqrt(6))
-
-
-def _diverged(epochs: Sequence[Epoch], train: Sequence[float]) -> list[str]:
-    low = min(range(len(train)), key=train.__getitem__)
-    if train[-1] < max(1.1 * train[low], train[low] + 0.1):  # near zero, losses double by chance
-        return []
-    return [
-        f"Training diverges after epoch {epochs[low].number}: the training loss rises from "
-        f"{train[low]:.4f} to {train[-1]:.4f}. The steps are probably too large: "
-        "try a smaller optimizer.lr."
-    ]

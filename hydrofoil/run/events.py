@@ -17,6 +17,8 @@ class DataLoaded(Record):
     """Reading, and downloading where necessary."""
     counts: dict[str, tuple[Count, ...]]
     """Images of each class, for each part of the split."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes."""
     differs: str | None = None
     """How the dataset differs from the published one; empty if it does not, null if unknown."""
 

@@ -33,6 +33,7 @@ import torch
 from hydrofoil.data.split import Split
 from hydrofoil.display import notebook_html
 from hydrofoil.errors import HydrofoilError, reason
+from hydrofoil.evaluate.diagnosis import Finding
 from hydrofoil.evaluate.result import Epoch
 from hydrofoil.files import discard, is_staged
 from hydrofoil.models.classifier import Classifier
@@ -41,6 +42,7 @@ from hydrofoil.recipe.read import parse_recipe
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.checkpoints import Checkpoints
 from hydrofoil.run.commands import command
+from hydrofoil.run.diagnosis import of_log
 from hydrofoil.run.files import Files, json_bytes
 from hydrofoil.run.find import find_run_folder
 from hydrofoil.run.lock import locked
@@ -181,6 +183,10 @@ class Run:
         """Return the environment of the run's start; empty if the file is missing."""
         known = (self.path / "environment.json").exists()
         return self.files.read_json("environment.json") if known else {}
+
+    def diagnosis(self) -> list[Finding]:
+        """Return what the learning curves show, the most serious first; nothing if all is well."""
+        return of_log(self.log.events(), self.epochs(), self.recipe)
 
     def epochs(self) -> list[Epoch]:
         """Return the log's epochs, up to the last one whose weights are saved."""

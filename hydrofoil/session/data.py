@@ -153,7 +153,11 @@ def log_data(run: Run, pictures: Pictures, split: Split, seconds: float) -> None
     Also saves the statistics of the training images.
     """
     counts = {part: tuple(pictures.counts(getattr(split, part))) for part in PARTS}
-    run.log.append(DataLoaded(seconds=seconds, counts=counts, differs=pictures.differs))
+    run.log.append(
+        DataLoaded(
+            seconds=seconds, counts=counts, differs=pictures.differs, classes=pictures.classes
+        )
+    )
     keep_statistics(run, pictures, split)
 
 

@@ -10,7 +10,7 @@ from hydrofoil.data.split import Split
 from hydrofoil.device import exact, reported_failure
 from hydrofoil.display import notebook_html
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.evaluate.metrics import Metrics, Scores, Sums
+from hydrofoil.evaluate.metrics import Scores, Sums
 from hydrofoil.evaluate.result import Epoch
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.layers import dropouts
@@ -106,15 +106,10 @@ def fit(
             seconds, rate = clock.seconds(), feed.rate(steps - 1)
         yield Epoch(
             number=number, train=train, valid=valid, best=best, learning_rate=rate,
-            train_seconds=train_seconds, valid_seconds=seconds, **_by_class(valid),
+            train_seconds=train_seconds, valid_seconds=seconds,
+            valid_correct=valid.of_classes()[0] if valid else (),
+            valid_predicted=valid.of_classes()[1] if valid else (),
         )  # fmt: skip
-
-
-def _by_class(valid: Metrics | None) -> dict[str, tuple[int, ...]]:
-    """Return how many validation images of each class are correct, and predicted as it."""
-    scores = valid.per_class([""] * len(valid.confusion)) if valid else []
-    correct, predicted = ([one.correct for one in scores], [one.predicted for one in scores])
-    return {"valid_correct": tuple(correct), "valid_predicted": tuple(predicted)}
 
 
 def _check_any(split: Split) -> None:
