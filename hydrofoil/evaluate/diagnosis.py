@@ -26,7 +26,7 @@ ROOM = 0.04  # of errors: where fewer are left, a loss that still falls is no fi
 LEFT = 0.10  # of errors: where fewer are left, a level curve is success and no plateau
 EXCESS = 0.003  # nats above the loss of knowing nothing: steps too large cost so much
 FEW = 8  # epochs: with fewer, a loss that falls has not had the time to do more
-VAGUE = 0.05  # half an interval of the validation accuracy: beyond it, no two epochs differ significantly
+VAGUE = 0.05  # half an interval of the validation accuracy: beyond it, it decides little
 
 
 @dataclass(frozen=True)
