@@ -14,7 +14,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 from hydrofoil import Run, read_recipe, train
 from hydrofoil.cli.main import main
 from hydrofoil.evaluate.diagnosis import diagnose, difference
-from hydrofoil.evaluate.metrics import Scores
+from hydrofoil.evaluate.metrics import ByClass, Scores
 from hydrofoil.evaluate.result import Epoch
 from hydrofoil.run.diagnosis import sentences
 from tests import planted
@@ -115,7 +115,7 @@ def test_a_small_validation_split_is_named_with_its_interval() -> None:
 
 def test_a_class_that_is_never_predicted_is_named() -> None:
     curve = [(a, 0.95, a, 0.9) for a in falling(2.3, 0.2, 20)]
-    made = epochs(curve, valid_correct=(500,) * 9 + (0,), valid_predicted=(555,) * 9 + (0,))
+    made = epochs(curve, valid_by_class=ByClass((500,) * 9 + (0,), (555,) * 9 + (0,)))
     found = diagnose(made, RECIPE, COUNTS, tuple("abcdefghij"))
     assert found[0].kind == "class never predicted"
     assert "none is taken for j (500)" in found[0].text
@@ -124,7 +124,9 @@ def test_a_class_that_is_never_predicted_is_named() -> None:
 def test_classes_that_are_learned_late_are_named() -> None:
     curve = [(a, 0.95, a, 0.93) for a in falling(2.3, 0.2, 10)]
     made = [
-        epoch.model_copy(update={"valid_correct": (470,) * 9 + (300 * (epoch.number > 7),)})
+        epoch.model_copy(
+            update={"valid_by_class": ByClass((470,) * 9 + (300 * (epoch.number > 7),), ())}
+        )
         for epoch in epochs(curve)
     ]
     (found,) = diagnose(made, RECIPE, COUNTS, tuple("abcdefghij"))

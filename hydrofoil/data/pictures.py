@@ -64,6 +64,12 @@ class Pictures:
         source: str = "images",
         published_test: int = 0,
         differs: str | None = None,
+        *,
+        published_valid: int = 0,
+        groups_N: Tensor | None = None,
+        names: Sequence[str] = (),
+        notes: Sequence[str] = (),
+        losses: Sequence[str] = (),
     ) -> None:
         """Take images and labels in any usual form; a contiguous uint8 array is not copied.
 
@@ -77,6 +83,11 @@ class Pictures:
             source: Where they came from: a source's name.
             published_test: The last so many images are the published test split.
             differs: How the set differs from the published one of its name.
+            published_valid: See the attributes, as for what follows.
+            groups_N: What each image belongs to.
+            names: What each image is called.
+            notes: What was chosen when the images were read.
+            losses: What was left out then.
 
         Raises:
             InputError: Shapes, types or labels do not fit each other: a HydrofoilError and
@@ -88,9 +99,11 @@ class Pictures:
             classes, published_test = classes or known, published_test or test
         count = len(labels) if hasattr(labels, "__len__") else None
         pictures_NCHW = as_images(images, count=count)
-        labels_N, names = as_labels(labels, len(pictures_NCHW), classes)
+        labels_N, known = as_labels(labels, len(pictures_NCHW), classes)
         self._set(pictures_NCHW=pictures_NCHW, labels_N=labels_N.to(pictures_NCHW.device))
-        self._set(classes=names, source=source, published_test=published_test, differs=differs)
+        self._set(classes=known, source=source, published_test=published_test, differs=differs)
+        self._set(published_valid=published_valid, groups_N=groups_N, names=tuple(names))
+        self._set(notes=tuple(notes), losses=tuple(losses))
         if not 0 <= self.published_test <= len(self):
             raise InputError(
                 f"published_test: expected 0 to {len(self)}, got {self.published_test}"
@@ -112,12 +125,13 @@ class Pictures:
         losses: Sequence[str] = (),
     ) -> "Pictures":
         """Return the user's own images, which a source has read; see the attributes."""
-        pictures = cls(pictures_NCHW, labels_N, classes, source, published_test)
         numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
         groups_N = torch.tensor([numbers[group] for group in groups]) if groups else None
-        pictures._set(published_valid=published_valid, groups_N=groups_N, names=tuple(names))
-        pictures._set(notes=tuple(notes), losses=tuple(losses))
-        return pictures
+        return cls(
+            pictures_NCHW, labels_N, classes, source, published_test,
+            published_valid=published_valid, groups_N=groups_N, names=names, notes=notes,
+            losses=losses,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.pictures_NCHW)

@@ -373,14 +373,14 @@ def _small_validation(curves: Curves) -> list[Finding]:
 
 def _never_predicted(curves: Curves) -> tuple[list[Finding], float]:
     """Report classes that no validation image is taken for; and the median recall of all."""
-    predicted, correct = curves.last.valid_predicted, curves.last.valid_correct
-    if not predicted or len(predicted) != len(curves.held_out):
+    found = curves.last.valid_by_class
+    if found is None or len(found.predicted) != len(curves.held_out):
         return [], 0.0
-    recalls = [c / count for c, count in zip(correct, curves.held_out, strict=True) if count]
+    recalls = [c / count for c, count in zip(found.correct, curves.held_out, strict=True) if count]
     typical = median(recalls)
     never = [
         f"{isolated(name)} ({count:,})"
-        for name, count, times in zip(curves.classes, curves.held_out, predicted, strict=True)
+        for name, count, times in zip(curves.classes, curves.held_out, found.predicted, strict=True)
         if count >= 5 and not times
     ]
     if not never or typical < 0.5:  # few classes are recognized at all: other findings say more
@@ -393,11 +393,12 @@ def _never_predicted(curves: Curves) -> tuple[list[Finding], float]:
 
 def _late(curves: Curves) -> list[Finding]:
     """Report classes that are learned only in the second half, when the others long are."""
-    if len(curves.epochs) < 6 or not all(epoch.valid_correct for epoch in curves.epochs):
+    counts, found = curves.held_out, [epoch.valid_by_class for epoch in curves.epochs]
+    right = [one.correct for one in found if one]
+    if not 6 <= len(found) == len(right):
         return []
-    counts = curves.held_out
     seen = [k for k, count in enumerate(counts) if count >= 10]
-    recalls = [[epoch.valid_correct[k] / counts[k] for k in seen] for epoch in curves.epochs]
+    recalls = [[correct[k] / counts[k] for k in seen] for correct in right]
     half = len(recalls) // 2
     late: list[str] = []
     for place, k in enumerate(seen):

@@ -195,6 +195,19 @@ class ClassScores:
 
 
 @dataclass(frozen=True)
+class ByClass:
+    """Predictions counted by class, in the dataset's order.
+
+    Args:
+        correct: Images of each class that were predicted as it.
+        predicted: Images that were predicted as each class.
+    """
+
+    correct: tuple[int, ...]
+    predicted: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Average:
     """Scores averaged over classes.
 
@@ -243,10 +256,10 @@ class Metrics(Scores):
             for i, (name, row) in enumerate(zip(classes, self.confusion, strict=True))
         ]
 
-    def of_classes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def by_class(self) -> ByClass:
         """Return the correct predictions of each class, and all predictions of it."""
         correct = tuple(row[i] for i, row in enumerate(self.confusion))
-        return correct, tuple(map(sum, zip(*self.confusion, strict=True)))
+        return ByClass(correct, tuple(map(sum, zip(*self.confusion, strict=True))))
 
     def averages(self) -> Averages:
         """Return precision, recall and F1 averaged over classes, as scikit-learn does.

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_fie
 
 from hydrofoil.display import notebook_html
 from hydrofoil.evaluate.calibration import Bins
-from hydrofoil.evaluate.metrics import Averages, ClassScores, Scores, Share, wilson
+from hydrofoil.evaluate.metrics import Averages, ByClass, ClassScores, Scores, Share, wilson
 from hydrofoil.wording import interval, percent
 
 Count = Annotated[int, Field(ge=0)]
@@ -60,10 +60,8 @@ class Epoch(Record):
     """The validation pass."""
     learning_rate: Annotated[float, Field(ge=0)]
     """Of the epoch's last step."""
-    valid_correct: tuple[Count, ...] = ()
-    """Validation images of each class that were predicted correctly, in the dataset's order."""
-    valid_predicted: tuple[Count, ...] = ()
-    """Validation images that were predicted as each class."""
+    valid_by_class: ByClass | None = None
+    """Predictions on the validation split, counted by class."""
 
     def __repr__(self) -> str:
         parts = [f"train loss {self.train.loss:.4f}, {percent(self.train.accuracy)}"]

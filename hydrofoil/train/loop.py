@@ -104,11 +104,10 @@ def fit(
             best = state.finish(model, spec.select, valid)
             guard.begin_epoch()
             seconds, rate = clock.seconds(), feed.rate(steps - 1)
+            by_class = valid.by_class() if valid else None
         yield Epoch(
             number=number, train=train, valid=valid, best=best, learning_rate=rate,
-            train_seconds=train_seconds, valid_seconds=seconds,
-            valid_correct=valid.of_classes()[0] if valid else (),
-            valid_predicted=valid.of_classes()[1] if valid else (),
+            train_seconds=train_seconds, valid_seconds=seconds, valid_by_class=by_class,
         )  # fmt: skip
 
 
