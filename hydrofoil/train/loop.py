@@ -104,10 +104,9 @@ def fit(
             best = state.finish(model, spec.select, valid)
             guard.begin_epoch()
             seconds, rate = clock.seconds(), feed.rate(steps - 1)
-            by_class = valid.by_class() if valid else None
         yield Epoch(
             number=number, train=train, valid=valid, best=best, learning_rate=rate,
-            train_seconds=train_seconds, valid_seconds=seconds, valid_by_class=by_class,
+            train_seconds=train_seconds, valid_seconds=seconds, valid_by_class=valid and valid.by_class(),
         )  # fmt: skip
 
 
