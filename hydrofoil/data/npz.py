@@ -90,7 +90,7 @@ def _joined(
     given = [_column(labels[part], counts[part]) for part in order]
     labels_N, classes = as_labels(np.concatenate(given), sum(counts.values()), names)
     if len(classes) < 2:
-        raise HydrofoilError(f"one class only, '{classes[0]}': expected two or more.")
+        raise HydrofoilError(f"one class only, '{''.join(classes)}': expected two or more.")
     return Pictures.own(
         torch.cat(pictures) if len(pictures) > 1 else pictures[0],
         labels_N,

@@ -49,6 +49,9 @@ class Split:
         valid: Any = (),
         test: Any = (),
         pictures_hash: "str | Pictures | None" = None,
+        *,
+        labels_N: Tensor | None = None,
+        classes: Sequence[str] = (),
     ) -> None:
         """Take indices in any usual form: a list, a range, an array, a tensor, a mask.
 
@@ -57,6 +60,8 @@ class Split:
             valid: Indices of those that choose the epoch.
             test: Indices of those that only `test` opens.
             pictures_hash: The images, or their hash; empty: not to be checked.
+            labels_N: The labels of all images, where their hash alone is given.
+            classes: The class names, likewise.
 
         Raises:
             InputError: An index is in two parts, twice in one, or outside the images.
@@ -75,8 +80,10 @@ class Split:
         _check_disjoint(parts)
         for name, part in zip(PARTS, parts, strict=True):
             object.__setattr__(self, name, part)
-        object.__setattr__(self, "labels_N", pictures_hash.labels_N if known else None)
-        object.__setattr__(self, "classes", pictures_hash.classes if known else ())
+        if known:
+            labels_N, classes = pictures_hash.labels_N, pictures_hash.classes
+        object.__setattr__(self, "labels_N", labels_N)
+        object.__setattr__(self, "classes", tuple(classes))
         digest = pictures_hash.hash if known else pictures_hash
         object.__setattr__(self, "pictures_hash", digest)
 

@@ -105,8 +105,8 @@ def fit(
             guard.begin_epoch()
             seconds, rate = clock.seconds(), feed.rate(steps - 1)
         yield Epoch(
-            number=number, train=train, valid=valid, best=best, learning_rate=rate,
-            train_seconds=train_seconds, valid_seconds=seconds, valid_by_class=valid and valid.by_class(),
+            number=number, train=train, valid=valid, valid_by_class=valid and valid.by_class(),
+            best=best, learning_rate=rate, train_seconds=train_seconds, valid_seconds=seconds,
         )  # fmt: skip
 
 
