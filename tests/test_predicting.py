@@ -139,18 +139,18 @@ def test_an_array_is_classified_as_its_png_is(
 @pytest.mark.parametrize(
     ("given_", "complaint"),
     [
-        (np.zeros((8, 8), np.int64), r"an array of int64: expected uint8"),
+        (np.full((8, 8), 300), r"an array of int64 from 300 to 300: expected 0 to 255"),
         (np.full((8, 8), 255.0), r"with values from 255 to 255: expected 0 to 1"),
         (np.full((8, 8), -0.5), r"expected 0 to 1"),
         (np.full((8, 8), np.nan), r"expected 0 to 1"),
-        (np.zeros((5, 8, 8), np.uint8), r"an array of 5×8×8: expected 1 to 4 channels at the end"),
+        (np.zeros((5, 8, 9), np.uint8), r"an array of 5×8×9: expected 1 to 4 channels at the end"),
         (np.zeros(64, np.uint8), r"an array of 64: expected H×W, H×W×C or N×H×W×C"),
         (np.zeros((0, 8), np.uint8), r"an array of 0×8"),
         (torch.zeros(8, 8, 3, dtype=torch.uint8), r"expected 1 to 4 channels before rows"),
-        (torch.zeros(1, 8, 8, dtype=torch.int64), r"a tensor of int64: expected uint8"),
+        (torch.full((1, 8, 8), -1), r"a tensor of int64 from -1 to -1: expected 0 to 255"),
         (torch.full((1, 8, 8), 2.0), r"a tensor of float32 with values from 2 to 2"),
-        (7, r"a int as image: expected a path, bytes"),
-        (None, r"a NoneType as image"),
+        (7, r"an int as image: expected a path, bytes"),
+        (None, r"None as image"),
     ],
 )
 def test_wrong_arrays_are_refused_with_what_was_expected(

@@ -7,6 +7,7 @@ Axes: N images, C channels, H rows, W columns, K classes.
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -130,7 +131,8 @@ def as_bytes(
         tensor = tensor[:, None]
     images_NCHW = _channels_first(tensor, what, from_torch=from_torch, shape=shape)
     pictures_NCHW, rounding = to_bytes(images_NCHW, what)
-    return pictures_NCHW.contiguous(), rounding
+    # Flat and back: an axis of one may have any stride, by which torch chooses other kernels.
+    return pictures_NCHW.contiguous().flatten().view(pictures_NCHW.shape), rounding
 
 
 def to_tensor(values: Array, what: str) -> Tensor:
@@ -172,7 +174,8 @@ def _channels_first(
     ):
         return one
     if tensor.ndim == 3:
-        return _gray(tensor, what)
+        known = shape is not None and (1, *size[1:]) == shape
+        return tensor[:, None] if known else _gray(tensor, what)
     if tensor.ndim != 4:
         raise InputError(f"{what}: expected {IMAGES}.{_rows(size)}")
     first, last = (1 <= size[axis] <= MOST_CHANNELS for axis in (1, 3))
@@ -350,15 +353,32 @@ def say_rounded(rounding: float) -> None:
 # ── datasets ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def as_pictures(given: Any) -> "Pictures":
-    """Return a dataset as `Pictures`: see its `images` for what is taken.
+def as_pictures(given: Any, classes: Sequence[str] | None = None) -> "Pictures":
+    """Return a dataset as `Pictures`, with a model's classes where they are given.
+
+    Args:
+        given: The set, or what `hf.Pictures` takes without labels.
+        classes: A model's class names. Labels are matched by name where all are among these, and
+            else are positions: a part of a set may lack a class.
 
     Raises:
-        InputError: As `hf.Pictures`.
+        InputError: As `hf.Pictures`, or it has more classes than the model.
     """
     from hydrofoil.data.pictures import Pictures
 
-    return given if isinstance(given, Pictures) else Pictures(given)
+    pictures = given if isinstance(given, Pictures) else Pictures(given)
+    if classes is None or pictures.classes == tuple(classes):
+        return pictures
+    if set(pictures.classes) <= set(classes):
+        places = torch.tensor([classes.index(name) for name in pictures.classes])
+        labels_N = places.to(pictures.labels_N.device)[pictures.labels_N]
+        return replace(pictures, labels_N=labels_N, classes=tuple(classes))
+    if pictures.K > len(classes):
+        raise InputError(
+            f"images of {pictures.K} classes: expected the {len(classes)} of the model, "
+            f"{', '.join(classes[:10])}{' …' if len(classes) > 10 else ''}."
+        )
+    return pictures if pictures is given else Pictures(given, classes=classes)
 
 
 def as_split(given: Any, pictures: "Pictures") -> "Split":

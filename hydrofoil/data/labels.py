@@ -147,9 +147,10 @@ def _of_numbers(labels_N: Tensor, names: tuple[str, ...] | None) -> tuple[Tensor
             shift = (
                 "\nThey count from 1: pass labels - 1." if (low, high) == (1, len(names)) else ""
             )
+            came = f"{low} to {high}" if high > low else f"{low}"
             raise InputError(
-                f"labels: {low} to {high}: expected 0 to {len(names) - 1}, "
-                f"the index of one of {len(names)} classes.{shift}"
+                f"labels: {came}: expected 0 to {len(names) - 1}, the index of one of "
+                f"{len(names)} classes.{shift}"
             )
     return labels_N, names
 

@@ -12,13 +12,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hydrofoil.errors import HydrofoilError
+from hydrofoil.data.convert import as_images, by
+from hydrofoil.data.labels import as_labels
+from hydrofoil.errors import HydrofoilError, InputError
 from hydrofoil.evaluate.score import BATCH, logits_of
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.given import as_classifier
 from hydrofoil.models.layers import evaluating, windows
 from hydrofoil.models.trace import Call, leaves, trace
 from hydrofoil.wording import percent
@@ -117,7 +122,7 @@ class FeatureMaps:
         return _strongest(self.maps_MHW.abs().mean((1, 2)), most)
 
 
-def grad_cam(model: Classifier, pictures: Tensor, classes_N: Tensor | None = None) -> GradCam:
+def grad_cam(model: Any, pictures: Any, classes: Any = None) -> GradCam:
     """Return where a model saw what speaks for a class: the last layer's maps, weighted.
 
     Each feature map is weighted by the mean gradient of the class's logit by it; their sum, where
@@ -135,9 +140,11 @@ def grad_cam(model: Classifier, pictures: Tensor, classes_N: Tensor | None = Non
     Occlusion has no such fault.
 
     Args:
-        model: Left as it was: its mode, and no gradient on its weights.
-        pictures: uint8 pictures_NCHW, or one picture_CHW, which counts as a batch of one.
-        classes_N: int64; default: the class that the model predicts for each.
+        model: A classifier, or a run, whose best weights are loaded. Left as it was: its mode, and
+            no gradient on its weights.
+        pictures: Images of the model's shape, or one: an array, a tensor, Pillow images.
+        classes: A number or name for each, or one for all; default: the class that the model
+            predicts for each.
 
     Raises:
         HydrofoilError: No layer has feature maps, as in a perceptron; the pictures are of another
@@ -151,9 +158,9 @@ def grad_cam(model: Classifier, pictures: Tensor, classes_N: Tensor | None = Non
     >>> seen.layer, tuple(seen.coarse_NHW.shape), tuple(seen.heat_NHW.shape)
     ('1', (1, 6, 6), (1, 8, 8))
     """
+    model = as_classifier(model)
     pictures_NCHW = _batch(model, pictures)
-    if classes_N is not None:
-        _check_classes(model, classes_N, len(pictures_NCHW))
+    classes_N = None if classes is None else _class_numbers(model, classes, len(pictures_NCHW))
     with evaluating(model):
         calls = trace(model.network, model.shape)
         target = _grad_cam_target(calls)
@@ -174,9 +181,9 @@ def grad_cam(model: Classifier, pictures: Tensor, classes_N: Tensor | None = Non
 
 
 def occlusion(
-    model: Classifier,
-    picture_CHW: Tensor,
-    class_index: int | None = None,
+    model: Any,
+    picture: Any,
+    class_index: int | str | None = None,
     *,
     patch: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
@@ -184,14 +191,13 @@ def occlusion(
 ) -> Occlusion:
     """Return by how much a class's probability falls when a patch covers one place after another.
 
-    The patch has the picture's own mean color unless another is given: it shows neither an edge
-    nor a brightness that is not there, on white paper as on black. At the right and lower edge it
-    may stand out of the picture. All places go through the model as pictures of large batches.
+    The patch has the picture's own mean color unless another is given: it shows neither an edge nor
+    a brightness that is not there. At the right and lower edge it may stand out of the picture.
 
     Args:
-        model: Left as it was.
-        picture_CHW: uint8.
-        class_index: Default: the class that the model predicts.
+        model: A classifier, left as it was; or a run, whose best weights are loaded.
+        picture: One image of the model's shape: an array, a tensor, a Pillow image.
+        class_index: Its number or name; default: the class that the model predicts.
         patch: Height and width in pixels; default: a quarter of the picture's each.
         stride: Rows and columns that it moves by, at most the patch's own; default: a quarter of
             the patch's, and one pixel at least.
@@ -204,13 +210,15 @@ def occlusion(
     Source: Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks",
     https://arxiv.org/abs/1311.2901, section 4.2.
     """
-    _batch(model, picture_CHW[None])  # for its errors
+    model = as_classifier(model)
+    picture_CHW = _one(model, picture).cpu()
+    if class_index is not None:
+        class_index = int(_class_numbers(model, class_index, 1)[0])
     _, *sides = model.shape
     patch = patch or (max(1, round(sides[0] / 4)), max(1, round(sides[1] / 4)))
     stride = stride or (max(1, patch[0] // 4), max(1, patch[1] // 4))
-    _check_occlusion(model, patch, stride, fill, class_index)
+    _check_occlusion(model, patch, stride, fill)
     covered_PHW = _covered(sides, patch, stride)
-    picture_CHW = picture_CHW.cpu()
     mean_C = picture_CHW.double().mean((1, 2)).round() if fill is None else torch.tensor(fill)
     color_C11 = mean_C.to(torch.uint8)[:, None, None]
     pictures_NCHW = torch.where(covered_PHW[:, None], color_C11, picture_CHW)
@@ -273,7 +281,7 @@ def feature_maps(model: Classifier, picture_CHW: Tensor) -> list[FeatureMaps]:
     Raises:
         HydrofoilError: The picture is of another type or shape.
     """
-    pictures_NCHW = _batch(model, picture_CHW[None])
+    pictures_NCHW = _one(model, picture_CHW)[None]
     calls = leaves(trace(model.network, model.shape))
     values = dict[tuple[nn.Module, int], Tensor]()
     counts = Counter[nn.Module]()
@@ -296,26 +304,30 @@ def feature_maps(model: Classifier, picture_CHW: Tensor) -> list[FeatureMaps]:
     return found
 
 
-def _batch(model: Classifier, pictures: Tensor) -> Tensor:
+def _batch(model: Classifier, pictures: Any) -> Tensor:
     """Return pictures of the model's own shape as a batch."""
-    shape = tuple(pictures.shape)
-    fits = shape[-3:] == model.shape and len(shape) <= 4 and pictures.numel()
-    if not fits or pictures.dtype != torch.uint8:
-        raise HydrofoilError(
-            f"pictures of {pictures.dtype} {'×'.join(map(str, shape))}: "
-            f"expected torch.uint8 {'×'.join(map(str, model.shape))}, one or a batch of them."
+    pictures_NCHW = as_images(pictures, model.shape)
+    if tuple(pictures_NCHW.shape[1:]) != model.shape:
+        raise InputError(
+            f"pictures of {by(pictures_NCHW.shape[1:])}: expected {by(model.shape)}, "
+            "one or a batch of them."
         )
-    return pictures.reshape(-1, *model.shape)
+    return pictures_NCHW
 
 
-def _check_classes(model: Classifier, classes_N: Tensor, count: int) -> None:
-    top = len(model.classes) - 1
-    fits = classes_N.dtype == torch.int64 and tuple(classes_N.shape) == (count,)
-    if not fits or not all(0 <= number <= top for number in classes_N.tolist()):
-        raise HydrofoilError(
-            f"classes {classes_N.tolist()} of {classes_N.dtype}: "
-            f"expected {count} of torch.int64, one for each picture, from 0 to {top}."
-        )
+def _one(model: Classifier, picture: Any) -> Tensor:
+    """Return picture_CHW of the model's own shape."""
+    pictures_NCHW = _batch(model, picture)
+    if len(pictures_NCHW) != 1:
+        raise InputError(f"{len(pictures_NCHW)} pictures: expected one. Pass pictures[0].")
+    return pictures_NCHW[0]
+
+
+def _class_numbers(model: Classifier, classes: Any, count: int) -> Tensor:
+    """Return the numbers of classes: one for each picture, or one for all."""
+    if isinstance(classes, int | str | np.integer):
+        classes = [classes] * count
+    return as_labels(classes, count, model.classes)[0]
 
 
 def _check_occlusion(
@@ -323,10 +335,7 @@ def _check_occlusion(
     patch: tuple[int, int],
     stride: tuple[int, int],
     fill: Sequence[int] | None,
-    class_index: int | None,
 ) -> None:
-    if class_index is not None and not 0 <= class_index < len(model.classes):
-        raise HydrofoilError(f"class {class_index}: expected 0 to {len(model.classes) - 1}.")
     channels, *sides = model.shape
     fits = all(1 <= p <= side for p, side in zip(patch, sides, strict=True))
     if not fits or not all(1 <= s <= p for s, p in zip(stride, patch, strict=True)):

@@ -8,13 +8,18 @@ Axes: N pictures, K classes (rows of a confusion matrix are the truth, columns t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
+import numpy as np
 import torch
 from pydantic import computed_field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from hydrofoil.data.convert import by
+from hydrofoil.data.labels import as_labels
 from hydrofoil.display import notebook_html
+from hydrofoil.errors import InputError
 from hydrofoil.wording import percent, percent_range
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5% quantile
@@ -306,20 +311,31 @@ def probabilities(logits_NK: Tensor) -> Tensor:
     return wide(logits_NK).softmax(1)
 
 
-def measure(logits_NK: Tensor, labels_N: Tensor) -> Metrics:
+def measure(logits: Any, labels: Any) -> Metrics:
     """Return every metric of a pass from its logits.
 
+    Args:
+        logits: A row of K for each picture: a tensor, an array or lists.
+        labels: The true class of each, by number.
+
     Raises:
-        ValueError: There are no pictures, or not as many labels as logits.
+        InputError: There are no pictures, or not as many labels as logits; or no logits.
 
     >>> measure(torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1])).confusion
     ((1, 0), (1, 0))
     """
-    if len(labels_N) == 0 or len(labels_N) != len(logits_NK):
-        raise ValueError(
-            f"{len(logits_NK)} logits for {len(labels_N)} labels: "
-            "expected as many, and one at least"
+    logits_NK = logits if isinstance(logits, Tensor) else torch.as_tensor(np.asarray(logits))
+    if logits_NK.ndim != 2 or not logits_NK.is_floating_point():
+        raise InputError(
+            f"logits of {logits_NK.dtype} {by(logits_NK.shape)}: expected float N×K, "
+            "a row for each image.\nhf.answer(model, pictures, split.valid).logits_NK has them."
         )
+    if not len(logits_NK) or len(labels) != len(logits_NK):
+        raise InputError(
+            f"{len(logits_NK)} logits for {len(labels)} labels: expected as many, and one at least."
+        )
+    labels_N, _ = as_labels(labels, len(logits_NK), range(logits_NK.shape[1]))
+    labels_N = labels_N.to(logits_NK.device)
     classes = logits_NK.shape[1]
     cells = torch.bincount(labels_N * classes + logits_NK.argmax(1), minlength=classes**2)
     confusion_KK = cells.view(classes, classes).tolist()

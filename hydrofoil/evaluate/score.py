@@ -4,13 +4,17 @@ Axes: N pictures, C channels, H rows, W columns, K classes.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.convert import as_pictures, by
+from hydrofoil.data.labels import as_indices
+from hydrofoil.errors import InputError
 from hydrofoil.evaluate.metrics import Metrics, measure, picture_losses, probabilities
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.given import as_classifier
 from hydrofoil.models.layers import evaluating
 
 BATCH = 250  # pictures a forward pass: as fast as 500, in half the memory; changes no score
@@ -84,28 +88,44 @@ class Answers:
         return Answers(self.index_N.cpu(), self.labels_N.cpu(), self.logits_NK.cpu())
 
 
-def answer(model: Classifier, pictures: Pictures, index_N: Tensor) -> Answers:
+def answer(model: Any, pictures: Any, index: Any = None) -> Answers:
     """Return a model's answers to the indexed pictures, on its device.
 
+    Args:
+        model: A classifier, or a run, whose best weights are then loaded.
+        pictures: The set, in any form that `hf.Pictures` takes without labels.
+        index: Which of its pictures, such as `split.valid`: a list, an array, a tensor, a mask;
+            default: all.
+
     Raises:
-        ValueError: No picture is indexed.
+        InputError: No picture is indexed, or the pictures do not fit the model.
     """
+    model = as_classifier(model)
+    pictures = as_pictures(pictures, model.classes)
+    if pictures.shape != model.shape:
+        raise InputError(
+            f"images of {by(pictures.shape)}: expected {by(model.shape)}, as the model takes them."
+        )
+    index_N = as_indices(slice(None) if index is None else index, len(pictures))
     if not len(index_N):
-        raise ValueError("no picture is indexed: expected one at least")
+        raise InputError("index: no image is indexed: expected one at least.")
     index_N = index_N.to(pictures.pictures_NCHW.device)
     logits_NK = logits_of(model, pictures.pictures_NCHW[index_N])
     return Answers(index_N.to(model.device), pictures.labels_N[index_N].to(model.device), logits_NK)
 
 
-def score(model: Classifier, pictures: Pictures, index_N: Tensor) -> Metrics:
+def score(model: Any, pictures: Any, index: Any = None) -> Metrics:
     """Return loss, accuracy and confusion of a model on the indexed pictures.
 
     Args:
-        model: The classifier; evaluated where it lies, its mode left as it was.
-        pictures: The set.
-        index_N: Which of its pictures: `split.valid`, say.
+        model: The classifier, evaluated where it lies, its mode left as it was; or a run, whose
+            best weights are then loaded.
+        pictures: The set, in any form that `hf.Pictures` takes without labels: a `DataLoader`, say,
+            or (images, labels).
+        index: Which of its pictures, such as `split.valid`: a list, an array, a tensor, a mask;
+            default: all.
 
     Raises:
-        ValueError: No picture is indexed.
+        InputError: No picture is indexed, or the pictures do not fit the model.
     """
-    return answer(model, pictures, index_N).metrics()
+    return answer(model, pictures, index).metrics()

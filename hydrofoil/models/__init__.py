@@ -6,6 +6,7 @@ Axes: C channels, W the 256 values of a byte, in a row.
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from hydrofoil.models.lenet import lenet, lenet_linear
 from hydrofoil.models.mlp import mlp
 from hydrofoil.randomness import key
 from hydrofoil.recipe.models import Custom
+from hydrofoil.recipe.read import as_recipe
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.recipe.source import is_path
 
@@ -32,7 +34,7 @@ MODELS: dict[str, Callable[[Any, tuple[int, int, int], int], dict[str, nn.Module
 
 
 def build(
-    recipe: Recipe,
+    recipe: str | Path | Recipe,
     shape: tuple[int, int, int],
     classes: Sequence[str],
     network: Network | None = None,
@@ -46,7 +48,7 @@ def build(
     Any other network is given: from normalized float32 N×C×H×W to one logit for each class.
 
     Args:
-        recipe: Names the model, the normalization and the seed.
+        recipe: Gives the model, the normalization and the seed: a recipe, or its name or path.
         shape: Channels, height and width of the images.
         classes: Their class names.
         network: Takes the place of the recipe's model: a class or function that makes it, called
@@ -61,6 +63,7 @@ def build(
     >>> list(model.network.state_dict())
     ['conv1.weight', 'conv1.bias', 'conv2.weight', 'conv2.bias', 'fc1.weight', 'fc1.bias']
     """
+    recipe = as_recipe(recipe)
     # torch's layers draw from the CPU's global generator: it is left as it was.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key(recipe.train.seed, "weights"))

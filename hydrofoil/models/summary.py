@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from hydrofoil.errors import InputError
+from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.layers import Dropout, Shape, windows
 from hydrofoil.models.trace import Call, trace
 
@@ -31,8 +33,10 @@ class LayerSummary:
     multiply_adds: int
 
 
-def summarize(network: nn.Module, shape: Shape) -> list[LayerSummary]:
+def summarize(network: nn.Module, shape: Shape | None = None) -> list[LayerSummary]:
     """Return a line for each layer of any network that takes images of C×H×W.
+
+    A `Classifier` is summarized as its network, and knows the shape.
 
     The layers are the modules that hold no others, as a blank image calls them, and a module that
     computes or learns something beside those inside it. What one number costs or counts stands in
@@ -42,6 +46,13 @@ def summarize(network: nn.Module, shape: Shape) -> list[LayerSummary]:
     >>> [line.arithmetic for line in summarize(network, (3, 32, 32))]
     ['(32 - 5 + 2·0) / 1 + 1 = 28', '(28 - 2 + 2·0) / 2 + 1 = 14']
     """
+    if isinstance(network, Classifier):
+        network, shape = network.network, shape or network.shape
+    if shape is None:
+        raise InputError(
+            "shape: None: expected channels, height and width of the images.\n"
+            "Type hf.summarize(network, pictures.shape)."
+        )
     return [
         LayerSummary(
             name=call.name or "network",

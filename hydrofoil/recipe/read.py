@@ -74,6 +74,23 @@ def read_recipe(
     return parse_recipe(recipe_text(name), name, all_overrides(overrides, fields))
 
 
+def as_recipe(given: Any) -> Recipe:
+    """Return a recipe: itself, by name or path, or that of a run.
+
+    Raises:
+        HydrofoilError: There is no such recipe, or it is something else.
+    """
+    given = getattr(given, "recipe", given)
+    if isinstance(given, str | Path):
+        return read_recipe(str(given))
+    if not isinstance(given, Recipe):
+        raise HydrofoilError(
+            f"recipe: got {type(given).__name__}: expected a name, a path or a Recipe.\n"
+            'Type hf.read_recipe("digits"), for example.'
+        )
+    return given
+
+
 def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe that a text in TOML describes, with fields overridden by dotted names.
 

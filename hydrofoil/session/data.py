@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from hydrofoil.data.convert import as_pictures, as_split, kind_of
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
 from hydrofoil.data.source import load
 from hydrofoil.data.split import PARTS, Split, draw_split
-from hydrofoil.errors import HydrofoilError, closest
+from hydrofoil.errors import HydrofoilError, InputError, closest
+from hydrofoil.models.classifier import Classifier
 from hydrofoil.recipe.changes import base_of, optimizer_notes
 from hydrofoil.recipe.naming import all_overrides, is_field, short_names
 from hydrofoil.recipe.read import override, read_recipe
@@ -33,6 +35,12 @@ def find_recipe(
     Raises:
         HydrofoilError: There is no such recipe, or an override does not fit it.
     """
+    if isinstance(recipe, Run):
+        raise HydrofoilError(
+            f"{recipe.path}: a run, where a recipe was expected.\n"
+            f"Continue it with hf.resume(run, epochs={recipe.recipe.train.epochs + 1}), "
+            "or train its recipe again: hf.train(run.recipe)."
+        )
     changes = [*overrides, *([] if seed is None else [f"train.seed={seed}"])]
     if isinstance(recipe, Recipe):
         changed = override(recipe, changes) if changes else recipe
@@ -67,17 +75,30 @@ def given_overrides(
     return all_overrides(overrides, fields)
 
 
-def find_run(run: str | Path | Run) -> Run:
-    """Return a run as its folder is now."""
+def find_run(run: Any) -> Run:
+    """Return a run as its folder is now.
+
+    Raises:
+        HydrofoilError: There is no such run, or it is something else.
+    """
+    if isinstance(run, Classifier | Recipe):
+        raise InputError(
+            f"{kind_of(run)}, where a run was expected: expected a Run or its folder.\n"
+            + (
+                "Score a model with hf.score(model, pictures, split.test)."
+                if isinstance(run, Classifier)
+                else f"Train it first: run = hf.train({run.name!r})."
+            )
+        )
     return Run.open(run.path if isinstance(run, Run) else run)
 
 
 def read_pictures(
-    recipe: Recipe, data_root: str | Path, pictures: Pictures | None, watcher: Watcher | None
+    recipe: Recipe, data_root: str | Path, pictures: Any, watcher: Watcher | None
 ) -> tuple[Pictures, float]:
     """Return the images that are given, or the recipe's, and the seconds that reading them took."""
     if pictures is not None:
-        return pictures, 0.0
+        return as_pictures(pictures), 0.0
     clock = Stopwatch(CPU)
     pictures = load(recipe.data, data_root or recipe.data.root, watcher)
     return pictures, clock.seconds()
@@ -117,9 +138,7 @@ def _check_flag(test: object) -> None:
         )
 
 
-def find_split(
-    recipe: Recipe, pictures: Pictures, split: Split | None, *, for_test: bool = False
-) -> Split:
+def find_split(recipe: Recipe, pictures: Pictures, split: Any, *, for_test: bool = False) -> Split:
     """Return the split that is given, or draw the recipe's.
 
     Raises:
@@ -128,6 +147,7 @@ def find_split(
     if split is None:
         split = draw_split(pictures, **recipe.split_options())
     else:
+        split = as_split(split, pictures)
         split.check(pictures)
     if for_test:
         check_testable(recipe, split)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
 from hydrofoil.device import exact
 from hydrofoil.errors import HydrofoilError
@@ -65,7 +64,7 @@ def prove(
     execute: str | None = None,
     device: str = "auto",
     data_root: str | Path = "",
-    pictures: Pictures | None = None,
+    pictures: Any = None,
     watcher: Watcher | None = None,
     model: Network | None = None,
 ) -> Proof:

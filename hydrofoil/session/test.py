@@ -6,6 +6,7 @@ Axes: N pictures.
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ def test(
     *,
     device: str = "auto",
     data_root: str | Path = "",
-    pictures: Pictures | None = None,
+    pictures: Any = None,
     observers: Sequence[Observer] = (),
     track: Sequence[str] = (),
     watcher: Watcher | None = None,

@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
-from hydrofoil.data.split import Split
 from hydrofoil.device import pick_device
 from hydrofoil.models.code import Network, text_of
 from hydrofoil.observe.observer import Observer, Start
@@ -37,8 +35,8 @@ def train(
     seed: int | None = None,
     device: str = "auto",
     data_root: str | Path = "",
-    pictures: Pictures | None = None,
-    split: Split | None = None,
+    pictures: Any = None,
+    split: Any = None,
     model: Network | None = None,
     observers: Sequence[Observer] = (),
     test: bool = False,
@@ -58,7 +56,7 @@ def train(
         seed: The recipe's train.seed.
         device: auto, cpu, cuda, cuda:1 or mps.
         data_root: The datasets' folder; default: data.root, HYDROFOIL_DATA or the user's cache.
-        pictures: The images, in place of the recipe's dataset.
+        pictures: The images, in place of the recipe's dataset: as `hf.Pictures` takes them.
         split: Which of them train, validate and test; default: drawn as the recipe says.
         model: A network in place of the recipe's: a class, a function or a module, which is copied.
         observers: Follow the training, in this order.

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
+from hydrofoil.data.convert import as_images, by, is_dataset, kind_of, to_bytes, to_tensor
 from hydrofoil.data.decode import Decoded, decode
-from hydrofoil.errors import HydrofoilError
+from hydrofoil.errors import HydrofoilError, InputError
 
 SUFFIXES = frozenset(
     ".png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .gif .tif .tiff .ppm .pgm .pbm .pnm .pfm .tga"
@@ -23,7 +23,7 @@ SUFFIXES = frozenset(
 )  # of the files in a folder that are taken for images; a file that is named needs none of these
 ACCEPTED = (
     "a path, bytes, a binary file, a Pillow image, an array (H×W, H×W×C or N×H×W×C), "
-    "a tensor (C×H×W or N×C×H×W), or a list of these"
+    "a tensor (C×H×W or N×C×H×W), a dataset or DataLoader, or a list of these"
 )
 Source = str | Path | bytes | BinaryIO | Image.Image | Decoded | Tensor
 
@@ -90,12 +90,14 @@ def to_sources(given: Any, shape: tuple[int, int, int]) -> tuple[list[Source], b
     if isinstance(given, Tensor):
         return _of_tensor(given.detach().cpu(), shape)
     if isinstance(given, np.ndarray):
-        return _of_array(given)
+        return _of_array(given, shape)
     if isinstance(given, bytearray | memoryview):
         return [bytes(given)], False
     if isinstance(given, str | Path | bytes | Image.Image | Decoded) or hasattr(given, "read"):
         return [given], False
-    raise HydrofoilError(f"a {type(given).__name__} as image: expected {ACCEPTED}.")
+    if hasattr(given, "pictures_NCHW") or is_dataset(given):
+        return list(as_images(given).cpu()), True
+    raise InputError(f"{kind_of(given)} as image: expected {ACCEPTED}.")
 
 
 def to_decoded(
@@ -125,65 +127,45 @@ def to_decoded(
 
 def _of_tensor(given: Tensor, shape: tuple[int, int, int]) -> tuple[list[Source], bool]:
     if given.ndim not in (2, 3, 4):
-        raise HydrofoilError(
-            f"a tensor of {_by(given.shape)}: expected C×H×W, N×C×H×W or H×W images."
-        )
+        raise InputError(f"a tensor of {by(given.shape)}: expected C×H×W, N×C×H×W or H×W images.")
     several = given.ndim == 4
     pictures_NCHW = given if several else given[None] if given.ndim == 3 else given[None, None]
     if pictures_NCHW.shape[1] not in (1, 2, 3, 4) or 0 in pictures_NCHW.shape[1:]:
-        raise HydrofoilError(
-            f"a tensor of {_by(given.shape)}: expected 1 to 4 channels before rows and columns, "
+        raise InputError(
+            f"a tensor of {by(given.shape)}: expected 1 to 4 channels before rows and columns, "
             "C×H×W.\nFor H×W×C pass tensor.permute(2, 0, 1), or a numpy array."
         )
-    bytes_NCHW = torch.from_numpy(_to_bytes(pictures_NCHW.numpy(), "a tensor"))
+    bytes_NCHW, _ = to_bytes(pictures_NCHW, "a tensor")
     if tuple(bytes_NCHW.shape[1:]) == shape:
         return list(bytes_NCHW), several
     return [_of_pixels(picture_CHW.permute(1, 2, 0).numpy()) for picture_CHW in bytes_NCHW], several
 
 
-def _of_array(given: "np.ndarray[Any, Any]") -> tuple[list[Source], bool]:
+def _of_array(
+    given: "np.ndarray[Any, Any]", shape: tuple[int, int, int]
+) -> tuple[list[Source], bool]:
     if given.ndim not in (2, 3, 4):
-        raise HydrofoilError(
-            f"an array of {_by(given.shape)}: expected H×W, H×W×C or N×H×W×C images."
-        )
+        raise InputError(f"an array of {by(given.shape)}: expected H×W, H×W×C or N×H×W×C images.")
+    if _fits_as_batch(given.shape, shape):
+        return list(to_bytes(to_tensor(given, "an array"), "an array")[0].reshape(-1, *shape)), True
     several = given.ndim == 4
     images_NHWC = given if several else given[None] if given.ndim == 3 else given[None, ..., None]
     if images_NHWC.shape[3] not in (1, 2, 3, 4) or 0 in images_NHWC.shape[1:]:
-        raise HydrofoilError(
-            f"an array of {_by(given.shape)}: expected 1 to 4 channels at the end, H×W×C.\n"
+        raise InputError(
+            f"an array of {by(given.shape)}: expected 1 to 4 channels at the end, H×W×C.\n"
             "For N×H×W gray images pass array[..., None]; for C×H×W array.transpose(1, 2, 0)."
         )
-    return [_of_pixels(pixels_HWC) for pixels_HWC in _to_bytes(images_NHWC, "an array")], several
+    bytes_NHWC = to_bytes(to_tensor(images_NHWC, "an array"), "an array")[0].numpy()
+    return [_of_pixels(pixels_HWC) for pixels_HWC in bytes_NHWC], several
+
+
+def _fits_as_batch(size: tuple[int, ...], shape: tuple[int, int, int]) -> bool:
+    """Tell whether an array is N×C×H×W, or N×H×W for a gray model, and not H×W×C."""
+    if len(size) == 3:
+        return (1, *size[1:]) == shape and size[2] not in (1, 2, 3, 4)
+    return len(size) == 4 and size[1:] == shape and size[3] not in (1, 2, 3, 4)
 
 
 def _of_pixels(pixels_HWC: "np.ndarray[Any, Any]") -> Decoded:
     size = pixels_HWC.shape[1], pixels_HWC.shape[0]
     return Decoded(np.ascontiguousarray(pixels_HWC), 1, size, ())
-
-
-def _to_bytes(values: "np.ndarray[Any, Any]", what: str) -> "np.ndarray[Any, Any]":
-    """Return values as uint8: floats are taken as 0 to 1.
-
-    Raises:
-        HydrofoilError: They are of another type or range.
-    """
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype == np.bool_:
-        return values.astype(np.uint8) * np.uint8(255)
-    if not np.issubdtype(values.dtype, np.floating):
-        raise HydrofoilError(
-            f"{what} of {values.dtype}: expected uint8 (0 to 255), or float (0 to 1).\n"
-            "Scale the values, and convert them with astype('uint8') or .to(torch.uint8)."
-        )
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    if not (low >= -1e-6 and high <= 1 + 1e-6):  # NaN fails too
-        raise HydrofoilError(
-            f"{what} of {values.dtype} with values from {low:g} to {high:g}: expected 0 to 1.\n"
-            "Divide pixels of 0 to 255 by 255; undo a normalization first: the model has its own."
-        )
-    return np.round(values.clip(0, 1) * 255).astype(np.uint8)
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))

@@ -19,6 +19,7 @@ from hydrofoil.display import brief, notebook_html
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.novelty import UNUSUAL, answer_with_features
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.given import as_classifier
 from hydrofoil.ship.inputs import Source, to_decoded, to_sources
 from hydrofoil.ship.prepare import Preparation, Prepared, check_input, prepare
 from hydrofoil.wording import percent
@@ -145,7 +146,7 @@ def predict(
         model: The classifier, or a run or its folder, whose best weights are then loaded.
         images: One image: a path, bytes, a binary file, a Pillow image, an array (H×W or H×W×C) or
             a tensor (C×H×W), of uint8 or of float from 0 to 1. Or several: a list of these, an
-            array N×H×W×C or a tensor N×C×H×W.
+            array N×H×W×C or a tensor N×C×H×W; or a `DataLoader`, torch dataset or `Pictures`.
         invert: Exchange dark and bright.
         as_is: Choose no preparation by the training images.
         background: What transparency is composed onto: white, black or #rrggbb.
@@ -158,7 +159,7 @@ def predict(
         HydrofoilError: A file is missing or not an image; an array is of another type, shape or
             range.
     """
-    classifier = model if isinstance(model, Classifier) else _loaded(model)
+    classifier = _loaded(model) if isinstance(model, str | Path) else as_classifier(model)
     how = Preparation(invert, as_is, background)
     sources, several = to_sources(images, classifier.shape)
     predictions: list[Prediction] = []
@@ -242,12 +243,10 @@ def read_picture(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, tuple
     return prepared.picture_CHW, prepared.done
 
 
-def _loaded(model: "Run | str | Path") -> Classifier:
-    from hydrofoil.device import pick_device
+def _loaded(path: str | Path) -> Classifier:
     from hydrofoil.run.folder import Run
 
-    run = model if isinstance(model, Run) else Run.open(model)
-    return run.weights.load(pick_device("auto"))[0]
+    return as_classifier(Run.open(path))
 
 
 def _prepared(

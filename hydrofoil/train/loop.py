@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
+from typing import Any
 
-from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
 from hydrofoil.device import exact, reported_failure
 from hydrofoil.display import notebook_html
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Scores, Sums
 from hydrofoil.evaluate.result import Epoch
-from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.given import as_training
 from hydrofoil.models.layers import dropouts
 from hydrofoil.recipe.schema import Recipe, Train
 from hydrofoil.timing import Stopwatch
@@ -49,10 +49,10 @@ class Progress:
 
 
 def fit(
-    model: Classifier,
-    pictures: Pictures,
-    split: Split,
-    recipe: Recipe,
+    model: Any,
+    pictures: Any,
+    split: Any,
+    recipe: Any,
     *,
     state: State | None = None,
     executor: Executor | None = None,
@@ -64,18 +64,18 @@ def fit(
     algorithms in float32. Both are restored before each epoch is yielded.
 
     Args:
-        model: Trained in place.
-        pictures: The dataset; copied to the model's device once.
-        split: Which pictures train and validate. The test split is not touched.
-        recipe: The settings.
+        model: Trained in place; a bare network gets the recipe's normalization.
+        pictures: The dataset, as `hf.Pictures` takes it; copied to the model's device once.
+        split: Which pictures train and validate, or (train, valid) indices; test is not touched.
+        recipe: The settings, or their name or path.
         state: Where to resume; default: the beginning.
         executor: Runs the steps; default: the one that `prepare` returns.
         watch: Called between steps a few times a second at least, and at every train.log_every.
 
     Raises:
-        HydrofoilError: A loss or weight is no longer finite; the model is as it was before that
-            step. Or the device failed.
+        HydrofoilError: A loss or weight is not finite: the model is as before; the device failed.
     """
+    model, pictures, split, recipe = as_training(model, pictures, split, recipe)
     spec, device = recipe.train, model.device
     _check_any(split)
     state = state or State.fresh(model, recipe)

@@ -16,7 +16,8 @@ from torch import Tensor
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Scores, Sums
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.recipe.schema import Recipe
+from hydrofoil.models.given import as_classifier
+from hydrofoil.recipe.read import as_recipe
 from hydrofoil.train.optimizers import FIRST_VALUES, build_optimizer, restore_slots, slots_of
 
 
@@ -52,8 +53,9 @@ class State:
         return f"State({self.epoch} epochs and {self.step:,} steps done, best {self.best_epoch})"
 
     @classmethod
-    def fresh(cls, model: Classifier, recipe: Recipe) -> "State":
+    def fresh(cls, model: Classifier, recipe: Any) -> "State":
         """Return the state before the first epoch, for a model that lies where it is trained."""
+        model, recipe = as_classifier(model), as_recipe(recipe)
         optimizer = build_optimizer(recipe.optimizer, model.network)
         return cls(optimizer, Sums(model.device))
 

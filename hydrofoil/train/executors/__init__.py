@@ -6,20 +6,19 @@ Axes: N pictures.
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.source import describe
-from hydrofoil.data.split import Split
 from hydrofoil.device import cuda_problem, exact, first_line, thread_rule
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Metrics, Sums
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.code import Network
+from hydrofoil.models.given import as_training
 from hydrofoil.models.summary import total_multiply_adds
 from hydrofoil.native import Native, Program, Unsupported, make_program
 from hydrofoil.native.build import compiler
@@ -111,10 +110,10 @@ def _reasons(refused: dict[str, str]) -> str:
 
 
 def prepare(
-    model: Classifier,
-    pictures: Pictures,
-    split: Split,
-    recipe: Recipe,
+    model: Any,
+    pictures: Any,
+    split: Any,
+    recipe: Any,
     state: State,
     *,
     execute: str | None = None,
@@ -122,7 +121,7 @@ def prepare(
     """Return the executor for a training, ready to run.
 
     Args:
-        model: To be trained in place.
+        model: To be trained in place; as `fit` takes it, and what follows, too.
         pictures: The dataset; copied to the model's device.
         split: Its training part says how large a batch can be.
         recipe: Gives train.execute and train.threads.
@@ -134,6 +133,7 @@ def prepare(
         HydrofoilError: The executor is unknown.
     """
     began = perf_counter()
+    model, pictures, split, recipe = as_training(model, pictures, split, recipe)
     batch_size = min(recipe.train.batch_size, max(len(split.train), 1))
     threads = threads_of(recipe, model)
     asked = execute or state.executor or recipe.train.execute
