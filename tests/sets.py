@@ -76,7 +76,7 @@ def write_npz(path: Path, layout: str = "medmnist", each: int = 8) -> Path:
         else:
             arrays |= {"images": images_NHWC, "labels": np.array(CLASSES)[labels_N]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays)
+    np.savez_compressed(path, **arrays)
     return path
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hydrofoil import __version__
-from hydrofoil.cli import comparing, listing, looking, predicting, shipping, training
+from hydrofoil.cli import caching, comparing, listing, looking, predicting, shipping, training
 from hydrofoil.cli.options import app, dashed_name
 from hydrofoil.cli.printing import print_error, print_line
 from hydrofoil.errors import HydrofoilError, closest
@@ -24,6 +24,7 @@ VERBS = (
     predicting,
     shipping,
     comparing,
+    caching,
 )  # each registers its verbs with the application
 BUG = "This is a bug in hydrofoil: please report it with the text above and `hydrofoil --version`."
 

@@ -19,6 +19,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Look": ("runs", "recipes", "show", "report", "explain"),
     "Use a model": ("predict", "import"),
     "Measure": ("bench",),
+    "Manage": ("cache",),
 }
 # What people type for a verb; --help does not list them.
 ALIASES = {

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from hydrofoil.data.decode import decode
+from hydrofoil.data.decode import decode, plain_image
 from hydrofoil.data.fitting import Fit, fitted, opaque
 from hydrofoil.errors import HydrofoilError
 
-CHUNK = 16  # images that a thread takes at once
+CHUNK = 64  # images that a thread takes at once; with 16, small ones wait for Python's lock
 Array = np.ndarray[Any, np.dtype[Any]]
 Task = tuple[int, Path | bytes]
 Done = tuple[int, Array | HydrofoilError]
@@ -36,10 +36,12 @@ def decode_one(source: Path | bytes, size: tuple[int, int], fit: Fit, name: str 
     Raises:
         HydrofoilError: It cannot be read.
     """
-    decoded = decode(source, target=(size[1], size[0]), name=name, reduce=True)
-    image = fitted(opaque(decoded.pixels_HWC), size, fit)
-    pixels_HWC = np.asarray(image).reshape(*size, -1)
-    if pixels_HWC.shape[2] == 1:
+    whole = plain_image(source) if isinstance(source, Path) else None
+    if whole is None:
+        decoded = decode(source, target=(size[1], size[0]), name=name, reduce=True)
+        whole = opaque(decoded.pixels_HWC)
+    pixels_HWC = np.asarray(fitted(whole, size, fit)).reshape(*size, -1)
+    if pixels_HWC.shape[2] == 1 or len(set(pixels_HWC[0, 0].tolist())) > 1:
         return pixels_HWC
     red_HW = pixels_HWC[..., 0]
     gray = (red_HW == pixels_HWC[..., 1]).all() and (red_HW == pixels_HWC[..., 2]).all()
@@ -47,7 +49,7 @@ def decode_one(source: Path | bytes, size: tuple[int, int], fit: Fit, name: str 
 
 
 def decode_all(
-    tasks: Iterable[Task], size: tuple[int, int], fit: Fit, workers: int
+    tasks: Iterable[Task], count: int, size: tuple[int, int], fit: Fit, workers: int
 ) -> Iterator[Done]:
     """Yield each image's number and pixels, or the error that kept it from being read.
 
@@ -55,12 +57,14 @@ def decode_all(
 
     Args:
         tasks: Number and file or content of each image.
+        count: How many there are.
         size: Height and width.
         fit: How an image takes that size.
         workers: Threads; Pillow works outside Python's lock.
     """
     waiting: deque[Future[list[Done]]] = deque()
-    chunks = iter(lambda: list(islice(iterator, CHUNK)), [])
+    chunk_size = max(1, min(CHUNK, count // (8 * workers)))  # small where images are few
+    chunks = iter(lambda: list(islice(iterator, chunk_size)), [])
     iterator = iter(tasks)
     with ThreadPoolExecutor(workers) as pool:
         try:

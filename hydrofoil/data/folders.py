@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from hydrofoil.data.listing import PART_NAMES, Found, Listing, left_out, listed, shown, some_of
 from hydrofoil.errors import HydrofoilError, reason
@@ -130,7 +130,13 @@ def is_clutter(name: str) -> bool:
 
 def is_image_name(name: str) -> bool:
     """Return whether a file's name says that it is an image."""
-    return PurePosixPath(name).suffix.casefold() in SUFFIXES
+    return ending_of(name) in SUFFIXES
+
+
+def ending_of(name: str) -> str:
+    """Return a file name's ending in lower case, with its dot; empty if it has none."""
+    stem, dot, ending = name.rpartition(".")
+    return f".{ending.casefold()}" if dot and stem else ""
 
 
 def list_folders(tree: Tree, group: str = "") -> Listing:
@@ -242,7 +248,7 @@ def _left_out(tree: Tree, images: Sequence[File], loose: Sequence[File]) -> list
     """Return what of a tree was not used, by kind."""
     lines: list[str] = []
     others = Counter(
-        PurePosixPath(file.parts[-1]).suffix.casefold() or "no ending"
+        ending_of(file.parts[-1]) or "no ending"
         for file in tree.files
         if not is_image_name(file.parts[-1])
     )

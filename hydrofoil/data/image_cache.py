@@ -103,8 +103,7 @@ class ImageCache:
         if path is None:
             return values
         known = {**about, "shape": list(values.shape)}
-        values.flush()
-        del values
+        del values  # or the map would stay open
         unfinished.close()
         try:
             os.replace(path, self.folder / f"{key}.npy")
@@ -180,16 +179,19 @@ class Unfinished:
     """
 
     def __init__(self, values: Any, path: Path | None) -> None:
-        self.values: Any = values
-        self.path = path
+        # The plain array: a memory map's own items take numpy ten times as long.
+        self.values: Any = np.asarray(values)
+        self.path, self.map = path, values
 
     def close(self) -> None:
-        """Give the memory map up."""
-        self.values = None
+        """Write what is left, and give the memory map up."""
+        if self.path is not None and self.map is not None:
+            self.map.flush()
+        self.values = self.map = None
 
     def discard(self) -> None:
         """Remove what was written."""
-        self.close()
+        self.values = self.map = None
         if self.path is not None:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)

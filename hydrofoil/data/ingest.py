@@ -32,6 +32,7 @@ SAMPLE = 1000  # images whose sizes decide
 MOST_SIDE = 64
 MOST_SKIPPED = 0.01
 ROWS = 4096  # images moved at once
+SHOWN = 50  # images from one update of the progress bar to the next
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -126,18 +127,23 @@ class _Decoding:
             raise
 
     def _fill(self, cache: ImageCache, made: Unfinished) -> Unfinished:
-        tasks = self._tasks()
-        for at, result in decode_all(tasks, self.size, self.data.fit, available_threads()):
+        tasks, rows = self._tasks(), made.values
+        for at, result in decode_all(
+            tasks, len(self.listing), self.size, self.data.fit, available_threads()
+        ):
             self.done += 1
             if isinstance(result, HydrofoilError):
                 self.unreadable[at] = str(result).partition("\n")[0].removeprefix("image: ")
                 if self.data.unreadable == "stop":
                     _check_unreadable(self.listing, self.unreadable, self.data)
             else:
-                if result.shape[2] > made.values.shape[1]:
+                if result.shape[2] > rows.shape[1]:
                     made = _colored(cache, made)
-                made.values[at] = result.transpose(2, 0, 1)
-            self._show()
+                    rows = made.values
+                rows[at] = result.transpose(2, 0, 1)
+            if self.done % SHOWN == 0:
+                self._show()
+        self._show()
         return made
 
     def _tasks(self) -> Any:

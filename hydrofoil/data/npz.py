@@ -5,7 +5,6 @@ Axes: N images, C channels, H rows, W columns.
 
 import re
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,11 +13,12 @@ import torch
 
 from hydrofoil.data.convert import as_images
 from hydrofoil.data.labels import as_labels
-from hydrofoil.data.listing import PART_NAMES, PARTS
+from hydrofoil.data.listing import PART_NAMES, PARTS, some_of
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.errors import HydrofoilError, reason
+from hydrofoil.errors import HydrofoilError
 
 Array = np.ndarray[Any, np.dtype[Any]]
+MOST_BYTES = 64 << 30  # that the arrays of a compressed file may have together
 IMAGES = frozenset({"images", "image", "x", "data", "pictures", "arr0"})
 LABELS = frozenset({"labels", "label", "y", "targets", "target", "arr1"})
 NAMES = frozenset({"classes", "classnames", "labelnames", "names"})
@@ -35,15 +35,18 @@ def read_npz_set(source: str, file: Path | BinaryIO) -> Pictures:
     Raises:
         HydrofoilError: It is damaged, holds objects in place of numbers, or no images with labels.
     """
+    if isinstance(file, Path):
+        with open(file, "rb") as opened:
+            return read_npz_set(source, opened)
     try:
+        with zipfile.ZipFile(file) as packed:
+            if sum(part.file_size for part in packed.infolist()) > MOST_BYTES:
+                raise ValueError(f"it unpacks to more than {MOST_BYTES >> 30} GiB")
+        file.seek(0)
         with np.load(file, allow_pickle=False) as loaded:
-            if not hasattr(loaded, "files"):
-                raise ValueError("one array, not several by name")
             arrays: dict[str, Array] = {str(name): loaded[name] for name in loaded.files}
-    except OSError as error:
-        raise HydrofoilError(f"{source}: cannot be read: {reason(error)}.") from error
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        why = str(error).partition("\n")[0].rstrip(".")
+    except Exception as error:  # numpy parses a header as Python's syntax: errors of many kinds
+        why = str(error).partition("\n")[0].rstrip(".")[:120]
         raise HydrofoilError(f"{source}: not an .npz file of arrays of numbers: {why}.") from error
     images, labels, names = _sorted(source, arrays)
     try:
@@ -90,7 +93,7 @@ def _joined(
     given = [_column(labels[part], counts[part]) for part in order]
     labels_N, classes = as_labels(np.concatenate(given), sum(counts.values()), names)
     if len(classes) < 2:
-        raise HydrofoilError(f"one class only, '{''.join(classes)}': expected two or more.")
+        raise HydrofoilError(f"one class only, '{some_of(classes)}': expected two or more.")
     return Pictures.own(
         torch.cat(pictures) if len(pictures) > 1 else pictures[0],
         labels_N,

@@ -93,8 +93,12 @@ def _columns(file: Any, names: Sequence[str], source: str) -> dict[str, list[Any
     try:
         return cast("dict[str, list[Any]]", file.read(columns=list(names)).to_pydict())
     except Exception as error:
-        why = str(error).partition("\n")[0].rstrip(".")[:120]
-        raise HydrofoilError(f"{shown(source)}: a damaged parquet file: {why}.") from error
+        raise _damaged(source, error) from error
+
+
+def _damaged(source: str, error: Exception) -> HydrofoilError:
+    why = str(error).partition("\n")[0].rstrip(".")[:120]
+    return HydrofoilError(f"{shown(source)}: a damaged parquet file: {why}.")
 
 
 def list_parquet(source: str, files: Sequence[tuple[Path, str]], data: Data) -> Listing:
@@ -208,7 +212,10 @@ class _Reader:
         for (number, column), positions in by_file.items():
             rows = {wanted[position][1]: position for position in positions}
             with _opened(self.paths[number], self.source) as file:
-                yield from self._of_file(file, column, rows)
+                try:
+                    yield from self._of_file(file, column, rows)
+                except (OSError, ValueError, KeyError) as error:  # pyarrow's are among them
+                    raise _damaged(self.source, error) from error
 
     def _of_file(
         self, file: Any, column: str, rows: dict[int, int]
