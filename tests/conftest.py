@@ -34,6 +34,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     published.write_mnist(root, folder="FashionMNIST")
     published.write_cifar10(root)
     published.write_cifar100(root)
+    published.write_others(root)
     return root
 
 

@@ -35,6 +35,30 @@ def write_mnist(root: Path, train: int = 600, test: int = 100, folder: str = "MN
         write_idx(root / folder / "raw" / f"{prefix}-labels-idx1-ubyte", labels)
 
 
+def write_others(root: Path) -> None:
+    """Write Kuzushiji-MNIST, EMNIST, SVHN and STL-10 in the formats of their publishers."""
+    from scipy.io import savemat
+
+    write_mnist(root, folder="KMNIST")
+    for part, classes in (("letters", 26), ("balanced", 47), ("digits", 10)):
+        for split, count, seed in (("train", 6 * classes, 2), ("test", 2 * classes, 3)):
+            pictures, labels = class_pictures(count, MNIST_SHAPE, seed, classes)
+            beginning = root / "EMNIST" / "raw" / f"emnist-{part}-{split}"
+            stored = pictures[:, 0].transpose(0, 2, 1)
+            write_idx(Path(f"{beginning}-images-idx3-ubyte"), stored)
+            write_idx(Path(f"{beginning}-labels-idx1-ubyte"), labels + (part == "letters"))
+    for folder in ("SVHN", "stl10_binary"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for split, count, seed in (("train", 60, 4), ("test", 20, 5)):
+        pictures, labels = class_pictures(count, CIFAR10_SHAPE, seed)
+        stored = {"X": pictures.transpose(2, 3, 1, 0), "y": np.where(labels, labels, 10)[:, None]}
+        savemat(root / "SVHN" / f"{split}_32x32.mat", stored)
+        pictures, labels = class_pictures(count, (3, 96, 96), seed)
+        beside = root / "stl10_binary"
+        (beside / f"{split}_X.bin").write_bytes(pictures.transpose(0, 1, 3, 2).tobytes())
+        (beside / f"{split}_y.bin").write_bytes((labels + 1).astype(np.uint8).tobytes())
+
+
 def write_cifar10(root: Path, train: int = 600, test: int = 100) -> None:
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True, exist_ok=True)

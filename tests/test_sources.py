@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def test_digits_are_scikit_learns_digits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "theirs"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")]
+    ("name", "theirs"),
+    [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST")],
 )
 def test_idx_files_are_read_as_torchvision_reads_them(
     name: str, theirs: str, data_root: Path
@@ -147,6 +149,57 @@ def test_the_data_root_is_the_one_given_or_the_environments(
     monkeypatch.delenv("HYDROFOIL_DATA")
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     assert data_root().name == "hydrofoil"
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test", "shape", "classes", "seed"),
+    [
+        ("emnist-letters", 156, 52, (1, 28, 28), 26, 2),
+        ("emnist-digits", 60, 20, (1, 28, 28), 10, 2),
+        ("emnist-balanced", 282, 94, (1, 28, 28), 47, 2), ("svhn", 60, 20, (3, 32, 32), 10, 4),
+        ("stl10", 60, 20, (3, 96, 96), 10, 4),
+    ],
+)  # fmt: skip
+def test_images_come_out_as_they_were_before_the_publishers_format(
+    name: str, train: int, test: int, shape: tuple[int, int, int], classes: int, seed: int
+) -> None:
+    pictures = load(name)
+    parts = [
+        published.class_pictures(count, shape, seed + at, classes)
+        for at, count in enumerate((train, test))
+    ]
+    expected_NCHW = np.concatenate([images for images, _ in parts])
+    np.testing.assert_array_equal(pictures.pictures_NCHW.numpy(), expected_NCHW)
+    assert pictures.labels_N.tolist() == np.concatenate([labels for _, labels in parts]).tolist()
+    assert pictures.published_test == test
+
+
+@pytest.mark.parametrize("file", ["SVHN/train_32x32.mat", "stl10_binary/test_X.bin"])
+def test_damaged_files_of_the_other_sets_are_named(
+    file: str, data_root: Path, tmp_path: Path
+) -> None:
+    folder = file.partition("/")[0]
+    shutil.copytree(data_root / folder, tmp_path / folder)
+    content = (tmp_path / file).read_bytes()
+    name = "svhn" if folder == "SVHN" else "stl10"
+    for broken in (content[: len(content) // 2], content[:100], b"x" * 200):
+        (tmp_path / file).write_bytes(broken)
+        with pytest.raises(HydrofoilError, match=Path(file).name):
+            load(name, tmp_path)
+
+
+def test_a_set_without_known_digests_is_only_compared_by_its_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    differs = load("kmnist").differs
+    assert differs == "600 training images instead of 60,000; 100 test images instead of 10,000"
+    monkeypatch.setitem(SOURCES, "kmnist", replace(SOURCES["kmnist"], counts=(600, 100)))
+    assert load("kmnist").differs is None
+
+
+def test_emnist_alone_is_answered_with_its_sets() -> None:
+    with pytest.raises(HydrofoilError, match=r"unknown dataset 'emnist'.*emnist-letters"):
+        load("emnist")
 
 
 def test_an_unknown_source_is_answered_with_the_nearest() -> None:

@@ -37,8 +37,8 @@ def load(
     the watcher, or without one as a warning of Python's logging.
 
     Args:
-        source: digits, mnist, fashion-mnist, cifar10 or cifar100, case and punctuation are ignored;
-            or the path of a folder of class folders, a table, an archive: see `docs/data.md`.
+        source: A published set's name, such as mnist, whose case and punctuation are ignored; or
+            the path of a folder of class folders, a table, an archive: see `docs/data.md`.
         root: The data root; empty: HYDROFOIL_DATA, or the user's cache folder.
         watcher: Shows the progress of downloading and decoding, and lines.
         fields: Of a recipe's section [data]: size=32, fit="pad", label="species".
@@ -89,7 +89,8 @@ def _published(name: str, root: str | Path, watcher: Watcher | None) -> Pictures
         fallback = None if root or os.environ.get("HYDROFOIL_DATA") else temporary_cache()
         files = obtain(name, found, at, fallback, watcher or Silent(), stack)
         pictures = found.read(files)
-        return pictures.compared(differences(pictures, found, files))
+        differs, known = differences(pictures, found, files), found.pictures_hash or found.md5
+        return pictures.compared(differs) if known or differs else pictures
 
 
 def describe(

@@ -3,10 +3,19 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published import digests
 from hydrofoil.data.published.download import Published
+from hydrofoil.data.published.others import (
+    STL10_FILES,
+    SVHN_FILES,
+    emnist_files,
+    read_emnist,
+    read_stl10,
+    read_svhn,
+)
 from hydrofoil.data.published.readers import (
     CIFAR100_FILES,
     DIGIT_CLASSES,
@@ -63,6 +72,7 @@ class Source:
         label_digests: Likewise of their labels, one byte each.
         md5: Of the unpacked files, where `pictures_hash` is unknown.
         groups: Classes that belong together, by the group's name.
+        home: Where to get the files of a set that is not downloaded; empty: it is.
     """
 
     read: Callable[[Mapping[str, Path]], Pictures]
@@ -79,6 +89,7 @@ class Source:
     label_digests: str = ""
     md5: Mapping[str, str] = field(default_factory=dict[str, str])
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    home: str = ""
 
 
 def _archive(name: str, size: int, sha256: str, holds: tuple[str, ...]) -> Published:
@@ -135,6 +146,52 @@ CIFAR100_PUBLISHED = _archive(
     CIFAR100_FILES,
 )  # fmt: skip
 
+# Length and digests: tensorflow_datasets/url_checksums (kmnist, svhn_cropped).
+KMNIST_PUBLISHED = _idx_files(
+    ("https://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
+    (18_165_135, "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4"),
+    (29_497, "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17"),
+    (3_041_136, "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"),
+    (5_120, "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"),
+)
+SVHN_PUBLISHED = tuple(
+    Published(name, size, sha256, ("https://ufldl.stanford.edu/housenumbers/",))
+    for name, size, sha256 in (
+        ("train_32x32.mat", 182_040_794,
+         "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
+        ("test_32x32.mat", 64_275_384,
+         "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"),
+    )
+)  # fmt: skip
+# MD5 of the files, from torchvision.datasets.
+SVHN_MD5 = {
+    "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+    "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+}
+STL10_MD5 = {
+    "train_X.bin": "918c2871b30a85fa023e0c44e0bee87f",
+    "train_y.bin": "5a34089d4802c674881badbb80307741",
+    "test_X.bin": "7f263ba9f9e0b06b93213547f721ac82",
+    "test_y.bin": "36f9794fa4beb8a2c72628de14fa638e",
+}
+KMNIST_CLASSES = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+STL10_CLASSES = (
+    "airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck",
+)  # fmt: skip
+# EMNIST balanced: digits, capitals, and the small letters that are drawn otherwise than capitals.
+BALANCED_CLASSES = (*DIGIT_CLASSES, *ascii_uppercase, *"abdefghnqrt")
+EMNIST_HOME = "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip"
+
+
+def _emnist(part: str, classes: tuple[str, ...], counts: tuple[int, int]) -> Source:
+    """Describe one of EMNIST's sets; all are in one archive of 560 MB."""
+    return Source(
+        lambda files: read_emnist(files, part, classes),
+        f"EMNIST {part}", (1, 28, 28), len(classes), counts, "EMNIST/raw", emnist_files(part),
+        aliases=(f"emnist{part}",), home=EMNIST_HOME,
+    )  # fmt: skip
+
+
 # MD5 of the unpacked files: CIFAR-100's are torchvision's. Fashion-MNIST's are those of
 # github.com/datasets-mila/datasets--fashionmnist; its labels are the ones in zalandoresearch's own.
 FASHION_MD5: Mapping[str, str] = dict(
@@ -184,5 +241,24 @@ SOURCES = {
         read_cifar100,
         "CIFAR-100", (3, 32, 32), 100, (50_000, 10_000), "cifar-100-python", CIFAR100_FILES,
         (CIFAR100_PUBLISHED,), aliases=("cifar100", "cifar100python"), md5=CIFAR100_MD5,
+    ),
+    "kmnist": Source(
+        lambda files: read_mnist(files, KMNIST_CLASSES, "kmnist"),
+        "Kuzushiji-MNIST", (1, 28, 28), 10, (60_000, 10_000), "KMNIST/raw", IDX_FILES,
+        KMNIST_PUBLISHED, aliases=("kmnist", "kuzushijimnist", "kmnistraw"),
+    ),
+    "emnist-letters": _emnist("letters", tuple(ascii_lowercase), (124_800, 20_800)),
+    "emnist-balanced": _emnist("balanced", BALANCED_CLASSES, (112_800, 18_800)),
+    "emnist-digits": _emnist("digits", DIGIT_CLASSES, (240_000, 40_000)),
+    "svhn": Source(
+        lambda files: read_svhn(files, DIGIT_CLASSES),
+        "SVHN", (3, 32, 32), 10, (73_257, 26_032), "SVHN", SVHN_FILES, SVHN_PUBLISHED,
+        aliases=("svhn", "housenumbers"), md5=SVHN_MD5,
+    ),
+    "stl10": Source(
+        lambda files: read_stl10(files, STL10_CLASSES),
+        "STL-10", (3, 96, 96), 10, (5_000, 8_000), "stl10_binary", STL10_FILES,
+        aliases=("stl10", "stl10binary"), md5=STL10_MD5,
+        home="https://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
     ),
 }  # fmt: skip

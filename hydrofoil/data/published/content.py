@@ -21,7 +21,7 @@ MOST_RANGES = 3  # that are listed
 
 
 def differences(pictures: Pictures, source: Source, files: Mapping[str, Path]) -> str:
-    """Say how a dataset differs from the published one; empty if it does not.
+    """Say how a dataset differs from the published one; empty if it does not, as far as is known.
 
     Args:
         pictures: As read from the files.
@@ -34,7 +34,7 @@ def differences(pictures: Pictures, source: Source, files: Mapping[str, Path]) -
         other: set[str] = set()
     else:
         other = {name for name in source.md5 if not _is_published(name, files[name], source)}
-        if not other:
+        if source.md5 and not other:
             return ""
     found: list[str] = []
     train = len(pictures) - pictures.published_test
@@ -56,7 +56,8 @@ def differences(pictures: Pictures, source: Source, files: Mapping[str, Path]) -
         found += _different_files(other, source)
     if name := _other_dataset(pictures, source):
         found.insert(0, f"its images are those of {name}")
-    return "; ".join(found) or "its images or labels differ"
+    known = source.pictures_hash or source.md5
+    return "; ".join(found) or ("its images or labels differ" if known else "")
 
 
 def block_digests(tensor: Tensor) -> str:

@@ -42,6 +42,12 @@ def obtain(
             return obtain(name, source, fallback, None, watcher, stack)
         if found.archive:
             return _unpack_found(name, source, found.archive, root / source.folder, watcher, stack)
+        if source.home:
+            raise HydrofoilError(
+                f"{name}: not in {root / source.folder}, and not downloaded by hydrofoil: unpack "
+                f"{source.home}\nMissing: {', '.join(_missing(source, found))}\n"
+                "Put these files there, or name another folder with --data-root or HYDROFOIL_DATA."
+            )
         _download(name, source, layout, root, watcher)
         found = find(layout, root)
     return found.files

@@ -63,7 +63,7 @@ def read_mnist(files: Files, classes: tuple[str, ...], source: str) -> Pictures:
         pictures.append(images)
         labels.append(numbers)
     pictures_NHW, published_test = joined(pictures), len(labels[-1])
-    return _checked(
+    return checked(
         files, pictures_NHW[:, None], np.concatenate(labels), classes, source, published_test
     )
 
@@ -89,7 +89,7 @@ def read_cifar(
         rows.append(block)
         labels.extend(numbers)
     pictures_NCHW = joined(rows).reshape(-1, 3, 32, 32)
-    return _checked(files, pictures_NCHW, labels, classes, source, len(rows[-1]))
+    return checked(files, pictures_NCHW, labels, classes, source, len(rows[-1]))
 
 
 def read_cifar100(files: Files) -> Pictures:
@@ -106,7 +106,7 @@ def read_cifar100(files: Files) -> Pictures:
     return read_cifar(files, CIFAR100_FILES[:2], b"fine_labels", classes, "cifar100")
 
 
-def _checked(
+def checked(
     files: Files,
     pictures_NCHW: np.ndarray[Any, Any],
     labels: Any,
