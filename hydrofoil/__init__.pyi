@@ -29,6 +29,7 @@ from hydrofoil.recipe.read import read_recipe as read_recipe
 from hydrofoil.recipe.read import shipped_recipes as shipped_recipes
 from hydrofoil.recipe.schema import Recipe as Recipe
 from hydrofoil.session.compare import compare as compare
+from hydrofoil.session.estimator import ClassifierEstimator as ClassifierEstimator
 from hydrofoil.session.prove import Proof as Proof
 from hydrofoil.session.prove import prove as prove
 from hydrofoil.session.resume import resume as resume

@@ -42,8 +42,9 @@ FLOW = [
     ["cli", "__main__"],
 ]
 PUBLIC = """
-    Answers Classifier Comparison Console Ended Epoch HydrofoilError Metrics Observer Pictures
-    Prediction Progress Proof Recipe Run Scores Split Start State Stopped TestResult answer build
+    Answers Classifier ClassifierEstimator Comparison Console Ended Epoch HydrofoilError Metrics
+    Observer Pictures Prediction Progress Proof Recipe Run Scores Split Start State Stopped
+    TestResult answer build
     compare draw_split fit grad_cam load measure occlusion pick_device predict prepare prove
     read_recipe resume score shipped_recipes summarize test train
 """.split()
