@@ -52,6 +52,18 @@ def test_columns_are_named_by_fields(tmp_path: Path) -> None:
         hf.load(table, path="where", label="whut")
 
 
+def test_a_frame_of_paths_is_read_as_the_table_that_it_is(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = write(tmp_path / "t", f"path,label\n{ROWS}")
+    frame = pandas.read_csv(table)
+    frame["path"] = "t/" + frame["path"]
+    assert hf.load(frame).hash == hf.load(table).hash
+    frame["path"] = [str(tmp_path / path) for path in frame["path"]]
+    assert hf.load(frame, size=8).shape == (3, 8, 8)
+    with pytest.raises(hf.HydrofoilError, match=r"the frame: no column for the path"):
+        hf.load(frame.rename(columns={"path": "where"}))
+
+
 REFUSED: dict[str, tuple[str | bytes, str]] = {
     "two labels": (
         f"path,label\n{ROWS}0.png,b\n",

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 from hydrofoil.data.folders import (
     File,
@@ -18,7 +19,15 @@ from hydrofoil.data.packed import tree_of_archive
 from hydrofoil.data.parquet import is_image_parquet, list_parquet, parquet_table
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
-from hydrofoil.data.tables import MOST_TABLE, Table, list_table, parse_csv
+from hydrofoil.data.tables import (
+    MOST_TABLE,
+    Table,
+    files_of,
+    find_columns,
+    list_table,
+    parse_csv,
+    table_of_frame,
+)
 from hydrofoil.errors import HydrofoilError, reason
 from hydrofoil.recipe.schema import Data
 from hydrofoil.recipe.source import ARCHIVES, ENDINGS, TABLES
@@ -48,6 +57,18 @@ def read_own(data: Data, watcher: Watcher) -> Pictures:
         return read_listing(found, data, watcher)
     size = (data.size[0], data.size[-1]) if data.size else found.shape[1:]
     return resized(found, (size[0], size[1]), data.fit)
+
+
+def read_frame(frame: Any, data: Data, watcher: Watcher) -> Pictures:
+    """Return the images whose paths and labels are in a pandas frame.
+
+    Raises:
+        HydrofoilError: As `read_own`.
+    """
+    table, tree = table_of_frame(frame)
+    tree.files = files_of(table.columns[find_columns(table, data)["path"]])
+    table.notes.clear()
+    return read_listing(list_table(table, tree, data), data, watcher)
 
 
 def _found(data: Data, path: Path) -> Listing | Pictures:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hydrofoil.data.ingest import resized
-from hydrofoil.data.own import read_own
+from hydrofoil.data.own import read_frame, read_own
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.catalogue import SOURCES, Source
 from hydrofoil.data.published.content import differences
@@ -28,7 +28,7 @@ from hydrofoil.recipe.source import is_path
 
 
 def load(
-    source: str | Path | Data, root: str | Path = "", watcher: Watcher | None = None, **fields: Any
+    source: Any, root: str | Path = "", watcher: Watcher | None = None, **fields: Any
 ) -> Pictures:
     """Return a dataset: a published one, downloaded on first use, or the user's own images.
 
@@ -38,7 +38,8 @@ def load(
 
     Args:
         source: A published set's name, such as mnist, whose case and punctuation are ignored; or
-            the path of a folder of class folders, a table, an archive: see `docs/data.md`.
+            the path of a folder of class folders, a table, an archive: see `docs/data.md`; or a
+            pandas frame of paths and labels.
         root: The data root; empty: HYDROFOIL_DATA, or the user's cache folder.
         watcher: Shows the progress of downloading and decoding, and lines.
         fields: Of a recipe's section [data]: size=32, fit="pad", label="species".
@@ -50,9 +51,12 @@ def load(
     >>> load("digits").shape
     (1, 8, 8)
     """
-    data = source if isinstance(source, Data) else _described(source, fields)
+    frame = source if hasattr(source, "columns") else None
+    given = "./" if frame is not None else source
+    data = source if isinstance(source, Data) else _described(given, fields)
     if is_path(data.source):
-        pictures, lines = read_own(data, watcher or Silent()), list[str]()
+        follow = watcher or Silent()
+        pictures = read_own(data, follow) if frame is None else read_frame(frame, data, follow)
         lines = [f"{data.source}: {line}" for line in pictures.losses]
         if watcher:
             lines += [f"{data.source}: {line}" for line in pictures.notes]

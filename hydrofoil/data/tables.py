@@ -5,8 +5,9 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from hydrofoil.data.folders import SUFFIXES, File, Tree
+from hydrofoil.data.folders import SUFFIXES, File, Tree, stamp_of
 from hydrofoil.data.listing import PART_NAMES, Found, Listing, left_out, listed, shown, some_of
 from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.recipe.schema import Data
@@ -80,6 +81,47 @@ def parse_csv(content: bytes, source: str, name: str) -> Table:
             )
     columns = {name: [row[at].strip() for row in body] for at, name in enumerate(names)}
     return Table(source, name, columns)
+
+
+def table_of_frame(frame: Any) -> tuple[Table, Tree]:
+    """Return a pandas frame as a table, and the files that its columns may name.
+
+    Args:
+        frame: With a column of paths and one of labels; paths start from the current folder.
+    """
+    columns = {
+        str(name): ["" if value != value or value is None else str(value) for value in values]
+        for name, values in frame.to_dict("list").items()
+    }
+    if not columns or not len(frame):
+        raise HydrofoilError("the frame: empty: expected columns for path and label.")
+
+    def read(places: Sequence[object]) -> Iterator[tuple[int, Path | bytes]]:
+        for at, place in enumerate(places):
+            yield at, Path(str(place))
+
+    return Table(".", "the frame", columns, first_row=0), Tree(".", [], read)
+
+
+def files_of(paths: Sequence[str]) -> list[File]:
+    """Return the files that paths name, seen from the current folder; missing ones are left out."""
+    found = [(path, stamp_of(Path(path).expanduser())) for path in dict.fromkeys(paths) if path]
+    return [
+        File(normal(path), stamp, str(Path(path).expanduser()))
+        for path, stamp in found
+        if stamp != "missing"
+    ]
+
+
+def normal(path: str) -> tuple[str, ...]:
+    """Return a path's parts without "." and, where that is possible, without ".."."""
+    kept: list[str] = []
+    for part in path.replace("\\", "/").split("/"):
+        if part == ".." and kept:
+            kept.pop()
+        elif part not in ("", "."):
+            kept.append(part)
+    return tuple(kept) or (path,)
 
 
 def find_columns(table: Table, data: Data, needed: Sequence[str] = NEEDED) -> dict[str, str]:
@@ -211,7 +253,7 @@ class _Places:
 
     def of(self, path: str) -> tuple[str, object]:
         """Return a path's stamp, and where its content is."""
-        parts = self._normal(path)
+        parts = normal(path)
         if self.prefix is None:
             self._learn(parts)
         inside = (*self.folder, *(self.prefix or ()), *parts[:-1], f"{parts[-1]}{self.ending}")
@@ -220,15 +262,6 @@ class _Places:
             beside = Path(*self.folder, path) if self.root.is_file() else self.root / path
             return "missing", _Missing(str(beside))
         return file.stamp, file.at
-
-    def _normal(self, path: str) -> tuple[str, ...]:
-        kept: list[str] = []
-        for part in path.replace("\\", "/").split("/"):
-            if part == ".." and kept:
-                kept.pop()
-            elif part not in ("", "."):
-                kept.append(part)
-        return tuple(kept) or (path,)
 
     def _learn(self, parts: tuple[str, ...]) -> None:
         """Find out from the first path in which folder the images are, and how they end."""

@@ -132,6 +132,7 @@ def flat_features(layers: dict[str, nn.Module], shape: Shape) -> int:
             raise HydrofoilError(
                 f"model: images of {shape[1]}×{shape[2]} are too small for it: "
                 f"nothing is left after {name}.\n"
-                "Choose a model with fewer or smaller windows, such as model.name=cnn or mlp."
+                "Choose a model with fewer or smaller windows, such as model.name=cnn or mlp, or "
+                "larger images: data.size=32."
             )
     return channels * prod(sizes)
