@@ -219,6 +219,13 @@ def test_a_second_start_decodes_nothing_and_a_changed_file_is_decoded_again(
     assert hf.load(pets).hash != first.hash
 
 
+def test_a_run_refuses_files_that_changed_since_its_training(pets: Path) -> None:
+    run = hf.train("digits", ["data.source=./pets", *SHORT])
+    (pets / "dog" / "3.png").unlink()
+    with pytest.raises(hf.HydrofoilError, match=r"restore them, or train a new run"):
+        hf.test(run)
+
+
 def test_a_missing_path_is_an_error_and_a_bare_name_is_shown_as_a_path(pets: Path) -> None:
     with pytest.raises(hf.HydrofoilError, match=r"./pest: no such file or folder"):
         hf.load("./pest")

@@ -123,10 +123,12 @@ class Split:
         parts = (self.train, self.valid, self.test)
         last = max((int(part[-1]) for part in parts if len(part)), default=-1)
         if last >= len(pictures) or self.pictures_hash != pictures.hash:
+            way = "Give the folder with the same files: --data-root DIR"
+            if pictures.names:
+                way = "Its files or labels have changed since: restore them, or train a new run."
             raise HydrofoilError(
                 f"{pictures.source}: not the images that the run was trained on "
-                f"(hash {pictures.hash[:12]}, expected {self.pictures_hash[:12]}).\n"
-                "Give the folder with the same files: --data-root DIR"
+                f"(hash {pictures.hash[:12]}, expected {self.pictures_hash[:12]}).\n{way}"
             )
 
 
