@@ -29,7 +29,8 @@ from hydrofoil.evaluate.result import (
     TestResult,
 )
 from hydrofoil.report import charts, words
-from hydrofoil.report.page import comparison_page, run_page, runs_page
+from hydrofoil.report.comparison_page import comparison_page
+from hydrofoil.report.page import run_page, runs_page
 from hydrofoil.run.events import Imported, Interrupted, NotFinite
 from tests.pages import Element, lookup, make_run, noise, read, renamed
 

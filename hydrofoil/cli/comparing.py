@@ -16,83 +16,148 @@ from hydrofoil.cli.options import (
     option,
     path_of,
 )
-from hydrofoil.cli.printing import note, print_error, print_json, printer
+from hydrofoil.cli.printing import note, open_page, print_error, print_json, printer
 from hydrofoil.cli.training import stoppable
 from hydrofoil.errors import HydrofoilError
 
 if TYPE_CHECKING:
+    from hydrofoil.compare.verdict import Part
+    from hydrofoil.models.code import Network
     from hydrofoil.session.compare import Completed
 
 
 REPOSITORY = Path(__file__).parents[2]  # in a clone or an editable install
 
 
+Sides = Annotated[
+    list[str] | None,
+    argument(
+        "SIDE... [FIELD=VALUE]...",
+        "A recipe, or two or more recipes, run folders, folders of runs or 'runs/x-*'. FIELD=VALUE "
+        "overrides in all recipes, b.lr=0.01 in B alone; a recipe that is named alone is A, and "
+        "b.lr=0.01 c.lr=0.1 make B and C of it.",
+    ),
+]
+
+
+SideCode = Annotated[
+    list[str] | None,
+    option(
+        "--model-code",
+        "[b=]FILE.py:NAME",
+        "Run this file: its NAME makes the network of all sides, or of B alone (repeatable).",
+    ),
+]
+
+
+OnPart = Annotated[
+    str,
+    option("--on", "PART", "test (default); valid to choose settings: no test split is opened."),
+]
+
+
+RunsFolder = Annotated[
+    Path,
+    option("--runs", "DIR", "Where missing runs are made; default: runs/compare.", parser=path_of),
+]
+
+
 @app.command()
 def compare(
     context: typer.Context,
-    a: Annotated[str, argument("A", "A recipe, a run folder, a folder of runs, or 'runs/x-*'.")],
-    b: Annotated[str, argument("B", "The same, to be judged against A.")],
-    overrides: Annotated[
-        list[str] | None,
-        argument("[FIELD=VALUE]...", "Override in both; b.optimizer.lr=0.01 in B alone."),
-    ] = None,
+    overrides: Sides = None,  # by this name, fields can be options: --epochs 3
     seeds: Annotated[
         int | None, option("--seeds", "N", "Of each recipe; default: 10.", min=1)
     ] = None,
-    runs: Annotated[
-        Path,
-        option(
-            "--runs", "DIR", "Where missing runs are made; default: runs/compare.", parser=path_of
-        ),
-    ] = Path("runs/compare"),
+    on: OnPart = "test",
+    runs: RunsFolder = Path("runs/compare"),
     points: Annotated[
         float | None,
         option("--difference", "POINTS", "The difference to detect; default: the observed one."),
     ] = None,
+    model_code: SideCode = None,
+    then_open: Annotated[
+        bool, typer.Option("--open", help="Open its page in the browser.")
+    ] = False,
     device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
 ) -> None:
-    """Say whether B is better than A, over several seeds; trains and tests what is missing."""
-    from hydrofoil.compare.sides import comparison_path, differing, plan
+    """Say which side is better, over several seeds; trains and tests what is missing."""
+    from hydrofoil.compare.plan import plan
+    from hydrofoil.compare.sides import comparison_path
     from hydrofoil.observe.console import DownloadProgress
     from hydrofoil.observe.signals import Stopping
-    from hydrofoil.report.comparison import comparison_lines, differs_line
+    from hydrofoil.report.comparison import comparison_lines, differs_line, outlook_line, plan_line
     from hydrofoil.run.commands import command_line
     from hydrofoil.session.compare import check_points, compare_sides
+    from hydrofoil.session.runs import RunsProgress
 
     check_points(points)
-    say, sides = printer(as_json), plan(a, b, overrides or [], seeds, runs)
-    say(differs_line(differing(*(jobs[0].recipe for jobs in sides))))
+    say, networks = printer(as_json), _networks(model_code or [])
+    planned = plan(overrides or [], seeds=seeds, folder=runs, part=_part(on), networks=networks)
+    say(f"{plan_line(planned)}\n{differs_line(planned.differs)}")
     again = f"Continue the comparison with: {command_line(['hydrofoil', *context.obj])}"
+    progress = RunsProgress(sum(map(len, planned.jobs)), lambda one: say(_completed_line(one)))
     try:
         with stoppable(data_root, f"\n{again}"), DownloadProgress(note) as watcher:
             comparison = compare_sides(
-                sides, runs,
-                points=points, device=device, data_root=data_root, watcher=watcher,
-                completed=lambda one: say(_completed_line(one)),
-                observers=[Stopping(exits=True)], command=context.obj,
+                planned, points=points, device=device, data_root=data_root, watcher=watcher,
+                outlook=lambda outlook: say(outlook_line(planned, outlook)),
+                completed=progress.completed,
+                observers=[progress, Stopping(exits=True)], command=context.obj,
             )  # fmt: skip
     except KeyboardInterrupt:  # between two trainings
         print_error(again)
         raise
-    kept = comparison_path(*sides, runs)
+    kept = comparison_path(planned)
     page = kept.with_suffix(".html")
     say(f"\n{comparison_lines(comparison)}\n\nsaved: {kept}, and as a page: {page}")
     print_json(as_json, comparison.as_dict())
+    if then_open:
+        open_page(page)
+
+
+def _part(given: str) -> "Part":
+    """Return the part of the split to compare on."""
+    if given == "valid" or given == "test":
+        return given
+    raise HydrofoilError(f"--on {given}: expected test or valid.")
+
+
+def _networks(given: list[str]) -> "dict[str, Network]":
+    """Return the user's own networks, by a side's letter or for all sides by an empty one."""
+    from hydrofoil.models.code import load_network
+
+    networks: dict[str, Network] = {}
+    for text in given:
+        letter, equals, rest = text.partition("=")
+        of_side = bool(equals) and len(letter) == 1 and letter.isalpha()
+        network = load_network(rest if of_side else text)
+        key = letter.upper() if of_side else ""
+        if key in networks:
+            raise HydrofoilError(
+                f"--model-code {text}: given twice for {f'side {key}' if key else 'all sides'}.\n"
+                "For one side: --model-code b=FILE.py:NAME"
+            )
+        if network is not None:
+            networks[key] = network
+    return networks
 
 
 def _completed_line(completed: "Completed") -> str:
     """Return a line on one run of a comparison."""
-    from hydrofoil.wording import percent
+    from hydrofoil.report.comparison import about
+    from hydrofoil.wording import isolated, percent
 
-    run, done = completed.run, completed.done
-    took = "" if done == "ready" else f" in {completed.seconds:.1f} s"
-    result = run.results.test()
-    accuracy = percent(result.accuracy if result else None)
+    took = "" if completed.done == "ready" else f" in {completed.seconds:.1f} s"
+    left = ""
+    if completed.remaining and completed.left and completed.done != "ready":
+        left = f"; about {about(completed.left)} for the other {completed.remaining}"
     return (
-        f"{completed.number} of {completed.total}: {completed.side}, "
-        f"seed {run.recipe.train.seed}: {accuracy}, {done}{took}"
+        f"{completed.number} of {completed.total}: {completed.side} ({isolated(completed.label)}), "
+        f"seed {completed.run.recipe.train.seed}: {percent(completed.accuracy)}, "
+        f"{completed.done}{took}{left}"
     )
 
 

@@ -26,7 +26,7 @@ from hydrofoil.cli.options import (
     option,
     path_of,
 )
-from hydrofoil.cli.printing import note, print_error, print_json, print_verbatim, printer
+from hydrofoil.cli.printing import note, open_page, print_json, print_verbatim, printer
 from hydrofoil.errors import HydrofoilError
 
 if TYPE_CHECKING:
@@ -231,7 +231,4 @@ def report(
     printer(as_json)(f"saved: {out or path}")
     print_json(as_json, {"written": str(out or path), "bytes": len(page)})
     if then_open:
-        import webbrowser
-
-        if not webbrowser.open((out or path).resolve().as_uri()):
-            print_error(f"No browser was found: open {out or path} manually.")
+        open_page(out or path)

@@ -52,6 +52,14 @@ def print_json(as_json: bool, content: object) -> None:
         print_verbatim(json.dumps(content, indent=2, ensure_ascii=False))
 
 
+def open_page(path: Path) -> None:
+    """Open a page in the browser, or say that none was found."""
+    import webbrowser
+
+    if not webbrowser.open(path.resolve().as_uri()):
+        print_error(f"No browser was found: open {path} manually.")
+
+
 class JsonArray:
     """Prints a JSON array item by item, so that a long one is never held in memory."""
 

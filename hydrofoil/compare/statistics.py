@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hydrofoil.randomness import key
+from hydrofoil.wording import isolated
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -28,16 +29,18 @@ MOST_SEEDS = 10_000
 
 @dataclass(frozen=True, eq=False)
 class SideAnswers:
-    """The test answers of one side: a recipe's runs, one per seed.
+    """The answers of one side: a recipe's runs, one per seed.
 
     Args:
         name: The side's name.
         seeds: The S seeds, ascending.
-        correct_SN: Whether each run classifies each test image correctly.
+        correct_SN: Whether each run classifies each image correctly.
         index_SN: The images' indices in the dataset.
         runs: The runs' folders.
         warnings: The warnings of `test`.
         opened: How often each run opened its test split.
+        letter: The side's letter, such as "A".
+        label: What sets the side apart, such as "lr 0.02".
     """
 
     name: str
@@ -47,6 +50,8 @@ class SideAnswers:
     runs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     opened: tuple[int, ...] = ()
+    letter: str = ""
+    label: str = ""
 
     @property
     def accuracy_S(self) -> Floats:
@@ -63,13 +68,15 @@ class Side:
         runs: The run folders, by ascending seed.
         seeds: Their seeds.
         accuracies: Their accuracies, in the same order.
-        pictures: The number of test images of each run.
+        pictures: The number of images that each run was tested on.
         mean: The mean accuracy.
         interval: The mean's 95% interval over seeds (Student's t); None for a single seed, or
             where all accuracies are equal.
         deviation: The accuracies' sample standard deviation (n - 1); None for a single seed.
         opened: How often each run opened its test split.
         warnings: The warnings of `test`.
+        letter: The side's letter, such as "A".
+        label: What sets the side apart, such as "lr 0.02"; empty where that is unknown.
     """
 
     name: str
@@ -82,6 +89,13 @@ class Side:
     deviation: float | None
     opened: tuple[int, ...]
     warnings: tuple[str, ...]
+    letter: str = ""
+    label: str = ""
+
+    @property
+    def called(self) -> str:
+        """What sentences call the side: "B (lr 0.05)", or "B" without a label."""
+        return f"{self.letter} ({isolated(self.label)})" if self.label else self.letter
 
 
 @dataclass(frozen=True)
@@ -144,12 +158,20 @@ class Difference:
         return "better" if self.points > 0 else "worse"
 
 
-def seed_difference(accuracy_A_S: Floats, accuracy_B_S: Floats, *, paired: bool) -> Difference:
+def seed_difference(
+    accuracy_A_S: Floats, accuracy_B_S: Floats, *, paired: bool, alpha: float = ALPHA
+) -> Difference:
     """Return mean B minus mean A with Student's interval: of the differences, or Welch's.
 
     On small test sets accuracies are coarse: with two seeds and 359 images, a recipe compared with
     itself gives two equal nonzero differences in 7 to 11 of 100 experiments, and t is infinite.
     Without any spread the exact sign-flip test (paired) or permutation test decides.
+
+    Args:
+        accuracy_A_S: A's accuracies, one per seed.
+        accuracy_B_S: B's.
+        paired: Whether they are paired by seed.
+        alpha: The interval covers the difference in 1 - alpha of all comparisons.
     """
     points = 100 * float(accuracy_B_S.mean() - accuracy_A_S.mean())
     sides = (
@@ -171,7 +193,7 @@ def seed_difference(accuracy_A_S: Floats, accuracy_B_S: Floats, *, paired: bool)
     freedom = sum(parts) ** 2 / sum(
         part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True)
     )
-    half = float(student.ppf(1 - ALPHA / 2, freedom)) * error
+    half = float(student.ppf(1 - alpha / 2, freedom)) * error
     variances = [float(side.var(ddof=1)) for side in sides]
     return Difference(
         points,
@@ -257,7 +279,9 @@ def other_pictures(correct_A_SN: Bools, correct_B_SN: Bools) -> tuple[float, flo
     return mean - half, mean + half
 
 
-def power(seeds: int, points: float, deviation: float, freedom: float = 1.0) -> float:
+def power(
+    seeds: int, points: float, deviation: float, freedom: float = 1.0, alpha: float = ALPHA
+) -> float:
     """Return the power to detect a true difference, by the noncentral t distribution.
 
     Args:
@@ -265,18 +289,21 @@ def power(seeds: int, points: float, deviation: float, freedom: float = 1.0) -> 
         points: The true difference.
         deviation: The standard deviation of the differences over seeds, as in `Difference`.
         freedom: Degrees of freedom per seed after the first.
+        alpha: The level of the two-sided test.
     """
     from scipy.stats import nct
     from scipy.stats import t as student
 
     degrees, shift = freedom * (seeds - 1), abs(points) / deviation * sqrt(seeds)
-    bound = float(student.ppf(1 - ALPHA / 2, degrees))
+    bound = float(student.ppf(1 - alpha / 2, degrees))
     above = float(nct.sf(bound, degrees, shift))
     # Beyond 5 the other tail is under 4e-9, and SciPy's series for it can return NaN.
     return above + (float(nct.cdf(-bound, degrees, shift)) if shift < 5 else 0.0)
 
 
-def seeds_needed(points: float, deviation: float, freedom: float = 1.0) -> int | None:
+def seeds_needed(
+    points: float, deviation: float, freedom: float = 1.0, alpha: float = ALPHA
+) -> int | None:
     """Return the fewest seeds per side that detect a true difference with 80% power.
 
     None if MOST_SEEDS are too few.
@@ -285,13 +312,13 @@ def seeds_needed(points: float, deviation: float, freedom: float = 1.0) -> int |
     34
     """
     low, high = 1, 2
-    while power(high, points, deviation, freedom) < POWER:
+    while power(high, points, deviation, freedom, alpha) < POWER:
         low, high = high, 2 * high
         if low >= MOST_SEEDS:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        enough = power(middle, points, deviation, freedom) >= POWER
+        enough = power(middle, points, deviation, freedom, alpha) >= POWER
         low, high = (low, middle) if enough else (middle, high)
     return high
 
@@ -310,7 +337,7 @@ def shown_points(seeds: int, deviation: float, freedom: float = 1.0) -> float:
     return float(cast("float", brentq(lack, 0.0, high)))
 
 
-def summarize_side(answers: SideAnswers) -> Side:
+def summarize_side(answers: SideAnswers, letter: str) -> Side:
     """Return a side's mean, Student's interval and standard deviation over seeds."""
     accuracy_S = answers.accuracy_S
     count, mean = len(accuracy_S), float(accuracy_S.mean())
@@ -332,7 +359,25 @@ def summarize_side(answers: SideAnswers) -> Side:
         deviation=deviation,
         opened=answers.opened,
         warnings=answers.warnings,
+        letter=letter,
+        label=answers.label,
     )
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p-values adjusted by Holm (1979, Scandinavian Journal of Statistics 6, 65-70).
+
+    Rejecting those under alpha rejects any true hypothesis in at most alpha of all families,
+    however the tests depend on each other.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted, highest = [0.0] * len(p), 0.0
+    for rank, index in enumerate(sorted(range(len(p)), key=lambda index: p[index])):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[index]))
+        adjusted[index] = highest
+    return adjusted
 
 
 def p_words(p: float) -> str:

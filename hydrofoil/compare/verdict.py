@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hydrofoil.compare.setup import Setup
 from hydrofoil.compare.statistics import (
     ALPHA,
     MOST_SEEDS,
@@ -31,8 +32,11 @@ from hydrofoil.compare.statistics import (
     summarize_side,
 )  # fmt: skip
 from hydrofoil.display import brief, notebook_html
+from hydrofoil.wording import plural
 
 NONE: Outcome = "no significant difference"
+Part = Literal["test", "valid"]
+PART_WORDS = {"test": "test", "valid": "validation"}
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class Comparison:
         shown_points: The difference that this many seeds detect with 80% power.
         seed_counts: The numbers of seeds at which these two were compared, the current one last.
         verdict: The conclusion.
+        part: The part of the split that accuracies are of: "test", or "valid" for choices.
+        setup: What was trained, and how; None where only answers were compared.
     """
 
     a: Side
@@ -92,6 +98,13 @@ class Comparison:
     shown_points: float | None
     seed_counts: tuple[int, ...]
     verdict: Verdict
+    part: Part = "test"
+    setup: Setup | None = None
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Both sides."""
+        return self.a, self.b
 
     def __repr__(self) -> str:
         a, b = brief(self.a.name, 24), brief(self.b.name, 24)
@@ -113,6 +126,7 @@ def compare(
     differs: Mapping[str, tuple[Any, Any]] | None = None,
     target_points: float | None = None,
     seed_counts: Sequence[int] = (),
+    part: Part = "test",
 ) -> Comparison:
     """Compare the test answers of two sides, by seed and by image where they can be paired.
 
@@ -122,6 +136,7 @@ def compare(
         differs: The fields in which their recipes differ, reported with the figures.
         target_points: The difference of interest; default: the observed one.
         seed_counts: The numbers of seeds at which these two were compared before.
+        part: The part of the split that the answers are to.
     """
     same = _same_pictures(a, b)
     because = _unpaired_because(a, b, same)
@@ -133,9 +148,10 @@ def compare(
     seeds = min(len(a.seeds), len(b.seeds))
     over_pictures = other_pictures(a.correct_SN, b.correct_SN) if paired and fixed else None
     shown = difference.deviation and shown_points(seeds, difference.deviation, difference.freedom)
+    sides = summarize_side(a, a.letter or "A"), summarize_side(b, b.letter or "B")
     return Comparison(
-        a=summarize_side(a),
-        b=summarize_side(b),
+        a=sides[0],
+        b=sides[1],
         differs=dict(differs or {}),
         paired=paired,
         unpaired_because=because,
@@ -147,7 +163,8 @@ def compare(
         mcnemar_median=median(pair.discordant.p for pair in pairs) if pairs else None,
         shown_points=shown or None,
         seed_counts=(*(count for count in seed_counts if count != seeds), seeds),
-        verdict=_verdict(difference, pairs, seeds, target_points, over_pictures),
+        verdict=_Judge(sides, seeds, part).verdict(difference, pairs, target_points, over_pictures),
+        part=part,
     )
 
 
@@ -178,82 +195,107 @@ def _pairs(a: SideAnswers, b: SideAnswers) -> tuple[Pair, ...]:
     )
 
 
-def _verdict(
-    difference: Difference,
-    pairs: Sequence[Pair],
-    seeds: int,
-    target_points: float | None,
-    over_pictures: tuple[float, float] | None,
-) -> Verdict:
-    """Judge the recipes by their seeds, or with a single seed the two models by their images."""
-    if difference.p is None:
-        return _verdict_on_models(difference, pairs)
-    points, outcome = difference.points, difference.outcome
-    if outcome != NONE:
-        known = f"95% interval {span(difference.interval)}, " if difference.interval else ""
-        sentence = (
-            f"B is {outcome} than A: {points:+.2f} points "
-            f"({known}{p_words(difference.p)}, {difference.method} over {seeds} seeds)."
-        )
-        if over_pictures and over_pictures[0] <= 0 <= over_pictures[1]:
-            sentence += f" This may not hold on other test images: {span(over_pictures)}."
-        return Verdict(outcome, "recipes", sentence)
-    target = abs(points) if target_points is None else target_points
-    return _no_difference(difference, seeds, target)
+@dataclass(frozen=True)
+class _Judge:
+    """Writes the verdict on two sides.
 
+    Args:
+        sides: A and B.
+        seeds: Of the side with fewer.
+        part: The part of the split that accuracies are of.
+    """
 
-def _no_difference(difference: Difference, seeds: int, target: float) -> Verdict:
-    """Say how many more seeds would detect the difference of interest."""
-    start, outcome = "no significant difference between A and B", NONE
-    if target < 1e-9:
-        sentence = f"{start}: their means are equal. Set a difference to look for: --difference 0.5"
-        return Verdict(outcome, "recipes", sentence, 0.0)
-    if not difference.deviation:
-        permuted = difference.method == "permutations"
-        ways = [comb(2 * n, n) if permuted else 2**n for n in range(99)]
-        needed = next(n for n in range(2, 99) if 2 / ways[n] < ALPHA)
+    sides: tuple[Side, Side]
+    seeds: int
+    part: Part
+
+    @property
+    def neither(self) -> str:
+        """How a verdict without a difference begins."""
+        a, b = self.sides
+        return f"no significant difference between {a.called} and {b.called}"
+
+    def verdict(
+        self,
+        difference: Difference,
+        pairs: Sequence[Pair],
+        target_points: float | None,
+        over_pictures: tuple[float, float] | None,
+    ) -> Verdict:
+        """Judge the recipes by their seeds, or with a single seed the models by their images."""
+        if difference.p is None:
+            return self._on_models(difference, pairs)
+        points, outcome = difference.points, difference.outcome
+        if outcome != NONE:
+            a, b = self.sides
+            known = f"95% interval {span(difference.interval)}, " if difference.interval else ""
+            sentence = (
+                f"{b.called} is {outcome} than {a.called}: {points:+.2f} points "
+                f"({known}{p_words(difference.p)}, {difference.method} over {self.seeds} seeds)."
+            )
+            if over_pictures and over_pictures[0] <= 0 <= over_pictures[1]:
+                images = f"{PART_WORDS[self.part]} images"
+                sentence += f" This may not hold on other {images}: {span(over_pictures)}."
+            return Verdict(outcome, "recipes", sentence)
+        target = abs(points) if target_points is None else target_points
+        return self._no_difference(difference, target)
+
+    def _no_difference(self, difference: Difference, target: float) -> Verdict:
+        """Say how many more seeds would detect the difference of interest."""
+        start, seeds = self.neither, self.seeds
+        if target < 1e-9:
+            sentence = (
+                f"{start}: their means are equal. Set a difference to look for: --difference 0.5"
+            )
+            return Verdict(NONE, "recipes", sentence, 0.0)
+        if not difference.deviation:
+            permuted = difference.method == "permutations"
+            ways = [comb(2 * n, n) if permuted else 2**n for n in range(99)]
+            needed = next(n for n in range(2, 99) if 2 / ways[n] < ALPHA)
+            sentence = (
+                f"{start}: {seeds} agreeing seeds can be chance "
+                f"({p_words(difference.p or 0.0)}); about {needed - seeds} more would be enough."
+            )
+            return Verdict(NONE, "recipes", sentence, target, needed - seeds)
+        needed = seeds_needed(target, difference.deviation, difference.freedom)
+        if needed is None:
+            sentence = (
+                f"{start}; {MOST_SEEDS:,} seeds are too few to detect a difference of "
+                f"{_points(target)}."
+            )
+            return Verdict(NONE, "recipes", sentence, target)
+        if needed <= seeds:
+            found = power(seeds, target, difference.deviation, difference.freedom)
+            sentence = (
+                f"{start}; a difference of {_points(target)} would have been detected in "
+                f"{100 * found:.0f} of 100 such comparisons."
+            )
+            return Verdict(NONE, "recipes", sentence, target, 0)
         sentence = (
-            f"{start}: {seeds} agreeing seeds can be chance "
-            f"({p_words(difference.p or 0.0)}); about {needed - seeds} more would be enough."
-        )
-        return Verdict(outcome, "recipes", sentence, target, needed - seeds)
-    needed = seeds_needed(target, difference.deviation, difference.freedom)
-    if needed is None:
-        sentence = (
-            f"{start}; {MOST_SEEDS:,} seeds are too few to detect a difference of "
+            f"{start}; about {plural(needed - seeds, 'more seed')} would detect a difference of "
             f"{_points(target)}."
         )
-        return Verdict(outcome, "recipes", sentence, target)
-    if needed <= seeds:
-        found = power(seeds, target, difference.deviation, difference.freedom)
-        sentence = (
-            f"{start}; a difference of {_points(target)} would have been detected in "
-            f"{100 * found:.0f} of 100 such comparisons."
+        return Verdict(NONE, "recipes", sentence, target, needed - seeds)
+
+    def _on_models(self, difference: Difference, pairs: Sequence[Pair]) -> Verdict:
+        """Judge two trained models by McNemar's test."""
+        takes = "Comparing the recipes takes several seeds of both."
+        if len(pairs) != 1:
+            return Verdict(NONE, "recipes", f"{self.neither}. {takes}")
+        (a, b), found = self.sides, pairs[0].discordant
+        figures = (
+            f"{found.only_b} images correct in {b.letter} only, {found.only_a} in {a.letter} only; "
+            f"{p_words(found.p)}"
         )
-        return Verdict(outcome, "recipes", sentence, target, 0)
-    more = needed - seeds
-    sentence = (
-        f"{start}; about {more:,} more seed{'s' if more > 1 else ''} would detect a difference of "
-        f"{_points(target)}."
-    )
-    return Verdict(outcome, "recipes", sentence, target, more)
-
-
-def _verdict_on_models(difference: Difference, pairs: Sequence[Pair]) -> Verdict:
-    """Judge two trained models by McNemar's test."""
-    takes = "Comparing the recipes takes several seeds of both."
-    if len(pairs) != 1:
-        return Verdict(NONE, "recipes", f"no significant difference between A and B. {takes}")
-    found = pairs[0].discordant
-    figures = (
-        f"{found.only_b} images correct in B only, {found.only_a} in A only; {p_words(found.p)}"
-    )
-    if found.p >= ALPHA:
-        sentence = f"no significant difference between these two models ({figures}). {takes}"
-        return Verdict(NONE, "models", sentence)
-    outcome: Outcome = "better" if difference.points > 0 else "worse"
-    sentence = f"this model of B is {outcome} than this model of A ({figures}). {takes}"
-    return Verdict(outcome, "models", sentence)
+        if found.p >= ALPHA:
+            sentence = f"no significant difference between these two models ({figures}). {takes}"
+            return Verdict(NONE, "models", sentence)
+        outcome: Outcome = "better" if difference.points > 0 else "worse"
+        sentence = (
+            f"this model of {b.called} is {outcome} than this model of {a.called} ({figures}). "
+            f"{takes}"
+        )
+        return Verdict(outcome, "models", sentence)
 
 
 def _points(points: float) -> str:

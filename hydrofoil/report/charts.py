@@ -91,7 +91,7 @@ class Line:
     points: Sequence[Point]
 
 
-class _Plane:
+class Plane:
     """A plot's rectangle, axes and coordinates."""
 
     width, height = 440.0, 270.0
@@ -101,10 +101,12 @@ class _Plane:
         (self.x0, self.x1), (self.y0, self.y1) = xs, ys
 
     def x(self, value: float) -> float:
+        """Return the horizontal place of a value."""
         share = (value - self.x0) / ((self.x1 - self.x0) or 1)
         return self.left + share * (self.width - self.left - self.right)
 
     def y(self, value: float) -> float:
+        """Return the vertical place of a value."""
         share = (value - self.y0) / ((self.y1 - self.y0) or 1)
         return self.height - self.bottom - share * (self.height - self.top - self.bottom)
 
@@ -157,7 +159,7 @@ def curves(
     xs, ys = [x for x, _ in points], [y for _, y in points]
     low, high = min(ys), max(ys)
     margin = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
-    plane = _Plane((min(xs), max(max(xs), min(xs) + 1)), (low - margin, high + margin))
+    plane = Plane((min(xs), max(max(xs), min(xs) + 1)), (low - margin, high + margin))
     x_ticks = [value for value in ticks(plane.x0, plane.x1) if value == int(value)]
     y_ticks = ticks(plane.y0, plane.y1, 5)
     _fit_margins(plane, y_ticks, [line.name for line in lines] if named else [])
@@ -179,13 +181,13 @@ def curves(
     return svg(plane.width, plane.height, title, *parts, *(_ends(lines, plane) if named else []))
 
 
-def _fit_margins(plane: _Plane, y_ticks: Iterable[float], names: Iterable[str]) -> None:
+def _fit_margins(plane: Plane, y_ticks: Iterable[float], names: Iterable[str]) -> None:
     """Widen the margins to what is written there: tick labels left, names right."""
     plane.left = max(plane.left, 14 + 7.0 * max(len(f"{value:g}") for value in y_ticks))
     plane.right = max([24.0, *(16 + 7.6 * len(short(name, LONGEST)) for name in names)])
 
 
-def _drawn(line: Line, plane: _Plane) -> list[Markup]:
+def _drawn(line: Line, plane: Plane) -> list[Markup]:
     """Return a line's path, with gaps at missing values, and dots for up to 30 points."""
     at = [(plane.x(x), plane.y(y)) if isfinite(y) else None for x, y in line.points]
     path, pen = "", "M"
@@ -202,7 +204,7 @@ def _drawn(line: Line, plane: _Plane) -> list[Markup]:
     return parts
 
 
-def _ends(lines: Sequence[Line], plane: _Plane) -> list[Markup]:
+def _ends(lines: Sequence[Line], plane: Plane) -> list[Markup]:
     """Return the lines' names at their ends, moved apart to avoid overlaps."""
     finite = [(line, [p for p in line.points if isfinite(p[1])]) for line in lines]
     ends = sorted(
@@ -231,7 +233,7 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], title: str, all_o
     """
     left = min(180.0, 16 + 7.2 * max(len(name) for name, *_ in rows))
     down, width = 22.0, 560.0
-    plane = _Plane((_floor_tenth(min([low for _, _, low, _ in rows] + [all_of])), 1.0), (0, 1))
+    plane = Plane((_floor_tenth(min([low for _, _, low, _ in rows] + [all_of])), 1.0), (0, 1))
     plane.width, plane.left, plane.right = width, left, 62.0
     plane.height = 34 + down * len(rows)
     bottom = plane.height - 28
@@ -274,7 +276,7 @@ def reliability(columns: Sequence[Column], title: str) -> Markup:
 
     A perfectly calibrated model lies on the diagonal.
     """
-    plane = _Plane((0.0, 1.0), (0.0, 1.0))
+    plane = Plane((0.0, 1.0), (0.0, 1.0))
     plane.right, plane.height, plane.bottom = 20.0, 380.0, 116.0
     names = "confidence (probability of the predicted class)", "accuracy"
     parts = plane.axes(ticks(0, 1, 5), ticks(0, 1, 5), "", names[1])
@@ -326,69 +328,3 @@ def shares(parts: Sequence[tuple[str, float]], title: str) -> Markup:
         words = f"{name}: {seconds:.2f} s, {percent(seconds / total, 0)}"
         drawn.append(tag("text", words, x=x + 18, y=y, class_="tick"))
     return svg(width, 46 + 22 * ceil(len(parts) / 2), title, *drawn)
-
-
-def pairs(
-    a: Sequence[float], b: Sequence[float], title: str, names: tuple[str, str], *, joined: bool
-) -> Markup:
-    """Draw two sides' accuracies as two columns of dots, optionally joined by seed.
-
-    Args:
-        a: Accuracies of one side, in percent.
-        b: Accuracies of the other.
-        title: For screen readers.
-        names: The sides.
-        joined: Whether a and b are paired.
-    """
-    values = [*a, *b]
-    low, high = min(values), max(values)
-    margin = (high - low) * 0.1 or 1.0
-    plane = _Plane((0.0, 1.0), (low - margin, high + margin))
-    plane.right = 30.0
-    parts = plane.axes((), ticks(plane.y0, plane.y1, 5), "", "test accuracy (%)")
-    columns = plane.x(0.25), plane.x(0.75)
-    if joined:
-        for first, second in zip(a, b, strict=True):
-            ends = f"M{columns[0]:.1f} {plane.y(first):.1f}L{columns[1]:.1f} {plane.y(second):.1f}"
-            parts.append(tag("path", d=ends, class_="grid"))
-    for number, (side, x) in enumerate(zip((a, b), columns, strict=True)):
-        parts += [
-            tag("circle", cx=x, cy=plane.y(value), r=4.5, class_=f"dot s{number}") for value in side
-        ]
-        mean = plane.y(sum(side) / len(side))
-        kind = f"line s{number}"
-        parts.append(tag("path", d=f"M{x - 26:.1f} {mean:.1f}H{x + 26:.1f}", class_=kind))
-        at = {"x": x, "y": plane.height - 14, "text_anchor": "middle"}
-        parts.append(tag("text", short(names[number], 30), **at, class_=f"label s{number}"))
-    return svg(plane.width, plane.height, title, *parts)
-
-
-def differences(rows: Sequence[tuple[str, float, float, float]], title: str) -> Markup:
-    """Draw a difference with several intervals, one per row, and a line at zero.
-
-    Args:
-        rows: Name, difference, lower and upper bound, in points.
-        title: For screen readers.
-    """
-    lows, highs = [low for *_, low, _ in rows], [high for *_, high in rows]
-    reach = max(max(highs), 0.0) - min(*lows, 0.0) or 1.0
-    bounds = (min(*lows, 0.0) - 0.08 * reach, max(*highs, 0.0) + 0.08 * reach)
-    plane, down = _Plane(bounds, (0, 1)), 26.0
-    plane.width, plane.left, plane.right = 560.0, 184.0, 12.0
-    plane.height = 36 + down * len(rows)
-    bottom = plane.height - 30
-    parts: list[Markup] = []
-    for value in ticks(*bounds, 6):
-        x = plane.x(value)
-        at = {"x": x, "y": bottom + 16, "class_": "tick", "text_anchor": "middle"}
-        parts.append(tag("path", d=f"M{x:.1f} 2V{bottom:.1f}", class_="grid"))
-        parts.append(tag("text", f"{value:+g}" if value else "0", **at))
-    parts.append(tag("path", d=f"M{plane.x(0):.1f} 2V{bottom:.1f}", class_="mark"))
-    for number, (name, points, low, high) in enumerate(rows):
-        y = 4 + down * (number + 0.5)
-        at = {"x": plane.left - 8, "y": y + 4, "class_": "tick", "text_anchor": "end"}
-        parts.append(tag("text", name, **at))
-        span = f"M{plane.x(low):.1f} {y:.1f}H{plane.x(high):.1f}"
-        parts.append(tag("path", d=span, class_="span"))
-        parts.append(tag("circle", cx=plane.x(points), cy=y, r=4.5, class_="dot s0"))
-    return svg(plane.width, plane.height, title, *parts)

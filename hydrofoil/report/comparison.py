@@ -1,25 +1,40 @@
 """A comparison as lines of text: every figure, what it covers, and last the verdict."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from hydrofoil.compare.jobs import State
+from hydrofoil.compare.labels import value_text
+from hydrofoil.compare.outlook import Outlook
+from hydrofoil.compare.plan import Plan
+from hydrofoil.compare.several import Comparisons
 from hydrofoil.compare.statistics import Side, p_words, span
-from hydrofoil.compare.verdict import Comparison
+from hydrofoil.compare.verdict import NONE, PART_WORDS, Comparison
 from hydrofoil.terminal import table
-from hydrofoil.wording import percent, plural
+from hydrofoil.wording import isolated, percent, plural
+
+HOLM = (
+    "The p-values are adjusted by Holm's method: in at most 5 of 100 such comparisons is any pair "
+    "of equal sides called different. The intervals cover all pairs together (Bonferroni), which "
+    "is stricter: the verdict follows the adjusted p."
+)
 
 
-def comparison_lines(comparison: Comparison) -> str:
+def comparison_lines(comparison: Comparison | Comparisons) -> str:
     """Describe a comparison; the last line is the verdict."""
-    sides = {"A": comparison.a, "B": comparison.b}
+    if isinstance(comparison, Comparisons):
+        middle = [_seeds_of_all(comparison.sides), "", pairs_table(comparison), HOLM]
+    else:
+        middle = [
+            _seed_table(comparison),
+            "",
+            *_difference_lines(comparison),
+            *_model_lines(comparison),
+        ]
     lines = [
-        *(_side_line(letter, side) for letter, side in sides.items()),
+        *(_side_line(side, PART_WORDS[comparison.part]) for side in comparison.sides),
         differs_line(comparison.differs),
         "",
-        _seed_table(comparison),
-        "",
-        *_difference_lines(comparison),
-        *_model_lines(comparison),
+        *middle,
         "",
         *note_lines(comparison),
         f"verdict: {comparison.verdict.sentence}",
@@ -27,39 +42,98 @@ def comparison_lines(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def differs_line(differs: dict[str, tuple[Any, Any]]) -> str:
-    """Name the fields in which B differs from A."""
+def plan_line(plan: Plan) -> str:
+    """Say what is compared, before the first training."""
+    names = [
+        f"{side.letter} ({isolated(label)})"
+        for side, label in zip(plan.sides, plan.labels, strict=True)
+    ]
+    recipe = plan.recipes[0]
+    epochs = sorted({one.train.epochs for one in plan.recipes})
+    trained = " or ".join(plural(count, "epoch") for count in epochs)
+    seeds = sorted({len(side.jobs) for side in plan.sides})
+    each = " or ".join(plural(count, "seed") for count in seeds)
+    return (
+        f"Comparing {', '.join(names[:-1])} and {names[-1]}: {recipe.data.source}, {trained}, "
+        f"{each} each, on the {PART_WORDS[plan.part]} split."
+    )
+
+
+def outlook_line(plan: Plan, outlook: Outlook) -> str:
+    """Say what will be trained and tested, and how long that takes by earlier runs."""
+    total = sum(outlook.states.values())
+    words: list[tuple[State, str]] = [
+        ("ready", "ready"),
+        ("unfinished", "to be resumed"),
+        ("untested", "to be tested, which opens the test split of each"),
+        ("missing", "to be trained" + (" and tested" if plan.part == "test" else "")),
+    ]
+    parts = [f"{outlook.states[s]:,} {text}" for s, text in words if outlook.states.get(s)]
+    training = bool(outlook.states.get("missing") or outlook.states.get("unfinished"))
+    time = ""
+    if training:
+        time = (
+            f"; about {about(outlook.seconds)}, by earlier runs"
+            if outlook.seconds
+            else "; the first will show how long they take"
+        )
+    return f"{plural(total, 'run')}: {', '.join(parts)}{time}.\n"
+
+
+def about(seconds: float) -> str:
+    """Return an estimated time, as precise as an estimate is.
+
+    >>> about(0.3), about(48), about(340), about(9000)
+    ('1 s', '48 s', '6 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def differs_line(differs: Mapping[str, Sequence[object]]) -> str:
+    """Name the fields in which the sides differ: from A to B, or each side's value."""
     if not differs:
-        return "B differs from A only in its seeds"
-    changes = [f"{name} {_shown(a)} → {_shown(b)}" for name, (a, b) in differs.items()]
-    return f"B differs from A in {', '.join(changes)}"
+        return "The sides differ only in their seeds."
+    changes = [
+        f"{name} {' → '.join(map(_shown, values))}"
+        if len(values) == 2
+        else f"{name} {', '.join(map(_shown, values))}"
+        for name, values in differs.items()
+    ]
+    return f"{'B differs from A' if _two(differs) else 'The sides differ'} in {', '.join(changes)}"
+
+
+def _two(differs: Mapping[str, Sequence[object]]) -> bool:
+    return all(len(values) == 2 for values in differs.values())
 
 
 def _shown(value: object) -> str:
-    return "(none)" if value is None else str(value)
+    return "(none)" if value is None else value_text(value)
 
 
-def _side_line(letter: str, side: Side) -> str:
+def _side_line(side: Side, part: str) -> str:
     """Return a side's mean, interval and counts."""
     interval = (
         f" ± {50 * (side.interval[1] - side.interval[0]):.2f}" if side.interval is not None else ""
     )
     return (
-        f"{letter}  {side.name}: {100 * side.mean:.2f}{interval}% of {side.pictures:,} "
-        f"test images, mean of {plural(len(side.seeds), 'seed')}"
+        f"{side.letter}  {isolated(side.label or side.name)}: {100 * side.mean:.2f}{interval}% of "
+        f"{side.pictures:,} {part} images, mean of {plural(len(side.seeds), 'seed')}"
     )
 
 
 def _seed_table(comparison: Comparison) -> str:
     """Return the accuracy of every run, and the difference and discordant images of each pair."""
-    a, b = comparison.a, comparison.b
+    a, b = comparison.sides
     if not comparison.pairs:
-        rows: list[Sequence[object]] = [["", "seed", "accuracy"]]
-        for letter, side in (("A", a), ("B", b)):
-            for seed, accuracy in zip(side.seeds, side.accuracies, strict=True):
-                rows.append([letter, seed, percent(accuracy)])
-        return table(rows)
-    rows = [["seed", "A", "B", "B − A", "correct in A only", "in B only", "McNemar's p"]]
+        return _seeds_of_all(comparison.sides)
+    rows: list[Sequence[object]] = [
+        [
+            "seed", a.letter, b.letter, f"{b.letter} − {a.letter}", f"correct in {a.letter} only",
+            f"in {b.letter} only", "McNemar's p",
+        ]
+    ]  # fmt: skip
     for pair, accuracy_a, accuracy_b in zip(
         comparison.pairs, a.accuracies, b.accuracies, strict=True
     ):
@@ -72,10 +146,59 @@ def _seed_table(comparison: Comparison) -> str:
                 f"{pair.points:+.2f}",
                 discordant.only_a,
                 discordant.only_b,
-                p_words(discordant.p).removeprefix("p = ").removeprefix("p "),
+                bare_p(discordant.p),
             ]
         )
     return table(rows)
+
+
+def bare_p(p: float | None) -> str:
+    """Return a p-value for a table.
+
+    >>> bare_p(0.0412), bare_p(1e-20), bare_p(None)
+    ('0.041', '< 0.0001', '–')
+    """
+    return "–" if p is None else p_words(p).removeprefix("p = ").removeprefix("p ")
+
+
+def _seeds_of_all(sides: Sequence[Side]) -> str:
+    """Return the accuracy of every run, in a row per seed, or per run where seeds differ."""
+    if len({side.seeds for side in sides}) == 1:
+        rows: list[Sequence[object]] = [["seed", *(side.letter for side in sides)]]
+        for place, seed in enumerate(sides[0].seeds):
+            rows.append([seed, *(percent(side.accuracies[place]) for side in sides)])
+        return table(rows)
+    rows = [["", "seed", "accuracy"]]
+    for side in sides:
+        for seed, accuracy in zip(side.seeds, side.accuracies, strict=True):
+            rows.append([side.letter, seed, percent(accuracy)])
+    return table(rows)
+
+
+def pairs_table(comparison: Comparisons) -> str:
+    """Return each pair's difference, its interval for all pairs together, and its p-values."""
+    rows: list[Sequence[object]] = [
+        ["pair", "points", "95%, all pairs", "p", "adjusted", "verdict", "more seeds"]
+    ]
+    for contrast in comparison.contrasts:
+        pair = contrast.comparison
+        rows.append(
+            [
+                f"{pair.b.letter} − {pair.a.letter}",
+                f"{pair.difference.points:+.2f}",
+                span(contrast.interval) if contrast.interval else "–",
+                bare_p(contrast.p),
+                bare_p(contrast.adjusted_p),
+                pair_verdict(contrast.outcome, pair),
+                "–" if contrast.more_seeds is None else f"{contrast.more_seeds:,}",
+            ]
+        )
+    return table(rows)
+
+
+def pair_verdict(outcome: str, pair: Comparison) -> str:
+    """Return a pair's verdict for a table."""
+    return "none" if outcome == NONE else f"{pair.b.letter} {outcome}"
 
 
 def _difference_lines(comparison: Comparison) -> list[str]:
@@ -91,7 +214,7 @@ def _difference_lines(comparison: Comparison) -> list[str]:
     else:
         rows.append([f"exact, by {found.method}", "no spread", p_words(found.p)])
     if comparison.bootstrap:
-        few = min(len(comparison.a.seeds), len(comparison.b.seeds)) < 10
+        few = min(len(side.seeds) for side in comparison.sides) < 10
         rows.append(
             [
                 "bootstrap over seeds",
@@ -103,7 +226,7 @@ def _difference_lines(comparison: Comparison) -> list[str]:
         rows.append(["over seeds and images", span(comparison.other_pictures), ""])
     lines += [f"  {line}" for line in table(rows, left=3).splitlines()]
     lines.append(covers_line(comparison))
-    if comparison.shown_points and found.outcome == "no significant difference":
+    if comparison.shown_points and found.outcome == NONE:
         lines.append(
             f"With these seeds, a true difference of {comparison.shown_points:.2g} points is "
             "detected with 80% power."
@@ -113,15 +236,17 @@ def _difference_lines(comparison: Comparison) -> list[str]:
 
 def covers_line(comparison: Comparison) -> str:
     """Say what the intervals cover."""
+    part = PART_WORDS[comparison.part]
     if not comparison.fixed_pictures:
         return (
-            "The seed intervals cover retraining and resplitting this dataset, not new test images."
+            "The seed intervals cover retraining and resplitting this dataset, "
+            f"not new {part} images."
         )
-    more = " The interval over seeds and images\nalso covers new test images like these."
+    more = f" The interval over seeds and images also covers new {part} images like these."
     more = more if comparison.other_pictures else ""
     return (
-        "The seed intervals cover retraining (initial weights, order, dropout, validation split)\n"
-        f"on these {comparison.a.pictures:,} test images.{more}"
+        "The seed intervals cover retraining (initial weights, order, dropout, validation split) "
+        f"on these {comparison.a.pictures:,} {part} images.{more}"
     )
 
 
@@ -137,17 +262,23 @@ def _model_lines(comparison: Comparison) -> list[str]:
     ]
 
 
-def note_lines(comparison: Comparison) -> list[str]:
+def note_lines(comparison: Comparison | Comparisons) -> list[str]:
     """Return what limits the verdict."""
-    notes = [f"warning: {text}" for text in (*comparison.a.warnings, *comparison.b.warnings)]
-    lines = list(dict.fromkeys(notes))
-    opened = (*comparison.a.opened, *comparison.b.opened)
-    if max(opened, default=1) > 1:
-        lines.append(f"note: at least one run opened its test split {max(opened)} times.")
+    sides = comparison.sides
+    lines = list(dict.fromkeys(f"warning: {text}" for side in sides for text in side.warnings))
+    if comparison.part == "valid":
+        lines.append(
+            "note: compared on the validation split, and the test split stayed closed. That is the "
+            "way to choose settings: the chosen one can then be tested once, without bias. These "
+            "accuracies are not that test: epochs and settings are chosen on the same images."
+        )
+    most = max((times for side in sides for times in side.opened), default=1)
+    if most > 1:
+        lines.append(f"note: at least one run opened its test split {most} times.")
     if len(comparison.seed_counts) > 1:
         before = ", ".join(map(str, comparison.seed_counts[:-1]))
         lines.append(
             f"note: also compared after {before} seeds. Adding seeds until the result looks good "
-            "inflates\n      the 5% error rate: choose the number of seeds first."
+            "inflates the 5% error rate: choose the number of seeds first."
         )
     return lines

@@ -1,0 +1,48 @@
+"""A progress bar over the trainings of a comparison, on a terminal's standard error."""
+
+import sys
+import time
+from collections.abc import Callable
+
+from hydrofoil.observe.console import Bar
+from hydrofoil.observe.observer import Ended, Observer, Start
+from hydrofoil.session.compare import Completed
+from hydrofoil.train.loop import Progress
+
+
+class RunsProgress(Observer):
+    """Shows which run of how many is trained, and its epoch, once a training takes a second.
+
+    Args:
+        total: How many runs there are.
+        say: Takes each completed run, while no bar is shown.
+    """
+
+    def __init__(self, total: int, say: Callable[[Completed], None]) -> None:
+        self.total, self.say, self.number, self.epochs = total, say, 1, 0
+        self.terminal, self.bar = sys.stderr.isatty(), Bar()
+        self.began = self.drawn = time.perf_counter()
+
+    def completed(self, completed: Completed) -> None:
+        """Say that a run is done."""
+        self.bar.clear()
+        self.number += 1
+        self.say(completed)
+
+    def prepared(self, start: Start) -> None:
+        """Begin with the next run."""
+        self.epochs, self.began = start.run.recipe.train.epochs, time.perf_counter()
+
+    def steps(self, progress: Progress) -> None:
+        """Move the bar, ten times a second at most."""
+        now = time.perf_counter()
+        if self.terminal and now - self.drawn > 0.1 and now - self.began > 1:
+            self.drawn = now
+            done = (progress.epoch - 1) * progress.steps + progress.step
+            status = f"epoch {progress.epoch} of {self.epochs}"
+            name = f"run {self.number} of {self.total}"
+            self.bar.update(name, done, self.epochs * progress.steps, status)
+
+    def ended(self, end: Ended) -> None:
+        """Take the bar away."""
+        self.bar.clear()
