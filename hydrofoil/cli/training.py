@@ -76,6 +76,7 @@ def train(
         )  # fmt: skip
     summary = _summary(run, console)
     if then_test:
+        say("")
         summary["test"] = _say_test(run, say, full=full).to_dict()
         say(f"next: {command('report', run.path)} --open")
     else:

@@ -59,7 +59,7 @@ class SeveralVerdict:
     """The conclusion about several sides.
 
     Args:
-        best: The letter of the side that is better than each other; "" if none is.
+        best: The letter of the side that is better than every other; "" if none is.
         about: Whether it is about the recipes, or about single trained models only.
         sentence: The conclusion.
     """
@@ -205,10 +205,10 @@ def _sentence(sides: Sequence[Side], worse: Mapping[str, Sequence[Side]], best: 
     for side in ranked:
         others = sorted(worse[side.letter], key=lambda other: -other.mean)
         if side.letter == best:
-            parts.append(f"{side.called} is better than each other side")
+            parts.append(f"{side.called} is better than every other side")
         elif others:
             parts.append(f"{side.called} is better than {_and([other.called for other in others])}")
-    rest = "" if best else "; no side is better than each other"
+    rest = "" if best else "; no side is better than all others"
     return f"{'; '.join(parts)}{rest}."
 
 

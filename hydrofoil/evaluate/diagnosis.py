@@ -226,6 +226,8 @@ def _at_chance(curves: Curves) -> list[Finding]:
     scores = curves.judged
     if len(curves.held_out) < 2 or scores.interval[0] > curves.majority:
         return []
+    if len(curves.epochs) > 1 and difference(curves.last.train, scores)[1] >= GAP:
+        return []  # it learns the training images by heart, and that is said
     largest = curves.classes[max(range(len(curves.held_out)), key=curves.held_out.__getitem__)]
     low, high = scores.interval
     text = (
@@ -342,7 +344,8 @@ def _best_early(curves: Curves) -> list[Finding]:
     number, end = curves.epochs[low].number, curves.last.number
     if number > end / 2 or curves.late(curves.valid) < 1.1 * curves.valid[low]:
         return []
-    if curves.late(curves.valid) - curves.valid[low] < 3 * noise(curves.valid):
+    rise = curves.late(curves.valid) - curves.valid[low]
+    if rise < max(3 * noise(curves.valid), 0.01):  # near zero, losses double by chance
         return []
     text = (
         f"the validation loss is lowest at epoch {number} of {end}, {curves.valid[low]:.3f}, and "
@@ -350,7 +353,8 @@ def _best_early(curves: Curves) -> list[Finding]:
     )
     keeps = curves.recipe.train.select == "last"
     advice = "Keep the best weights (train.select=valid.loss)" if keeps else "The best are kept"
-    return [Finding("best epoch early", text, f"{advice}; train.epochs={2 * number} is enough.")]
+    enough = number + max(2, number // 4)
+    return [Finding("best epoch early", text, f"{advice}; train.epochs={enough} is enough.")]
 
 
 def _small_validation(curves: Curves) -> list[Finding]:
@@ -364,8 +368,8 @@ def _small_validation(curves: Curves) -> list[Finding]:
         return []
     text = (
         f"{percent(valid.accuracy)} of {valid.count:,} images may be anything from "
-        f"{100 * low:.1f} to {percent(high, 1)} (95% interval): epochs and settings that differ by "
-        "less do not differ significantly."
+        f"{100 * low:.1f} to {percent(high, 1)} (95% interval), which "
+        "is too wide to rank epochs or settings by."
     )
     advice = "Hold out more images (data.valid), or compare over several seeds (hydrofoil compare)."
     return [Finding("validation too small", text, advice)]
