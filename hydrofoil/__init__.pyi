@@ -30,6 +30,7 @@ from hydrofoil.recipe.read import shipped_recipes as shipped_recipes
 from hydrofoil.recipe.schema import Recipe as Recipe
 from hydrofoil.session.compare import compare as compare
 from hydrofoil.session.estimator import ClassifierEstimator as ClassifierEstimator
+from hydrofoil.session.keep import keep as keep
 from hydrofoil.session.prove import Proof as Proof
 from hydrofoil.session.prove import prove as prove
 from hydrofoil.session.resume import resume as resume

@@ -90,6 +90,8 @@ def as_code(network: Network) -> NetworkCode:
         text = inspect.getsource(made)
     except (OSError, TypeError):  # typed at a prompt, or written in C
         text = ""
+    if getattr(made, "__module__", "").partition(".")[0] == "torch":
+        text = ""  # nn.Sequential's own code does not say what it holds
     return NetworkCode(network, getattr(made, "__name__", type(made).__name__), text)
 
 
@@ -239,6 +241,8 @@ def prepare_network(network: nn.Module, shape: Sequence[int], classes: int, name
         raise HydrofoilError(
             f"{name}: for 2 images it gives {got}: expected 2×{classes}, a logit for each class."
         )
+    if "hydrofoil_draws" in dict(network.named_children()):
+        return  # prepared before: hooks that run twice would not restore the generator
     if _draws_globally(network, images):
         network.add_module("hydrofoil_draws", _Draws(0.0))
         network.register_forward_pre_hook(_seed)

@@ -23,7 +23,7 @@ from hydrofoil.recipe.schema import Recipe
 from hydrofoil.report.text import weights_of
 from hydrofoil.run.commands import command
 from hydrofoil.run.diagnosis import diverged, of_log, sentences
-from hydrofoil.run.events import Event, Imported, NotFinite
+from hydrofoil.run.events import Event, Imported, Kept, NotFinite
 from hydrofoil.run.folder import Run
 
 T = TypeVar("T")
@@ -71,6 +71,12 @@ class Gathered:
     def imported(self) -> bool:
         """Whether the weights were imported."""
         return bool(self.all(Imported))
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the training's state was saved."""
+        kept = self.last(Kept)
+        return kept is None or kept.resumable
 
     @property
     def best(self) -> Epoch | None:
@@ -150,6 +156,8 @@ def _note_what_is_missing(gathered: Gathered, recipe: Recipe) -> None:
             "Change the recipe, usually to a smaller optimizer.lr."
             if diverged
             else f"{unfinished}Resume with: {command('resume', path)}"
+            if gathered.resumable
+            else unfinished.strip()
         )
     if gathered.test is None and gathered.model is not None and gathered.sizes.get("test"):
         gathered.missing.append(f"Not tested yet.\nTest with: {command('test', path)}")

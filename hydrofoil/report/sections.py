@@ -22,7 +22,7 @@ from hydrofoil.report.explain import heat_line, hidden_line
 from hydrofoil.report.gather import Gathered
 from hydrofoil.report.inspection import ExplainedMistake, Inspection
 from hydrofoil.run.commands import command, command_line
-from hydrofoil.run.events import DataLoaded, ExecutorChosen, Tested, Trained
+from hydrofoil.run.events import DataLoaded, ExecutorChosen, Kept, Tested, Trained
 from hydrofoil.wording import plural, sentence
 
 PIXELATED = 64  # images up to this many pixels wide or high stay lossless
@@ -84,6 +84,8 @@ def _warnings(run: Gathered) -> list[str]:
             "The weights were imported: they may have been trained on images of this test or "
             "validation split. If so, both accuracy and calibration are overestimated."
         )
+    if kept := run.last(Kept):
+        found.append(str(kept))
     if run.test and run.test.opened > 1:
         found.append(
             f"This run has opened its test split {run.test.opened} times. "

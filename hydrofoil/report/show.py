@@ -239,6 +239,12 @@ def step_line(content: dict[str, Any]) -> str:
     )
 
 
+def _kept_lines(run: Run) -> list[str]:
+    """Say of a run that was made of a training by `fit` that it was, and what it lacks."""
+    kept = run.log.kept()
+    return [str(kept)] if kept else []
+
+
 def show_run(path: Path, *, full: bool = False) -> Shown:
     """Describe a run: its recipe, epochs and test, and draw its learning curves.
 
@@ -249,10 +255,11 @@ def show_run(path: Path, *, full: bool = False) -> Shown:
     epochs, test, recipe = run.epochs(), run.results.test(), run.recipe
     lines = [text.recipe_lines(recipe)]
     lines += [text.split_line(recipe, run.split())] if run.has_split() else []
-    lines += ["imported weights", ""] if run.log.imported() else [""]
+    lines += ["imported weights", ""] if run.log.imported() else [*_kept_lines(run), ""]
     lines += text.epoch_lines(epochs, recipe)
     missing = recipe.train.epochs - len(epochs)
-    if missing > 0 and not run.log.imported():
+    kept = run.log.kept()
+    if missing > 0 and not run.log.imported() and (kept is None or kept.resumable):
         lines.append(f"{plural(missing, 'epoch')} remaining: {command('resume', path)}")
     found = [] if run.log.imported() else run.diagnosis()
     lines += ["", *sentences(found, epochs, recipe, ended=False)] if epochs else []

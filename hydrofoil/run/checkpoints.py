@@ -45,12 +45,13 @@ class Checkpoints:
     def place(self) -> tuple[int, int]:
         """Return how many epochs, and steps of the next, the last checkpoint has completed.
 
-        The manifest knows: no weights are read.
+        The manifest knows: no weights are read. Best weights alone are those of the last epoch: of
+        a run that `hydrofoil.keep` made without a state.
         """
         for name in CHECKPOINTS:
             if entry := self.files.entry(name):
                 return entry.epoch or 0, entry.step or 0
-        return 0, 0
+        return self.weights.epoch(), 0
 
     def epoch(self) -> int:
         """Return how many completed epochs a resumed run would not have to repeat."""

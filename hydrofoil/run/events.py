@@ -98,6 +98,26 @@ class Imported(Record):
     """What was converted, renamed or missing."""
 
 
+class Kept(Record):
+    """The run was made of a training by `fit`, which wrote nothing itself."""
+
+    event: Literal["kept"] = "kept"
+    epochs: Number
+    """Epochs that it had completed."""
+    resumable: bool
+    """Whether its state was given."""
+    executor: str = ""
+    """What ran its steps; empty if unknown."""
+    notes: tuple[str, ...] = ()
+    """What is not as in a run that was trained with `train`."""
+
+    def __str__(self) -> str:
+        """Say it to a reader of the run."""
+        state = "it can be resumed" if self.resumable else "without its state, it cannot be resumed"
+        said = f"This run was trained with hf.fit and kept with hf.keep; {state}."
+        return " ".join([said, *(f"{note[:1].upper()}{note[1:]}." for note in self.notes)])
+
+
 class Tested(Record):
     """The test split was opened."""
 
@@ -133,6 +153,7 @@ Event = Annotated[
     | NotFinite
     | Extended
     | Imported
+    | Kept
     | Tested
     | Tracked,
     Field(discriminator="event"),

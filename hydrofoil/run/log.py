@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.result import Epoch, complaint
 from hydrofoil.files import BINARY, not_written, write_all
-from hydrofoil.run.events import EVENT, Event, ExecutorChosen, Imported, RunningLoss, Tested
+from hydrofoil.run.events import EVENT, Event, ExecutorChosen, Imported, Kept, RunningLoss, Tested
 from hydrofoil.run.files import Files
 from hydrofoil.run.manifest import LOG, Manifest
 
@@ -82,8 +82,16 @@ class Log:
 
     def executor(self) -> str | None:
         """Return the executor that last ran steps; None: no steps yet."""
-        chosen = self.all(ExecutorChosen)
-        return chosen[-1].name if chosen else None
+        names = [
+            event.name if isinstance(event, ExecutorChosen) else event.executor
+            for event in self.events()
+            if isinstance(event, ExecutorChosen | Kept)
+        ]
+        return (names[-1] or None) if names else None
+
+    def kept(self) -> Kept | None:
+        """Return the event of a run that was made of a training by `fit`."""
+        return next(iter(self.all(Kept)), None)
 
     def imported(self) -> bool:
         """Tell whether the weights were imported."""

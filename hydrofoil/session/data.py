@@ -15,6 +15,7 @@ from hydrofoil.data.source import load
 from hydrofoil.data.split import PARTS, Split, draw_split
 from hydrofoil.errors import HydrofoilError, InputError, closest
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.code import Network
 from hydrofoil.recipe.changes import base_of, optimizer_notes
 from hydrofoil.recipe.naming import all_overrides, is_field, short_names
 from hydrofoil.recipe.read import override, read_recipe
@@ -91,6 +92,17 @@ def find_run(run: Any) -> Run:
             )
         )
     return Run.open(run.path if isinstance(run, Run) else run)
+
+
+def given_for(
+    run: Any, network: Network | None, pictures: Any, data_root: str | Path
+) -> tuple[Network | None, Any, str | Path]:
+    """Return what a call gives for a run, or else what the run remembers: `hydrofoil.Run` does."""
+    return (
+        getattr(run, "network", None) if network is None else network,
+        getattr(run, "pictures", None) if pictures is None else pictures,
+        data_root or getattr(run, "data_root", ""),
+    )
 
 
 def read_pictures(

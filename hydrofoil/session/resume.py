@@ -139,6 +139,12 @@ def restore(
             f"{run.path}: its weights were imported, so there is no training to resume.\n"
             f"Test them with: {command('test', run.path)}"
         )
+    if (kept := run.log.kept()) and not kept.resumable:
+        raise HydrofoilError(
+            f"{run.path}: its training was kept without its state, so it cannot be resumed.\n"
+            "Train again with state = hf.State.fresh(model, recipe), and pass state=state to "
+            "hf.fit and hf.keep."
+        )
     run, notes = extend(run, overrides)
     split, began = run.split(), run.environment()
     place = resumed_device(device, began.get("device"))

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.device import pick_device
 from hydrofoil.errors import HydrofoilError
@@ -15,6 +17,7 @@ from hydrofoil.recipe.schema import Recipe
 from hydrofoil.report.figure import Figure, curves_figure
 from hydrofoil.report.page import run_page
 from hydrofoil.run.folder import Run as RunFolder
+from hydrofoil.session.data import given_for
 from hydrofoil.session.test import test
 from hydrofoil.ship.predict import predict
 
@@ -72,6 +75,12 @@ class Run(RunFolder):
         """Return the same run with another recipe; nothing is written."""
         return type(self)(self.path, recipe).with_given(self.network, self.pictures, self.data_root)
 
+    def load_best(
+        self, device: str | torch.device = "cpu", network: Network | None = None
+    ) -> tuple[Classifier, int]:
+        """Return the model with the run's best weights, and their epoch; with its own network."""
+        return super().load_best(device, self.network if network is None else network)
+
     @property
     def model(self) -> Classifier:
         """The model with the run's best weights, in evaluation mode, loaded at each access.
@@ -80,14 +89,11 @@ class Run(RunFolder):
             HydrofoilError: No epoch is finished, or the network is the user's own code and was not
                 given.
         """
-        return self.load_best(pick_device("auto"), self.network)[0].eval()
+        return self.load_best(pick_device("auto"))[0].eval()
 
     def test(self, *, device: str = "auto", again: bool = False) -> TestResult:
         """Evaluate the best weights on the test split: see `hydrofoil.test`."""
-        return test(
-            self, device=device, data_root=self.data_root, pictures=self.pictures,
-            model=self.network, again=again,
-        )  # fmt: skip
+        return test(self, device=device, again=again)
 
     def predict(self, images: Any, **options: Any) -> Any:
         """Classify one image, or several, with the best weights: see `hydrofoil.predict`."""
@@ -130,9 +136,6 @@ def as_run(
     data_root: str | Path = "",
 ) -> Run:
     """Return a run as its folder is now, with what is given for it, or was given before."""
-    if isinstance(run, Run):
-        network = run.network if network is None else network
-        pictures = run.pictures if pictures is None else pictures
-        data_root = data_root or run.data_root
+    network, pictures, data_root = given_for(run, network, pictures, data_root)
     path = run.path if isinstance(run, RunFolder) else run
     return Run.open(path, model=network, pictures=pictures, data_root=data_root)

@@ -24,7 +24,7 @@ from hydrofoil.report.results import figure_names, result_figures
 from hydrofoil.run.events import Tested
 from hydrofoil.run.folder import Run
 from hydrofoil.run.reference import keep_reference
-from hydrofoil.session.data import check_testable, find_run, own_threads, read_pictures
+from hydrofoil.session.data import check_testable, find_run, given_for, own_threads, read_pictures
 from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
 from hydrofoil.timing import Stopwatch
 
@@ -52,11 +52,12 @@ def test(
         run: The run, or its folder.
         device: auto, cpu, cuda, cuda:1 or mps.
         data_root: Where the datasets are; default: data.root, HYDROFOIL_DATA or the user's cache.
-        pictures: The images that the run was trained on, in place of its recipe's dataset.
+        pictures: The images that the run was trained on, in place of its recipe's dataset; default:
+            what the run remembers.
         observers: Hear how it ended.
         track: Trackers: tensorboard, mlflow.
         watcher: Follows a download.
-        model: The network of a run whose network is the user's own code.
+        model: The network of a run whose network is the user's own code; default: the same.
         again: Open the test split again, whatever is stored.
 
     Raises:
@@ -64,6 +65,7 @@ def test(
             on.
     """
     found, place = find_run(run), pick_device(device)
+    model, pictures, data_root = given_for(run, model, pictures, data_root)
     watching = all_observers(observers, track)
     with found.writing(say_for(watcher)), Observers(found, watching):
         pictures, _ = read_pictures(found.recipe, data_root, pictures, default_watcher(watcher))
