@@ -45,7 +45,7 @@ PUBLIC = """
     Answers Classifier ClassifierEstimator Comparison Console Ended Epoch HydrofoilError Metrics
     Observer Pictures Prediction Progress Proof Recipe Run Scores Split Start State Stopped
     TestResult answer build
-    compare draw_split fit grad_cam load measure occlusion pick_device predict prepare prove
+    compare draw_split fit grad_cam keep load measure occlusion pick_device predict prepare prove
     read_recipe resume score shipped_recipes summarize test train
 """.split()
 # What runs in every step, where the device may not be waited for; "" stands for a whole module.

@@ -90,8 +90,6 @@ def as_code(network: Network) -> NetworkCode:
         text = inspect.getsource(made)
     except (OSError, TypeError):  # typed at a prompt, or written in C
         text = ""
-    if getattr(made, "__module__", "").partition(".")[0] == "torch":
-        text = ""  # nn.Sequential's own code does not say what it holds
     return NetworkCode(network, getattr(made, "__name__", type(made).__name__), text)
 
 

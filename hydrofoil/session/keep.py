@@ -1,17 +1,22 @@
-"""Makes a run of what `hydrofoil.fit` has trained."""
+"""Makes a run of what `hydrofoil.fit` has trained.
+
+Axes: C channels, 1 one.
+"""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.errors import HydrofoilError, InputError
 from hydrofoil.evaluate.result import Epoch
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.models.code import Network, as_code, text_of
+from hydrofoil.models.code import Network, NetworkCode, as_code, text_of
 from hydrofoil.models.given import as_training
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.environment import environment
@@ -66,16 +71,9 @@ def keep(
         _check_state(state, model, logged)
     made = _own_network(model, recipe, network, code)
     resolved = _resolved(model, images, recipe, made, state)
-    notes: list[str] = []
+    notes: tuple[str, ...] = ()
     if state is None and not logged[-1].best:
-        best = max(epoch.number for epoch in logged if epoch.best)
-        notes.append(
-            f"the weights are of epoch {logged[-1].number}: those of epoch {best}, the best, were "
-            "not given. Pass state= to fit and to keep for the best weights"
-        )
-        train = resolved.train.model_copy(update={"select": "last"})
-        resolved = resolved.model_copy(update={"train": train})
-        logged = [epoch.model_copy(update={"best": True}) for epoch in logged]
+        resolved, logged, notes = _with_last(resolved, logged)
     # Before the folder is made: the code makes this network, and the weights are finite.
     build(resolved, model.shape, model.classes, made).load_weights(
         model.network.state_dict(), "model"
@@ -91,15 +89,28 @@ def keep(
     return created
 
 
+def _with_last(recipe: Recipe, epochs: list[Epoch]) -> tuple[Recipe, list[Epoch], tuple[str, ...]]:
+    """Return recipe and epochs of a training that selects its last weights, and a note on it."""
+    note = (
+        f"the weights are of epoch {epochs[-1].number}: those of epoch {_best(epochs)}, the best, "
+        "were not given. Pass state= to hf.fit and hf.keep for the best weights"
+    )
+    train = recipe.train.model_copy(update={"select": "last"})
+    recipe = recipe.model_copy(update={"train": train})
+    return recipe, [epoch.model_copy(update={"best": True}) for epoch in epochs], (note,)
+
+
+def _best(epochs: list[Epoch]) -> int:
+    return max((epoch.number for epoch in epochs if epoch.best), default=0)
+
+
 def _write(
-    run: Run, model: Classifier, epochs: list[Epoch], state: State | None, notes: list[str]
+    run: Run, model: Classifier, epochs: list[Epoch], state: State | None, notes: tuple[str, ...]
 ) -> None:
     """Write the log, and the weights or the checkpoint."""
     executor = (state.executor or "") if state else ""
     run.log.append(
-        Kept(
-            epochs=len(epochs), resumable=state is not None, executor=executor, notes=tuple(notes)
-        ),
+        Kept(epochs=len(epochs), resumable=state is not None, executor=executor, notes=notes),
         *epochs,
     )
     if state is None:
@@ -142,7 +153,7 @@ def _check_state(state: State, model: Classifier, epochs: list[Epoch]) -> None:
             "state: of another model: expected the state of this training:\n"
             "state = hf.State.fresh(model, recipe), then hf.fit(…, state=state)."
         )
-    best = max(epoch.number for epoch in epochs if epoch.best)
+    best = _best(epochs)
     if (state.epoch, state.best_epoch) != (len(epochs), best):
         raise HydrofoilError(
             f"state: {state.epoch} epochs done, the best {state.best_epoch}: expected "
@@ -152,7 +163,7 @@ def _check_state(state: State, model: Classifier, epochs: list[Epoch]) -> None:
 
 
 def _own_network(
-    model: Classifier, recipe: Recipe, network: Any, code: Network | None
+    model: Classifier, recipe: Recipe, network: nn.Module, code: Network | None
 ) -> Network | None:
     """Return the user's own network, or None if it is the one that the recipe names."""
     if code is not None:
@@ -160,8 +171,18 @@ def _own_network(
     try:
         described = repr(build(recipe, model.shape, model.classes).network)
     except HydrofoilError:  # the recipe's network is code, or does not take such images
-        return as_code(network)
-    return None if described == repr(model.network) else as_code(network)
+        return _class_of(network)
+    return None if described == repr(model.network) else _class_of(network)
+
+
+def _class_of(network: nn.Module) -> NetworkCode:
+    """Return a network with the text of its class, unless that is torch's own.
+
+    The text of nn.Sequential does not say what it holds.
+    """
+    code = as_code(network)
+    own = type(network).__module__.partition(".")[0] != "torch"
+    return code if own else replace(code, text="")
 
 
 def _resolved(
