@@ -25,6 +25,7 @@ CELLS = [
     "    def epoch(self, epoch):\n"
     "        os.kill(os.getpid(), signal.SIGINT)\n"
     "hf.train('digits', ['train.epochs=3', 'train.execute=eager'], run='b', observers=[Stop()])",
+    "compared = hf.compare('digits', 'b.lr=0.1', epochs=1, train=64, seeds=2)",
 ]
 
 
@@ -131,6 +132,15 @@ def test_ctrl_c_in_a_notebook_names_the_run_and_the_kernel_lives(notebook: Any) 
     assert error.evalue == "stopped after 1 of 3 epochs. Resume with hydrofoil.resume('b')."
     assert "stopped" in html(made.cells[4])
     assert hf.Run.open(folder / "b").checkpoints.epoch() == 1
+
+
+def test_a_comparison_shows_one_table_for_all_its_trainings(notebook: Any) -> None:
+    made, folder = notebook
+    cell = made.cells[len(CELLS) - 1]
+    assert [one.output_type for one in cell.outputs] == ["display_data"]
+    runs = sorted(path.parent for path in folder.glob("runs/compare/**/recipe.toml"))
+    assert len(runs) == 4
+    assert "best weights: epoch 1" in html(cell)
 
 
 def test_names_cannot_become_markup() -> None:

@@ -29,6 +29,7 @@ from hydrofoil.recipe.naming import overrides_of
 from hydrofoil.report.comparison_page import comparison_page
 from hydrofoil.run.folder import Run
 from hydrofoil.session.data import own_threads, read_pictures
+from hydrofoil.session.observing import with_table
 from hydrofoil.session.resume import resume
 from hydrofoil.session.test import test
 from hydrofoil.session.train import train
@@ -195,7 +196,8 @@ def compare_sides(
         command: The command line, for the runs and the page.
     """
     began = time.perf_counter()
-    runs = _Runs(planned, device, data_root, observers, watcher, command)
+    table = with_table(observers)  # one for all trainings
+    runs = _Runs(planned, device, data_root, table, watcher, command)
     pace = Pace(planned)
     if outlook:
         outlook(pace.outlook())

@@ -116,9 +116,13 @@ def all_observers(observers: Sequence[Observer], track: Sequence[str]) -> list[O
         HydrofoilError: A tracker is unknown or not installed.
     """
     trackers = [Tracking(track)] if track else []
-    quiet = any(isinstance(one, Console) for one in observers)
-    bars = [NotebookProgress()] if in_notebook() and not quiet else []
-    return [*observers, *trackers, *bars]
+    return [*with_table(observers), *trackers]
+
+
+def with_table(observers: Sequence[Observer]) -> list[Observer]:
+    """Return observers, and in a notebook a table, unless one or a console is among them."""
+    shown = any(isinstance(one, Console | NotebookProgress) for one in observers)
+    return [*observers, *([NotebookProgress()] if in_notebook() and not shown else [])]
 
 
 def default_watcher(watcher: Watcher | None) -> Watcher | None:
