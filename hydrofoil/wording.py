@@ -64,6 +64,15 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def all_of(names: Sequence[str]) -> str:
+    """Return names as a sentence lists them.
+
+    >>> all_of(["A", "B", "C"])
+    'A, B and C'
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def by(shape: Sequence[int]) -> str:
     """Return a shape as 3×32×32."""
     return "×".join(map(str, shape))

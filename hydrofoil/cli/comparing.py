@@ -88,7 +88,7 @@ def compare(
     from hydrofoil.compare.sides import comparison_path
     from hydrofoil.observe.console import DownloadProgress
     from hydrofoil.observe.signals import Stopping
-    from hydrofoil.report.comparison import comparison_lines, differs_line, outlook_line, plan_line
+    from hydrofoil.report.comparison import comparison_lines, outlook_line, plan_lines
     from hydrofoil.run.commands import command_line
     from hydrofoil.session.compare import check_points, compare_sides
     from hydrofoil.session.runs import RunsProgress
@@ -96,7 +96,7 @@ def compare(
     check_points(points)
     say, networks = printer(as_json), _networks(model_code or [])
     planned = plan(overrides or [], seeds=seeds, folder=runs, part=_part(on), networks=networks)
-    say(f"{plan_line(planned)}\n{differs_line(planned.differs)}")
+    say(plan_lines(planned))
     again = f"Continue the comparison with: {command_line(['hydrofoil', *context.obj])}"
     progress = RunsProgress(sum(map(len, planned.jobs)), lambda one: say(_completed_line(one)))
     try:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -48,11 +48,15 @@ def labels(given: Sequence[str], recipes: Sequence[Recipe]) -> list[str]:
 def _changes(recipe: Recipe, alike: Sequence[Recipe]) -> list[str]:
     """Return the fields in which a recipe differs from others of its name, as short text.
 
-    Fields that another model or optimizer does not have follow from its name, and are left out.
+    Fields that follow from the name of another model or optimizer are left out.
     """
     table = differing(*alike)
     place = next(number for number, other in enumerate(alike) if other is recipe)
-    common = {name: values for name, values in table.items() if None not in values}
+    common = {
+        name: values
+        for name, values in table.items()
+        if None not in values and not _follows(name, table)
+    }
     hashes = [name for name in common if name.endswith("sha256")]
     if len(common) > len(hashes):  # a network's name says more than its hash
         common = {name: values for name, values in common.items() if name not in hashes}
@@ -65,6 +69,15 @@ def _changes(recipe: Recipe, alike: Sequence[Recipe]) -> list[str]:
         texts = texts or [f"no {short_name(next(iter(own)))}"]
     more = len(texts) - MOST_FIELDS
     return texts if more <= 1 else [*texts[:MOST_FIELDS], f"{more} more"]
+
+
+def _follows(name: str, table: Mapping[str, Sequence[Any]]) -> bool:
+    """Tell whether a field has one value for each optimizer or model; learning rates are shown."""
+    kind = table.get(f"{name.partition('.')[0]}.name")
+    if kind is None or name.endswith((".name", ".lr")):
+        return False
+    pairs = {(str(one), str(value)) for one, value in zip(kind, table[name], strict=True)}
+    return len(pairs) == len(set(map(str, kind)))
 
 
 def field_text(name: str, value: Any) -> str:

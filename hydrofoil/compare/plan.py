@@ -21,7 +21,7 @@ from hydrofoil.compare.setup import Given
 from hydrofoil.compare.verdict import Part
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models.code import Network, with_network
-from hydrofoil.recipe.changes import agree
+from hydrofoil.recipe.changes import agree, base_of, optimizer_notes
 from hydrofoil.recipe.read import read_recipe, shipped_recipes
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.commands import command
@@ -120,7 +120,8 @@ def plan(
         else:
             jobs = _jobs(what, stripped, at, seeds or SEEDS, folder, network)
         mine = tuple(_without_letter(text) for text in own if _letter(text))
-        sides.append(Given(letter, what, mine, tuple(jobs)))
+        notes = [] if runs else optimizer_notes(base_of(what), jobs[0].recipe, stripped)
+        sides.append(Given(letter, what, mine, tuple(jobs), tuple(notes)))
     jobs = [side.jobs for side in sides]
     check_comparable(jobs, [side.letter for side in sides])
     check_executors(jobs)

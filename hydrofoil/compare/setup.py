@@ -54,6 +54,7 @@ class SideSetup:
         seconds: Of reading, training and testing all runs, by their logs.
         commands: The command of each run.
         curves: The epochs of each run.
+        notes: What another optimizer than the recipe's changes beside its name.
     """
 
     letter: str
@@ -70,6 +71,7 @@ class SideSetup:
     seconds: float
     commands: tuple[str, ...]
     curves: tuple[Curve, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,14 @@ class Given:
         what: A recipe, a run folder, a folder of runs, a pattern.
         overrides: Those of this side alone.
         jobs: Its runs, by ascending seed.
+        notes: What another optimizer than the recipe's changes beside its name.
     """
 
     letter: str
     what: str
     overrides: tuple[str, ...]
     jobs: tuple[Job, ...]
+    notes: tuple[str, ...] = ()
 
 
 def setup_of(
@@ -169,6 +173,7 @@ def _side_setup(side: Given, runs: Sequence[Run], own: dict[str, Any]) -> SideSe
         seconds=sum(job.seconds() for job in side.jobs),
         commands=tuple(command_line(run.environment().get("command", [])) for run in runs),
         curves=tuple(map(_curve, runs)),
+        notes=side.notes,
     )
 
 

@@ -28,6 +28,7 @@ from hydrofoil.compare.statistics import (
     summarize_side,
 )
 from hydrofoil.compare.verdict import NONE, Comparison, Part, compare
+from hydrofoil.wording import all_of
 
 
 @dataclass(frozen=True)
@@ -207,15 +208,8 @@ def _sentence(sides: Sequence[Side], worse: Mapping[str, Sequence[Side]], best: 
         if side.letter == best:
             parts.append(f"{side.called} is better than every other side")
         elif others:
-            parts.append(f"{side.called} is better than {_and([other.called for other in others])}")
+            parts.append(
+                f"{side.called} is better than {all_of([other.called for other in others])}"
+            )
     rest = "" if best else "; no side is better than all others"
     return f"{'; '.join(parts)}{rest}."
-
-
-def _and(names: Sequence[str]) -> str:
-    """Return names as a sentence lists them.
-
-    >>> _and(["A", "B", "C"])
-    'A, B and C'
-    """
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -6,12 +6,14 @@ from hydrofoil.compare.jobs import State
 from hydrofoil.compare.labels import value_text
 from hydrofoil.compare.outlook import Outlook
 from hydrofoil.compare.plan import Plan
+from hydrofoil.compare.setup import Given, SideSetup
 from hydrofoil.compare.several import Comparisons
 from hydrofoil.compare.statistics import Side, p_words, span
 from hydrofoil.compare.verdict import NONE, PART_WORDS, Comparison
 from hydrofoil.terminal import table
-from hydrofoil.wording import isolated, percent, plural
+from hydrofoil.wording import all_of, isolated, percent, plural
 
+FEW_FIELDS = 2  # fit a sentence
 HOLM = (
     "The p-values are adjusted by Holm's method: in at most 5 of 100 such comparisons is any pair "
     "of equal sides called different. The intervals cover all pairs together (Bonferroni), which "
@@ -32,7 +34,7 @@ def comparison_lines(comparison: Comparison | Comparisons) -> str:
         ]
     lines = [
         *(_side_line(side, PART_WORDS[comparison.part]) for side in comparison.sides),
-        differs_line(comparison.differs),
+        differs_lines(comparison.differs, [side.letter for side in comparison.sides]),
         "",
         *middle,
         "",
@@ -42,8 +44,8 @@ def comparison_lines(comparison: Comparison | Comparisons) -> str:
     return "\n".join(lines)
 
 
-def plan_line(plan: Plan) -> str:
-    """Say what is compared, before the first training."""
+def plan_lines(plan: Plan) -> str:
+    """Say what is compared, and what differs, before the first training."""
     names = [
         f"{side.letter} ({isolated(label)})"
         for side, label in zip(plan.sides, plan.labels, strict=True)
@@ -53,10 +55,12 @@ def plan_line(plan: Plan) -> str:
     trained = " or ".join(plural(count, "epoch") for count in epochs)
     seeds = sorted({len(side.jobs) for side in plan.sides})
     each = " or ".join(plural(count, "seed") for count in seeds)
-    return (
-        f"Comparing {', '.join(names[:-1])} and {names[-1]}: {recipe.data.source}, {trained}, "
-        f"{each} each, on the {PART_WORDS[plan.part]} split."
+    first = (
+        f"Comparing {all_of(names)}: {recipe.data.source}, {trained}, {each} each, "
+        f"on the {PART_WORDS[plan.part]} split."
     )
+    differs = differs_lines(plan.differs, [side.letter for side in plan.sides])
+    return "\n".join([first, differs, *optimizer_lines(plan.sides)])
 
 
 def outlook_line(plan: Plan, outlook: Outlook) -> str:
@@ -91,25 +95,40 @@ def about(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def differs_line(differs: Mapping[str, Sequence[object]]) -> str:
-    """Name the fields in which the sides differ: from A to B, or each side's value."""
+def differs_lines(differs: Mapping[str, Sequence[object]], letters: Sequence[str]) -> str:
+    """Name the fields in which the sides differ; more than two values are shown as a table."""
     if not differs:
         return "The sides differ only in their seeds."
-    changes = [
-        f"{name} {' → '.join(map(_shown, values))}"
-        if len(values) == 2
-        else f"{name} {', '.join(map(_shown, values))}"
-        for name, values in differs.items()
+    if len(letters) == 2 and len(differs) <= FEW_FIELDS:
+        changes = [
+            f"{name} {' → '.join(map(value_shown, values))}" for name, values in differs.items()
+        ]
+        return f"{letters[1]} differs from {letters[0]} in {', '.join(changes)}"
+    rows = [[name, *map(value_shown, values)] for name, values in differs.items()]
+    return table([["differs", *letters], *rows])
+
+
+def value_shown(value: object) -> str:
+    """Return a field's value beside those of other sides.
+
+    >>> value_shown(None), value_shown([0.9, 0.999]), value_shown(0.1)
+    ('(none)', '[0.9, 0.999]', '0.1')
+    """
+    if value is None:
+        return "(none)"
+    return f"[{value_text(value)}]" if isinstance(value, list | tuple) else value_text(value)
+
+
+def optimizer_lines(sides: Sequence[Given] | Sequence[SideSetup]) -> list[str]:
+    """Say of each side that switches the optimizer where its learning rate comes from."""
+    letters: dict[str, list[str]] = {}
+    for side in sides:
+        for text in side.notes:
+            letters.setdefault(text, []).append(side.letter)
+    return [
+        f"{'all sides' if len(given) == len(sides) else all_of(given)}: {text}"
+        for text, given in letters.items()
     ]
-    return f"{'B differs from A' if _two(differs) else 'The sides differ'} in {', '.join(changes)}"
-
-
-def _two(differs: Mapping[str, Sequence[object]]) -> bool:
-    return all(len(values) == 2 for values in differs.values())
-
-
-def _shown(value: object) -> str:
-    return "(none)" if value is None else value_text(value)
 
 
 def _side_line(side: Side, part: str) -> str:

@@ -5,7 +5,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hydrofoil.compare.labels import value_text
 from hydrofoil.compare.setup import Setup, SideSetup
 from hydrofoil.compare.several import Comparisons
 from hydrofoil.compare.verdict import NONE, PART_WORDS, Comparison
@@ -15,7 +14,9 @@ from hydrofoil.report.comparison import (
     bare_p,
     covers_line,
     note_lines,
+    optimizer_lines,
     pair_verdict,
+    value_shown,
 )
 from hydrofoil.report.page import render
 from hydrofoil.wording import isolated, plural
@@ -29,7 +30,9 @@ def comparison_page(comparison: Comparison | Comparisons) -> bytes:
     part = PART_WORDS[comparison.part]
     names = [f"{side.letter}: {isolated(side.label or side.name)}" for side in sides]
     several = isinstance(comparison, Comparisons)
-    differs = {name: [_shown(v) for v in values] for name, values in comparison.differs.items()}
+    differs = {
+        name: [value_shown(v) for v in values] for name, values in comparison.differs.items()
+    }
     joined = len({side.seeds for side in sides}) == 1 and (several or comparison.paired)
     percents = [[100 * accuracy for accuracy in side.accuracies] for side in sides]
     columns = [
@@ -47,20 +50,17 @@ def comparison_page(comparison: Comparison | Comparisons) -> bytes:
         names=names,
         part=part,
         differs=differs,
+        optimizer=optimizer_lines(setup.sides) if setup else [],
         notes=note_lines(comparison),
         dots_chart=charts.dots(columns, what, joined=joined),
         joined=joined,
         curves=_curves(setup, [side.label for side in sides]) if setup else [],
         facts=_facts(setup, part) if setup else [],
         side_facts=_side_facts(setup) if setup else [],
-        shared=[(name, _shown(v)) for name, v in setup.shared.items()] if setup else [],
+        shared=[(name, value_shown(v)) for name, v in setup.shared.items()] if setup else [],
         commands=_commands(setup) if setup else [],
         one_seed=max(len(side.seeds) for side in sides) == 1,
     )
-
-
-def _shown(value: object) -> str:
-    return "(none)" if value is None else value_text(value)
 
 
 def _heading(comparison: Comparison | Comparisons) -> str:
