@@ -36,12 +36,15 @@ def labels(given: Sequence[str], recipes: Sequence[Recipe]) -> list[str]:
         changes = _changes(recipe, alike)
         first = [name] if len(set(names)) > 1 or not changes else []
         made.append(_shortened(", ".join([*first, *changes])))
-    if len(set(made)) == len(made):
-        return made
-    folders = _folders(given)
+    if len(set(made)) < len(made) and len(set(given)) == len(given):
+        folders = _folders(given)
+        made = [
+            label if made.count(label) == 1 else _shortened(folder)
+            for label, folder in zip(made, folders, strict=True)
+        ]
     return [
-        label if made.count(label) == 1 else _shortened(folder)
-        for label, folder in zip(made, folders, strict=True)
+        label if made.count(label) == 1 else f"{label} ({made[: place + 1].count(label)})"
+        for place, label in enumerate(made)
     ]
 
 
@@ -52,32 +55,30 @@ def _changes(recipe: Recipe, alike: Sequence[Recipe]) -> list[str]:
     """
     table = differing(*alike)
     place = next(number for number, other in enumerate(alike) if other is recipe)
-    common = {
-        name: values
-        for name, values in table.items()
-        if None not in values and not _follows(name, table)
-    }
-    hashes = [name for name in common if name.endswith("sha256")]
-    if len(common) > len(hashes):  # a network's name says more than its hash
-        common = {name: values for name, values in common.items() if name not in hashes}
-    if "model.code" in common:
-        common.pop("model.name", None)
-    texts = [field_text(name, values[place]) for name, values in common.items()]
-    if not texts and table:  # only fields that one side has and the other has not
-        own = {name: values[place] for name, values in table.items()}
-        texts = [field_text(name, value) for name, value in own.items() if value is not None]
-        texts = texts or [f"no {short_name(next(iter(own)))}"]
+    own = {name: values[place] for name, values in table.items() if not _follows(name, table)}
+    own = {n: value for n, value in own.items() if value is not None or not _kinds(n, table)}
+    hashes = [name for name in own if name.endswith("sha256")]
+    if len(own) > len(hashes):  # a network's name says more than its hash
+        own = {name: value for name, value in own.items() if name not in hashes}
+    if "model.code" in own:
+        own.pop("model.name", None)
+    texts = [field_text(name, value) for name, value in own.items()]
     more = len(texts) - MOST_FIELDS
     return texts if more <= 1 else [*texts[:MOST_FIELDS], f"{more} more"]
 
 
+def _kinds(name: str, table: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
+    """Return each side's optimizer or model for a field of these; empty where it is the same."""
+    return table.get(f"{name.partition('.')[0]}.name", ())
+
+
 def _follows(name: str, table: Mapping[str, Sequence[Any]]) -> bool:
     """Tell whether a field has one value for each optimizer or model; learning rates are shown."""
-    kind = table.get(f"{name.partition('.')[0]}.name")
-    if kind is None or name.endswith((".name", ".lr")):
+    kinds = list(map(str, _kinds(name, table)))
+    if not kinds or name.endswith((".name", ".code", ".lr")):
         return False
-    pairs = {(str(one), str(value)) for one, value in zip(kind, table[name], strict=True)}
-    return len(pairs) == len(set(map(str, kind)))
+    pairs = set(zip(kinds, map(str, table[name]), strict=True))
+    return len(pairs) == len(set(kinds))
 
 
 def field_text(name: str, value: Any) -> str:
