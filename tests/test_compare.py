@@ -605,7 +605,7 @@ def test_a_wrong_comparison_exits_with_2_and_short_advice(case: str, cli: Cli, r
     for copy in ("1", "2"):
         shutil.copytree(a / "seed-0", f"twice/{copy}")
     shutil.copytree(a / "seed-0", "unfinished")
-    for name in ("last", "previous"):
+    for name in ("last", "previous", "best"):
         Path(f"unfinished/{name}.safetensors").unlink(missing_ok=True)
     before = sorted(runs.rglob("*"))
     arguments, parts = wrong_inputs(a, b)[case]
