@@ -130,7 +130,7 @@ def test_a_constant_rate_is_the_recipes_number_to_the_last_bit() -> None:
         (["schedule.warmup_epochs=4"], "schedule.warmup_epochs = 4: expected fewer than train.ep"),
         (["schedule.warmup_epochs=1", "schedule.warmup_steps=9"], "are both set: expected one"),
         (["schedule.name=one-cycle", "schedule.pct_start=1"], "schedule.pct_start = 1: expected"),
-        (["schedule=cosine"], "schedule = \"cosine\": expected a section of fields"),
+        (["schedule=cosin"], "Did you mean 'cosine'"),
     ],
 )  # fmt: skip
 def test_a_schedule_that_makes_no_sense_is_refused(overrides: list[str], text: str) -> None:
