@@ -44,6 +44,12 @@ def recipe_text(name: str) -> str:
             f"unknown recipe '{name}'. {nearest(name, shipped_recipes())}\n"
             "Give your own recipe by its path, which ends in .toml: ./my-recipe.toml"
         )
+    if path.is_dir():
+        images = name if is_path(name) else f"./{name}"
+        raise HydrofoilError(
+            f"{name}: a folder, where a recipe was expected.\n"
+            f"To train on images in it: hydrofoil train digits data={images}"
+        )
     try:
         return path.read_text("utf-8")
     except OSError as error:
