@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from hydrofoil import HydrofoilError, Run, train
+from hydrofoil.cli.main import main
 from hydrofoil.run.find import run_path
 from hydrofoil.run.listing import list_runs
 
@@ -34,3 +35,18 @@ def test_runs_are_found_by_name_and_listed(made: Path) -> None:
     assert listed["broken"].state.startswith("damaged: recipe.toml: not TOML")
     with pytest.raises(HydrofoilError, match="no such folder"):
         list_runs(made / "none")
+
+
+def test_a_run_that_diverged_is_called_so_and_not_resumable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HydrofoilError, match="learning rate"):
+        train("digits", ["lr=100", "epochs=2"])
+    (listed,) = list_runs(Path("runs"))
+    assert listed.state == "diverged"
+    with pytest.raises(SystemExit):
+        main(["show", "last"])
+    shown = capsys.readouterr().out
+    assert "resuming would stop there again" in " ".join(shown.split())
+    assert "hydrofoil resume" not in shown

@@ -27,7 +27,7 @@ from hydrofoil.recipe.source import is_path
 from hydrofoil.report import figures, text
 from hydrofoil.report.curves import learning_curves
 from hydrofoil.run.commands import command
-from hydrofoil.run.diagnosis import sentences
+from hydrofoil.run.diagnosis import diverged, sentences
 from hydrofoil.run.find import run_path
 from hydrofoil.run.folder import Run
 from hydrofoil.wording import plural
@@ -259,10 +259,17 @@ def show_run(path: Path, *, full: bool = False) -> Shown:
     lines += text.epoch_lines(epochs, recipe)
     missing = recipe.train.epochs - len(epochs)
     kept = run.log.kept()
-    if missing > 0 and not run.log.imported() and (kept is None or kept.resumable):
-        lines.append(f"{plural(missing, 'epoch')} remaining: {command('resume', path)}")
     found = [] if run.log.imported() else run.diagnosis()
-    lines += ["", *sentences(found, epochs, recipe, ended=False)] if epochs else []
+    if stopped := diverged(run.log.events()):
+        lines += ["", str(found[0])]
+        lines.append(
+            f"It stopped in epoch {stopped.epoch} at step {stopped.step}, and resuming would stop "
+            "there again: train it anew."
+        )
+    elif missing > 0 and not run.log.imported() and (kept is None or kept.resumable):
+        lines.append(f"{plural(missing, 'epoch')} remaining: {command('resume', path)}")
+    said = epochs and not stopped
+    lines += ["", *sentences(found, epochs, recipe, ended=False)] if said else []
     best = text.best_epoch(epochs, recipe)
     if test:
         lines += ["", text.test_lines(test, recipe, full=full)]

@@ -104,7 +104,11 @@ def _read_run(path: Path, date: datetime | None) -> Listed:
         command = _read(path / "environment.json").get("command") or []
         changed = dict(word.split("=", 1) for word in command if "=" in word and word[0] != "-")
     state = "finished" if len(epochs) >= recipe.train.epochs else "unfinished"
-    if any(event.get("event") == "imported" for event in events):
+    kinds = [event.get("event") for event in events]
+    ends = [kind for kind in kinds if kind in ("not finite", "epoch", "trained", "stopped")]
+    if ends[-1:] == ["not finite"]:
+        state = "diverged"
+    if "imported" in kinds:
         state = "imported"
     return Listed(
         path, recipe.name, changed, len(epochs), recipe.train.epochs, valid, test, date, state
