@@ -352,7 +352,7 @@ def test_a_sample_reaches_over_the_whole_set_and_differs_by_round() -> None:
 def test_settings_differ_in_what_they_are_named_after() -> None:
     assert [row.pictures for row in scaling.settings("size")][-1] == 1_000_000
     assert [row.read().train.batch_size for row in scaling.settings("batch")][-1] == 512
-    assert scaling.settings("depth")[-1].read().model.widths == (128,) * 8
+    assert scaling.settings("depth")[-1].read().model.hidden == (128,) * 8
     for axis in ("batch", "width", "depth"):
         costs = [row.multiply_adds() for row in scaling.settings(axis)]
         assert costs == sorted(set(costs))

@@ -264,7 +264,7 @@ def show_run(path: Path, *, full: bool = False) -> Shown:
         lines += ["", str(found[0])]
         lines.append(
             f"It stopped in epoch {stopped.epoch} at step {stopped.step}, and resuming would stop "
-            "there again: train it anew."
+            "there again: train it again."
         )
     elif missing > 0 and not run.log.imported() and (kept is None or kept.resumable):
         lines.append(f"{plural(missing, 'epoch')} remaining: {command('resume', path)}")
