@@ -153,7 +153,7 @@ def _completed_line(completed: "Completed") -> str:
     took = "" if completed.done == "ready" else f" in {completed.seconds:.1f} s"
     left = ""
     if completed.remaining and completed.left and completed.done != "ready":
-        left = f"; about {about(completed.left)} for the other {completed.remaining}"
+        left = f"; about {about(completed.left)} left"
     return (
         f"{completed.number} of {completed.total}: {completed.side} ({isolated(completed.label)}), "
         f"seed {completed.run.recipe.train.seed}: {percent(completed.accuracy)}, "

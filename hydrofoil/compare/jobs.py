@@ -75,7 +75,7 @@ class Job:
 def work_key(recipe: Recipe) -> tuple[str, ...]:
     """Return what the time of an epoch depends on most, as text."""
     data, train, model = recipe.data, recipe.train, recipe.model
-    parts = (data, model, train.batch_size, train.execute, recipe.optimizer.name)
+    parts = (data, model, train.batch_size, train.execute)
     return tuple(map(str, parts))
 
 

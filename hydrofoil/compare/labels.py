@@ -33,7 +33,11 @@ def labels(given: Sequence[str], recipes: Sequence[Recipe]) -> list[str]:
     made: list[str] = []
     for name, recipe in zip(names, recipes, strict=True):
         alike = [other for other in recipes if other.name == name]
-        changes = _changes(recipe, alike)
+        if len(alike) > 2 and any(len(_changes(one, alike)) > MOST_FIELDS for one in alike):
+            alike = [alike[0], recipe]  # each changes another field: the first is the basis
+        changes = (
+            [] if alike[0] is recipe and len(alike) == 2 < len(recipes) else _changes(recipe, alike)
+        )
         first = [name] if len(set(names)) > 1 or not changes else []
         made.append(_shortened(", ".join([*first, *changes])))
     if len(set(made)) < len(made) and len(set(given)) == len(given):

@@ -31,7 +31,7 @@ class Outlook:
 
 
 class Pace:
-    """Tells how long runs take, by runs of the same dataset, network, batch size and optimizer.
+    """Tells how long runs take, by runs of the same dataset, network and batch size.
 
     Args:
         plan: The comparison.

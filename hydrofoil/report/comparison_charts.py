@@ -40,14 +40,11 @@ def dots(sides: Sequence[tuple[str, str, Sequence[float]]], title: str, *, joine
             tag("path", d=f"M{x - half:.1f} {mean:.1f}H{x + half:.1f}", class_=f"line s{number}")
         )
         at = {"x": x, "y": plane.height - 14, "text_anchor": "middle"}
-        parts.append(tag("text", _named(letter, label, room), **at, class_=f"label s{number}"))
-    return svg(plane.width, plane.height, title, *parts)
-
-
-def _named(letter: str, label: str, room: float) -> str:
-    """Return a side's letter, and its label where it has space."""
-    letters = int(room / 7.6) - 3
-    return f"{letter}: {short(label, letters)}" if label and letters >= 6 else letter
+        parts.append(tag("text", letter, **at, class_=f"label s{number}"))
+        if label and (letters := int(room / 6.8)) >= 12:
+            below = {**at, "y": plane.height + 1}
+            parts.append(tag("text", short(label, letters), **below, class_="tick"))
+    return svg(plane.width, plane.height + 8, title, *parts)
 
 
 def differences(rows: Sequence[tuple[str, float, float, float]], title: str) -> Markup:
@@ -88,13 +85,13 @@ class Spread:
 
     Args:
         number: The side's, which gives the color.
-        name: Drawn at the end of the line; "" for none.
+        letter: Drawn at the end of the line; "" for none. The page's legend says whose it is.
         training: Dashed, with hollow dots; validation is solid.
         runs: The values of each run by epoch; None where nothing was measured.
     """
 
     number: int
-    name: str
+    letter: str
     training: bool
     runs: Sequence[Values]
 
@@ -125,6 +122,7 @@ def spreads(lines: Sequence[Spread], title: str, y_name: str) -> Markup:
     margin = (max(bounds) - min(bounds)) * 0.05 or abs(max(bounds)) * 0.05 or 1.0
     span = (1.0, float(last)) if last > 1 else (0.5, 1.5)
     plane = Plane(span, (min(bounds) - margin, max(bounds) + margin))
+    plane.right = 24.0
     x_ticks = [value for value in ticks(1, last) if value == int(value)] if last > 1 else [1]
     parts = plane.axes(x_ticks, ticks(plane.y0, plane.y1, 5), "epoch", y_name)
     for line, rows in drawn:
@@ -160,17 +158,18 @@ def _mean(line: Spread, rows: list[tuple[int, float, float, float]], plane: Plan
     kind = f"s{line.number}{' training' if line.training else ''}"
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
     parts = [tag("path", d=f"M{path}", class_=f"line {kind}")]
+    radius = 2.5 if len(at) > 1 else 4.5
     if len(at) <= 30:
-        parts += [tag("circle", cx=x, cy=y, r=2.5, class_=f"dot {kind}") for x, y in at]
+        parts += [tag("circle", cx=x, cy=y, r=radius, class_=f"dot {kind}") for x, y in at]
     return parts
 
 
 def _names(
     drawn: Sequence[tuple[Spread, list[tuple[int, float, float, float]]]], plane: Plane
 ) -> list[Markup]:
-    """Return the sides' names at the lines' ends, moved apart to avoid overlaps."""
+    """Return the sides' letters at the lines' ends, moved apart to avoid overlaps."""
     ends = sorted(
-        (plane.y(rows[-1][2]), line.name, line.number) for line, rows in drawn if line.name
+        (plane.y(rows[-1][2]), line.letter, line.number) for line, rows in drawn if line.letter
     )
     heights = [y for y, *_ in ends]
     for place in range(1, len(heights)):
@@ -178,6 +177,6 @@ def _names(
     over = max(0.0, heights[-1] - (plane.height - plane.bottom)) if heights else 0.0
     x = plane.width - plane.right + 7
     return [
-        tag("text", short(name, 13), x=x, y=y + 4 - over, class_=f"label s{number}")
-        for y, (_, name, number) in zip(heights, ends, strict=True)
+        tag("text", letter, x=x, y=y + 4 - over, class_=f"label s{number}")
+        for y, (_, letter, number) in zip(heights, ends, strict=True)
     ]

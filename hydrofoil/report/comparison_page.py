@@ -54,11 +54,12 @@ def comparison_page(comparison: Comparison | Comparisons) -> bytes:
         notes=note_lines(comparison),
         dots_chart=charts.dots(columns, what, joined=joined),
         joined=joined,
-        curves=_curves(setup, [side.label for side in sides]) if setup else [],
+        curves=_curves(setup) if setup else [],
         facts=_facts(setup, part) if setup else [],
         side_facts=_side_facts(setup) if setup else [],
         shared=[(name, value_shown(v)) for name, v in setup.shared.items()] if setup else [],
         commands=_commands(setup) if setup else [],
+        one_epoch=setup is not None and all(side.epochs == 1 for side in setup.sides),
         one_seed=max(len(side.seeds) for side in sides) == 1,
     )
 
@@ -66,6 +67,8 @@ def comparison_page(comparison: Comparison | Comparisons) -> bytes:
 def _heading(comparison: Comparison | Comparisons) -> str:
     """Return the question that the page answers."""
     names = [isolated(side.label) or side.letter for side in comparison.sides]
+    if any("," in name for name in names):
+        names = [side.called for side in comparison.sides]
     if isinstance(comparison, Comparisons):
         heading = f"Which is best: {', '.join(names[:-1])} or {names[-1]}?"
         return heading if len(heading) < 90 else f"Which of {len(names)} is best?"
@@ -104,7 +107,7 @@ def _pair_values(comparison: Comparison) -> dict[str, Any]:
     ]
     title = f"{comparison.b.letter} minus {comparison.a.letter} in points, with each interval"
     return {
-        "covers": covers_line(comparison),
+        "covers": covers_line(comparison) if found.p is not None else "",
         "differences": rows,
         "differences_chart": charts.differences(rows, title) if rows else "",
         "pair_rows": [],
@@ -139,7 +142,7 @@ def _several_values(comparison: Comparisons) -> dict[str, Any]:
     ]
     title = "Difference of each pair in points, with intervals that cover all pairs together"
     return {
-        "covers": covers_line(comparison.contrasts[0].comparison),
+        "covers": covers_line(comparison.contrasts[0].comparison) if rows else "",
         "differences": rows,
         "differences_chart": charts.differences(rows, title) if rows else "",
         "pair_rows": pairs,
@@ -147,18 +150,18 @@ def _several_values(comparison: Comparisons) -> dict[str, Any]:
     }
 
 
-def _curves(setup: Setup, labels: Sequence[str]) -> list[tuple[str, Markup]]:
+def _curves(setup: Setup) -> list[tuple[str, Markup]]:
     """Return a chart of loss and one of accuracy, training dashed and validation solid."""
     found: list[tuple[str, Markup]] = []
     for field, unit, scale in (("loss", "nats per image", 1.0), ("accuracy", "%", 100.0)):
         lines: list[charts.Spread] = []
-        for number, (side, label) in enumerate(zip(setup.sides, labels, strict=True)):
+        for number, side in enumerate(setup.sides):
             valid, train = (
                 [_scaled(getattr(curve, f"{part}_{field}"), scale) for curve in side.curves]
                 for part in ("valid", "train")
             )
             measured = any(value is not None for run in valid for value in run)
-            name = f"{side.letter} {label}"
+            name = side.letter
             lines.append(charts.Spread(number, "" if measured else name, True, train))
             lines.append(charts.Spread(number, name if measured else "", False, valid))
         if any(line.rows() for line in lines):
