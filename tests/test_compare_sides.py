@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from statsmodels.stats import contingency_tables
-from statsmodels.stats.multitest import multipletests
+from statsmodels.stats import contingency_tables, multitest
 from torch import nn
 
 import hydrofoil as hf
@@ -82,7 +81,7 @@ def saved(folder: Path) -> tuple[dict[str, Any], Element]:
 @settings(max_examples=30)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=28))
 def test_holms_correction_is_that_of_statsmodels(p: list[float]) -> None:
-    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
+    assert holm(p) == pytest.approx(multitest.multipletests(p, method="holm")[1])
 
 
 def side(correct_SN: Any, letter: str) -> SideAnswers:
@@ -112,14 +111,15 @@ def test_several_sides_are_their_pairs_with_scipys_p_adjusted_by_statsmodels(
     p = [one.p for one in found.contrasts]
     for one, (a, b) in zip(found.contrasts, pairs, strict=True):
         if one.comparison.difference.method == "paired t":
-            oracle = stats.ttest_rel(b.accuracy_S, a.accuracy_S)
-            assert one.p == pytest.approx(oracle.pvalue)
-            wide = oracle.confidence_interval(1 - 0.05 / len(pairs))
+            student = stats.ttest_rel(b.accuracy_S, a.accuracy_S)
+            assert one.p == pytest.approx(student.pvalue)
+            wide = student.confidence_interval(1 - 0.05 / len(pairs))
             assert one.interval == pytest.approx((100 * wide.low, 100 * wide.high))
-    reject, adjusted, *_ = multipletests(p, alpha=0.05, method="holm")
-    assert [one.adjusted_p for one in found.contrasts] == pytest.approx(list(adjusted))
+    oracle: Any = multitest.multipletests(p, alpha=0.05, method="holm")
+    reject, adjusted = list(oracle[0]), list(oracle[1])
+    assert [one.adjusted_p for one in found.contrasts] == pytest.approx(adjusted)
     significant = [one.outcome != "no significant difference" for one in found.contrasts]
-    assert significant == list(reject)
+    assert significant == reject
 
 
 @pytest.mark.slow
@@ -147,8 +147,8 @@ def test_several_single_runs_are_judged_as_models_by_mcnemar() -> None:
     found = compare_several(given)
     a, b = (one.correct_SN[0] for one in given[:2])
     table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
-    oracle = contingency_tables.mcnemar(table, exact=True).pvalue
-    assert found.contrasts[0].p == pytest.approx(oracle)
+    oracle: Any = contingency_tables.mcnemar(table, exact=True)
+    assert found.contrasts[0].p == pytest.approx(oracle.pvalue)
     assert found.verdict.about == "models"
     assert "This is about single trained models" in comparison_lines(found)
 
@@ -166,6 +166,8 @@ def test_several_single_runs_are_judged_as_models_by_mcnemar() -> None:
         (["", "lr=0.1 momentum=0.5"], ["lr 0.02, momentum 0.9", "lr 0.1, momentum 0.5"]),
         (["", "lr=0.1", "epochs=3"],
          ["epochs 40, lr 0.02", "epochs 40, lr 0.1", "epochs 3, lr 0.02"]),
+        (["", "lr=0.1", "epochs=3", "batch_size=8", "momentum=0.5", "optimizer.name=adamw"],
+         ["digits", "lr 0.1", "epochs 3", "batch size 8", "momentum 0.5", "adamw, lr 0.001"]),
     ],
 )  # fmt: skip
 def test_sides_are_labeled_by_what_differs(changes: list[str], expected: list[str]) -> None:
@@ -250,6 +252,10 @@ def check_kept(content: dict[str, Any], page: Element, runs: Path) -> None:
         for curve, path in zip(one["curves"], side["runs"], strict=True):
             valid = [epoch.valid for epoch in Run.open(path).epochs() if epoch.valid]
             assert curve["valid_loss"] == [scores.loss for scores in valid]
+    legend = next(one for one in page.all("ul") if one.attributes.get("class") == "legend")
+    labels = [f"{one['letter']}: {one['label']}" for one in compared]
+    shown = [re.sub("[\u2068\u2069]", "", item.text) for item in legend.all("li")]
+    assert shown == [*labels, "validation", "training"]
     charts = page.by_id("main").all("svg")
     assert [chart for chart in charts if "Loss by epoch" in chart.text]
 
@@ -288,8 +294,8 @@ def test_two_sides_are_compared_as_scipy_and_statsmodels_do_and_keep_everything(
     assert content["difference"]["interval"] == pytest.approx(expected)
     for pair, a, b in zip(content["pairs"], correct[:2], correct[2:], strict=True):
         table = [[(a & b).sum(), (a & ~b).sum()], [(b & ~a).sum(), (~a & ~b).sum()]]
-        p = contingency_tables.mcnemar(table, exact=True).pvalue
-        assert pair["discordant"]["p"] == pytest.approx(p)
+        exact: Any = contingency_tables.mcnemar(table, exact=True)
+        assert pair["discordant"]["p"] == pytest.approx(exact.pvalue)
 
 
 def test_a_time_is_estimated_from_earlier_runs_before_the_first_training(
@@ -302,6 +308,9 @@ def test_a_time_is_estimated_from_earlier_runs_before_the_first_training(
         r"4 runs: 2 ready, 2 to be trained and tested; about \d+ s, by earlier", before
     )
     assert re.search(r"3 of 4: .*ready$", output, re.MULTILINE)
+    auto = ["digits", *SMALL[:3], "b.optimizer.name=adam", "--seeds"]  # any executor
+    assert cli(*auto, "1")[0] == 0
+    assert "; about " in cli(*auto, "2")[1].split("1 of 4:")[0]
 
 
 def test_the_page_is_opened_where_it_is_requested(
@@ -317,7 +326,7 @@ def test_the_page_is_opened_where_it_is_requested(
     assert cli(*THREE)[0] == 0
     assert opened == []
     assert cli(*THREE, "--open")[0] == 0
-    (kept,) = runs.glob("*.html")
+    (kept,) = runs.glob("compare-digits-3-sides-*.html")
     assert opened == [kept.resolve().as_uri()]
 
 
@@ -325,15 +334,16 @@ def test_the_page_is_opened_where_it_is_requested(
 
 
 @contextmanager
-def pictures_through_networks() -> Iterator[set[bytes]]:
+def pictures_through_networks() -> Generator[set[bytes]]:
     """Collect the pixels of every image that any network sees, as the digits recipe scales them."""
     recipe, seen = hf.read_recipe("digits"), set[bytes]()
-    assert recipe.data.mean
-    assert recipe.data.std
+    mean, std = recipe.data.mean, recipe.data.std
+    assert mean is not None
+    assert std is not None
 
     def note(module: nn.Module, inputs: Any) -> None:
         if inputs and isinstance(inputs[0], torch.Tensor) and inputs[0].shape[1:] == (1, 8, 8):
-            scaled_NCHW = inputs[0].detach() * recipe.data.std[0] + recipe.data.mean[0]
+            scaled_NCHW = inputs[0].detach() * std[0] + mean[0]
             seen.update(bytes(one) for one in (255 * scaled_NCHW).round().byte().flatten(1).numpy())
 
     handle = nn.modules.module.register_module_forward_pre_hook(note)

@@ -72,11 +72,15 @@ class Job:
         )
 
 
-def work_key(recipe: Recipe) -> tuple[str, ...]:
-    """Return what the time of an epoch depends on most, as text."""
+def work_key(recipe: Recipe, executor: str = "") -> tuple[str, ...]:
+    """Return what the time of an epoch depends on most, as text.
+
+    Args:
+        recipe: Of a run, or of a side.
+        executor: Instead of the recipe's.
+    """
     data, train, model = recipe.data, recipe.train, recipe.model
-    parts = (data, model, train.batch_size, train.execute)
-    return tuple(map(str, parts))
+    return tuple(map(str, (data, model, train.batch_size, executor or train.execute)))
 
 
 def fields(recipe: Recipe) -> dict[str, Any]:

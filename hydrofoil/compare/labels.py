@@ -33,13 +33,9 @@ def labels(given: Sequence[str], recipes: Sequence[Recipe]) -> list[str]:
     made: list[str] = []
     for name, recipe in zip(names, recipes, strict=True):
         alike = [other for other in recipes if other.name == name]
-        if len(alike) > 2 and any(len(_changes(one, alike)) > MOST_FIELDS for one in alike):
-            alike = [alike[0], recipe]  # each changes another field: the first is the basis
-        changes = (
-            [] if alike[0] is recipe and len(alike) == 2 < len(recipes) else _changes(recipe, alike)
-        )
+        changes = _changes_from_first(recipe, alike) or _changes(recipe, alike)
         first = [name] if len(set(names)) > 1 or not changes else []
-        made.append(_shortened(", ".join([*first, *changes])))
+        made.append(_shortened(", ".join(dict.fromkeys([*first, *changes]))))
     if len(set(made)) < len(made) and len(set(given)) == len(given):
         folders = _folders(given)
         made = [
@@ -69,6 +65,16 @@ def _changes(recipe: Recipe, alike: Sequence[Recipe]) -> list[str]:
     texts = [field_text(name, value) for name, value in own.items()]
     more = len(texts) - MOST_FIELDS
     return texts if more <= 1 else [*texts[:MOST_FIELDS], f"{more} more"]
+
+
+def _changes_from_first(recipe: Recipe, alike: Sequence[Recipe]) -> list[str]:
+    """Return the fields that a side changes of the first, where sides differ in too many to list.
+
+    Of the first side, its name; nothing where all differences fit a label.
+    """
+    if len(alike) < 3 or all(len(_changes(one, alike)) <= MOST_FIELDS for one in alike):
+        return []
+    return [recipe.name] if recipe is alike[0] else _changes(recipe, [alike[0], recipe])
 
 
 def _kinds(name: str, table: Mapping[str, Sequence[Any]]) -> Sequence[Any]:

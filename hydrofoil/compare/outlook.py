@@ -1,7 +1,7 @@
 """What a comparison still has to train, and how long that takes, by runs that are done."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from statistics import mean
 from hydrofoil.compare.jobs import Job, State, work_key
 from hydrofoil.compare.plan import Plan
 from hydrofoil.errors import HydrofoilError
+from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.find import RUNS
 from hydrofoil.run.folder import Run
 
@@ -46,9 +47,12 @@ class Pace:
         self.states: Counter[State] = Counter()
         self.states.update(state for _, state in states)
         self.waiting = [job for job, state in states if state in ("missing", "unfinished")]
-        self._read(job.path for job, state in states if state == "ready")
+        for job, state in states:
+            if state == "ready":
+                self._read(job.path, work_key(job.recipe))
         if not all(map(self._known, self.waiting)):
-            self._read(_earlier_runs(plan.folder))
+            for path in _earlier_runs(plan.folder):
+                self._read(path)
 
     def outlook(self) -> Outlook:
         """Return what is to be done, and how long it takes by earlier runs."""
@@ -57,7 +61,7 @@ class Pace:
     def took(self, job: Job, seconds: float) -> None:
         """Note how long a training took, and its test."""
         self.waiting = [other for other in self.waiting if other.path != job.path]
-        self._note(job, seconds)
+        self._note(job.recipe, seconds, work_key(job.recipe))
 
     def left(self) -> float:
         """Return the seconds for the runs that are not trained yet; 0: none, or unknown."""
@@ -75,19 +79,24 @@ class Pace:
     def _known(self, job: Job) -> bool:
         return bool(self.epoch_seconds.get(work_key(job.recipe)))
 
-    def _note(self, job: Job, seconds: float) -> None:
-        self.epoch_seconds.setdefault(work_key(job.recipe), []).append(
-            seconds / job.recipe.train.epochs
-        )
+    def _note(self, recipe: Recipe, seconds: float, *keys: object) -> None:
+        for key in keys:
+            self.epoch_seconds.setdefault(key, []).append(seconds / recipe.train.epochs)
 
-    def _read(self, paths: Iterable[Path]) -> None:
-        """Note how long finished runs took by their logs; damaged ones say nothing."""
-        for path in paths:
-            with suppress(HydrofoilError):
-                run = Run.open(path)
-                job = Job(path, run.recipe)
-                if len(run.epochs()) == run.recipe.train.epochs:
-                    self._note(job, job.seconds())
+    def _read(self, path: Path, *keys: object) -> None:
+        """Note how long a finished run took by its log; a damaged one says nothing.
+
+        Args:
+            path: The run's folder.
+            keys: Of the side; default: those of a run whose recipe leaves the executor to
+                hydrofoil, and of one that names the executor that ran it.
+        """
+        with suppress(HydrofoilError):
+            run = Run.open(path)
+            recipe = run.recipe
+            keys = keys or (work_key(recipe), work_key(recipe, "auto"))
+            if len(run.epochs()) == recipe.train.epochs:
+                self._note(recipe, Job(path, recipe).seconds(), *keys)
 
 
 def _earlier_runs(folder: Path) -> list[Path]:

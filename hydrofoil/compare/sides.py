@@ -21,6 +21,7 @@ from hydrofoil.evaluate.score import Answers
 from hydrofoil.run.commands import command
 from hydrofoil.run.folder import Run
 
+MOST_LETTERS = 40  # of a file's name, so that its path fits a line of 80
 ValidAnswers = Mapping[Path, Answers]  # by run folder
 
 
@@ -114,16 +115,20 @@ def compare_plan(
 
 
 def comparison_path(plan: Plan) -> Path:
-    """Return the path of a comparison's results, named after what differs.
+    """Return the path of a comparison's results, named after what differs, or by its sides' number.
 
-    Such as compare-digits-lr-0.02-lr-0.05-1a2b3c4d.json; the last part is a hash of all fields.
+    Such as compare-digits-lr-0.02-lr-0.05-1a2b3c4d.json or compare-digits-5-sides-1a2b3c4d.json;
+    the last part is a hash of all fields.
     """
     folders = [folder_name(recipe) for recipe in plan.recipes]
     digest = hashlib.sha256(json.dumps(folders).encode()).hexdigest()[:8]
     names = list(dict.fromkeys(recipe.name for recipe in plan.recipes))
     labels = [slug(label) for label in plan.labels if label not in names]
     part = ["valid"] if plan.part == "valid" else []
-    text = "-".join(filter(None, [*map(slug, names), *labels]))[:100].strip("-.")
+    text = "-".join(filter(None, [*map(slug, names), *labels]))
+    if len(text) > MOST_LETTERS:
+        short = "-".join(filter(None, map(slug, names)))[: MOST_LETTERS - 8].strip("-.")
+        text = f"{short}-{len(plan.sides)}-sides"
     return plan.folder / f"{'-'.join(['compare', text, *part, digest])}.json"
 
 
