@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import Phase
-from torch import nn
+from torch import Tensor, nn
 
 from hydrofoil import Classifier, Pictures
 from hydrofoil.evaluate.metrics import Sums
@@ -118,6 +118,35 @@ def in_float64(model: Classifier) -> Classifier:
     exact = copy.deepcopy(model).double()
     exact.normalize = lambda x: model.normalize(x).double()  # type: ignore[method-assign]
     return exact
+
+
+def has_near_tie(model: Classifier, pictures: Pictures) -> bool:
+    """Whether a max-pooling has two elements that float32 cannot order: either's gradient is right.
+
+    Elements that are exactly equal are no such tie: everybody takes the first.
+    """
+    exact, close = in_float64(model).eval(), list[bool]()  # dropout off: it needs draws
+
+    def look(pool: torch.nn.MaxPool2d, inputs: tuple[Tensor]) -> None:
+        size, step, pad = (
+            (one, one) if isinstance(one, int) else one
+            for one in (pool.kernel_size, pool.stride, pool.padding)
+        )
+        padded_NCHW = torch.nn.functional.pad(
+            inputs[0], (pad[1], pad[1], pad[0], pad[0]), value=-torch.inf
+        )
+        windows = padded_NCHW.unfold(2, size[0], step[0]).unfold(3, size[1], step[1]).flatten(4)
+        if windows.shape[-1] > 1:
+            top = windows.topk(2).values
+            gap = top[..., 0] - top[..., 1]
+            close.append(bool(((gap > 0) & (gap < 1e-6 * top[..., 0].abs().clamp(min=1))).any()))
+
+    for module in exact.network.modules():
+        if isinstance(module, torch.nn.MaxPool2d):
+            module.register_forward_pre_hook(look)
+    with torch.no_grad():
+        exact.network(exact.normalize(pictures.pictures_NCHW))
+    return any(close)
 
 
 def sgd(model: Classifier, lr: float) -> torch.optim.Optimizer:

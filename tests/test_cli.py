@@ -306,7 +306,10 @@ def wrong_inputs() -> dict[str, tuple[tuple[str, ...], list[str]]]:
         "deep list": (("train", "digits", f"data.mean={'[' * 5000}"), ["data.mean", "a list"]),
         "deep recipe": (("train", "busy/deep.toml"), ["busy/deep.toml: not TOML"]),
         "binary recipe": (("train", "busy/binary.toml"), ["binary.toml", "expected UTF-8 text"]),
-        "folder for a recipe": (("train", "busy/../busy"), ["Is a directory"]),
+        "folder for a recipe": (
+            ("train", "busy/../busy"),
+            ["a folder", "hydrofoil train digits data="],
+        ),
         "long path": (("test", "x" * 300), ["File name too long"]),
         "unwritable": (("train", "digits", "--run", "/proc/run"), ["/proc/run"]),
     }
