@@ -2,12 +2,14 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
 
+from hydrofoil.cli.main import main
 from tests import published
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))  # literal.py is an oracle here
@@ -16,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))  # literal.py is an
 hypothesis.settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("house")
 
+Cli = Callable[..., tuple[int, str, str]]
 REAL_RECIPES = ["cifar10-lenet", "cifar10-cnn3", "mnist-mlp", "cifar10-lenet-linear", "mnist-cnn"]
 
 
@@ -52,3 +55,17 @@ def only_made_data(
     monkeypatch.setenv("HYDROFOIL_DATA", str(data_root))
     monkeypatch.setenv("XDG_CACHE_HOME", str(caches))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Run a command line in this process; return its exit status, output and error output."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        output, errors = capfd.readouterr()
+        return int(left.value.code or 0), output, errors
+
+    return call

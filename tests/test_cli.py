@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,9 @@ from hydrofoil.cli.main import app, main
 from hydrofoil.data.published.catalogue import SOURCES
 from hydrofoil.run.events import RunningLoss
 from tests import published
-from tests.conftest import REAL_RECIPES
+from tests.conftest import REAL_RECIPES, Cli
 
-Cli = Callable[..., tuple[int, str, str]]
 QUICK = "train.epochs=2"
-
-
-@pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command line in this process; return its exit status, output and error output."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        output, errors = capfd.readouterr()
-        return int(left.value.code or 0), output, errors
-
-    return call
 
 
 @pytest.fixture(scope="module")

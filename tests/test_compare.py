@@ -6,7 +6,7 @@ Axes: M simulated comparisons, S seeds, N test pictures.
 import ast
 import json
 import shutil
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,10 @@ from hydrofoil.compare.verdict import compare
 from hydrofoil.observe.recorder import Recorder
 from hydrofoil.report.comparison import comparison_lines
 from tests.axes import names_held
+from tests.conftest import Cli
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
-Cli = Callable[..., tuple[int, str, str]]
 
 
 # ── statistics ───────────────────────────────────────────────────────────────────────────────────
@@ -411,17 +411,9 @@ LESS = "b.optimizer.lr=0.001"
 
 
 @pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
+def cli(cli: Cli) -> Cli:
     """Run `hydrofoil compare` in this process; return its exit status, output and error output."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main(["compare", *map(str, arguments)])
-        output, errors = capfd.readouterr()
-        return int(left.value.code or 0), output, errors
-
-    return call
+    return partial(cli, "compare")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ import json
 import re
 import shutil
 import webbrowser
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +31,17 @@ from hydrofoil.compare.several import Comparisons, compare_several
 from hydrofoil.compare.statistics import SideAnswers, holm
 from hydrofoil.compare.verdict import Comparison, compare
 from hydrofoil.report.comparison import comparison_lines
+from tests.conftest import Cli
 from tests.pages import Element, read
-
-Cli = Callable[..., tuple[int, str, str]]
 
 SMALL = ["model.name=mlp", "hidden=8", "epochs=1", "execute=eager"]
 THREE = ["digits", *SMALL, "b.optimizer.name=adam", "c.lr=0.05", "--seeds", "2"]
 
 
 @pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
+def cli(cli: Cli) -> Cli:
     """Run `hydrofoil compare` in this process; return its exit status, output and error output."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main(["compare", *map(str, arguments)])
-        output, errors = capfd.readouterr()
-        return int(left.value.code or 0), output, errors
-
-    return call
+    return partial(cli, "compare")
 
 
 @pytest.fixture(scope="module")

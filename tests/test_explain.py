@@ -24,6 +24,7 @@ from hydrofoil.evaluate.explain import FeatureMaps, feature_maps, first_filters
 from hydrofoil.report import explanations
 from hydrofoil.report.explain import explain
 from tests.axes import names_held
+from tests.conftest import Cli
 
 # The last feature maps before a pooling, written down manually.
 CONVOLUTIONAL = {
@@ -485,20 +486,6 @@ def test_a_column_is_one_map_on_its_way_through_the_network() -> None:
 
 
 # ── the command line ─────────────────────────────────────────────────────────────────────────────
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        output, errors = capfd.readouterr()
-        return int(left.value.code or 0), output, errors
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,21 +25,9 @@ from hydrofoil.evaluate.score import logits_of
 from hydrofoil.report.words import _no_better_than_one_class
 from hydrofoil.ship.inputs import find_images
 from hydrofoil.ship.predict import predict_stream
+from tests.conftest import Cli
 
 CPU = torch.device("cpu")
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        output, errors = capfd.readouterr()
-        return int(left.value.code or 0), output, errors
-
-    return call
 
 
 @pytest.fixture(scope="module")

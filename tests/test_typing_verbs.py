@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,24 +13,9 @@ import pytest
 import hydrofoil as hf
 from hydrofoil import HydrofoilError, Run, read_recipe, shipped_recipes
 from hydrofoil.cli import verbs
-from hydrofoil.cli.main import app, main
+from hydrofoil.cli.main import app
 from hydrofoil.run.find import run_path
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command line in this process; return its exit status, output and error output."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        output, errors = capfd.readouterr()
-        return int(left.value.code or 0), output, errors
-
-    return call
+from tests.conftest import Cli
 
 
 @pytest.fixture(scope="module")
