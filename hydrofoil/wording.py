@@ -74,8 +74,12 @@ def all_of(names: Sequence[str]) -> str:
 
 
 def by(shape: Sequence[int]) -> str:
-    """Return a shape as 3×32×32."""
-    return "×".join(map(str, shape))
+    """Return a shape in words.
+
+    >>> by((3, 32, 32)), by(())
+    ('3×32×32', 'one number')
+    """
+    return "×".join(map(str, shape)) or "one number"
 
 
 def isolated(name: str) -> str:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from hydrofoil.errors import InputError, nearest
+from hydrofoil.wording import by
 
 if TYPE_CHECKING:
     from hydrofoil.data.pictures import Pictures
@@ -261,15 +262,6 @@ def is_dataset(given: Any) -> bool:
     )
     items = hasattr(given, "__iter__") or hasattr(given, "__getitem__")
     return items and not plain and not hasattr(given, "__array__")
-
-
-def by(shape: Sequence[int]) -> str:
-    """Return a shape in words.
-
-    >>> by((8, 8)), by((3,))
-    ('8×8', '3')
-    """
-    return "×".join(map(str, shape)) or "one number"
 
 
 def kind_of(given: Any) -> str:

@@ -10,17 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydrofoil.data.convert import (
-    as_bytes,
-    as_images,
-    by,
-    is_dataset,
-    kind_of,
-    say_rounded,
-    stacked,
-)
+from hydrofoil.data.convert import as_bytes, as_images, is_dataset, kind_of, say_rounded, stacked
 from hydrofoil.data.labels import as_labels, raw_labels
 from hydrofoil.errors import InputError
+from hydrofoil.wording import by
 
 TOGETHER = 1000  # images that are converted at a time: as floats they take four times the memory
 Classes = Sequence[Any] | None

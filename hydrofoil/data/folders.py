@@ -13,7 +13,7 @@ from hydrofoil.wording import plural
 
 SUFFIXES = frozenset(
     ".png .apng .jpg .jpeg .jpe .jfif .webp .gif .bmp .dib .tif .tiff .pbm .pgm .ppm .pnm .pfm "
-    ".avif .heic .heif .jp2 .j2k .jpx .jpf .ico .tga".split()
+    ".avif .heic .heif .jp2 .j2k .j2c .jpx .jpf .ico .tga".split()
 )
 CLUTTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin"})
 MOST_DEEP = 32  # folders below one another
@@ -96,7 +96,7 @@ def _walk(
             continue
         parts = (*above, entry.name)
         if not entry.is_dir():
-            files.append(File(parts, _stamp(entry), entry.path))
+            files.append(File(parts, stamp_of(entry), entry.path))
             continue
         status = entry.stat() if os.name != "nt" else os.stat(entry.path)
         if (status.st_dev, status.st_ino) in chain or len(parts) > MOST_DEEP:
@@ -106,19 +106,11 @@ def _walk(
         _walk(Path(entry.path), parts, inner, files, circles)
 
 
-def _stamp(entry: os.DirEntry[str]) -> str:
+def stamp_of(file: Path | os.DirEntry[str]) -> str:
+    """Return a file's size and time of change; of a link to nothing, "missing"."""
     try:
-        status = entry.stat()
-    except OSError:  # a link to nothing; decoding says so
-        return "missing"
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def stamp_of(path: Path) -> str:
-    """Return a file's size and time of change, as `Tree` notes them."""
-    try:
-        status = path.stat()
-    except OSError:
+        status = file.stat()
+    except OSError:  # decoding says so
         return "missing"
     return f"{status.st_size} {status.st_mtime_ns}"
 

@@ -239,13 +239,12 @@ def _pictures(
         first = list(unreadable.items())[:3]
         some = [f"{shown(listing.names[at])} ({text.rstrip('.')})" for at, text in first]
         losses.append(left_out(len(unreadable), "image", f"cannot be read: {'; '.join(some)}"))
-    ends: dict[str, int] = {}
-    position = 0
+    given: dict[str, int] = {}
+    start = 0
     for part in PARTS:
-        count = listing.given.get(part, 0)
-        ends[part] = sum(1 for at in unreadable if position <= at < position + count)
-        position += count
-    given = {part: listing.given.get(part, 0) - ends[part] for part in PARTS}
+        end = start + listing.given.get(part, 0)
+        given[part] = end - start - sum(start <= at < end for at in unreadable)
+        start = end
     groups = [listing.groups[at] for at in kept] if listing.groups else []
     return Pictures.own(
         torch.from_numpy(pictures_NCHW),

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydrofoil.data.convert import Array, by, kind_of, to_tensor
+from hydrofoil.data.convert import Array, kind_of, to_tensor
 from hydrofoil.errors import InputError, nearest
+from hydrofoil.wording import by
 
 
 def as_labels(

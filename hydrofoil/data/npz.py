@@ -22,7 +22,10 @@ MOST_BYTES = 64 << 30  # that the arrays of a compressed file may have together
 IMAGES = frozenset({"images", "image", "x", "data", "pictures", "arr0"})
 LABELS = frozenset({"labels", "label", "y", "targets", "target", "arr1"})
 NAMES = frozenset({"classes", "classnames", "labelnames", "names"})
-EXPECTED = "train_images and train_labels, perhaps val_… and test_…; or x_train, y_train, …; or images and labels"  # fmt: skip # noqa: E501
+EXPECTED = (
+    "train_images and train_labels, perhaps val_… and test_…; or x_train, y_train, …; or images "
+    "and labels"
+)
 
 
 def read_npz_set(source: str, file: Path | BinaryIO) -> Pictures:

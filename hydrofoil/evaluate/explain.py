@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hydrofoil.data.convert import as_images, by
+from hydrofoil.data.convert import as_images
 from hydrofoil.data.labels import as_labels
 from hydrofoil.errors import HydrofoilError, InputError
 from hydrofoil.evaluate.score import BATCH, logits_of
@@ -26,7 +26,7 @@ from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.given import as_classifier
 from hydrofoil.models.layers import evaluating, windows
 from hydrofoil.models.trace import Call, leaves, trace
-from hydrofoil.wording import percent
+from hydrofoil.wording import by, percent
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,11 +16,10 @@ from pydantic import computed_field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from hydrofoil.data.convert import by
 from hydrofoil.data.labels import as_labels
 from hydrofoil.display import notebook_html
 from hydrofoil.errors import InputError
-from hydrofoil.wording import percent, percent_range
+from hydrofoil.wording import by, percent, percent_range
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5% quantile
 

@@ -23,6 +23,7 @@ from hydrofoil.errors import HydrofoilError, nearest, reason
 from hydrofoil.models.layers import Dropout, evaluating
 from hydrofoil.recipe.models import Custom
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.wording import by
 
 KEPT_CODE = "model.py"  # in the run folder
 
@@ -226,7 +227,7 @@ def prepare_network(network: nn.Module, shape: Sequence[int], classes: int, name
         with torch.no_grad(), evaluating(network):
             logits: Any = network(images)
     except Exception as error:
-        size = "×".join(map(str, shape))
+        size = by(shape)
         raise HydrofoilError(
             f"{name}: it does not take images of {size}: {said(error)}."
         ) from error

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from hydrofoil.data.convert import as_pictures, as_split, by, kind_of
+from hydrofoil.data.convert import as_pictures, as_split, kind_of
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
 from hydrofoil.device import pick_device
@@ -17,6 +17,7 @@ from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.code import prepare_network
 from hydrofoil.recipe.read import as_recipe
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.wording import by
 
 WRAP = (
     "model = hf.Classifier(network, pictures.shape, pictures.classes, "

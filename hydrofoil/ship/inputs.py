@@ -13,14 +13,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from hydrofoil.data.convert import as_images, by, is_dataset, kind_of, to_bytes, to_tensor
+from hydrofoil.data.convert import as_images, is_dataset, kind_of, to_bytes, to_tensor
 from hydrofoil.data.decode import Decoded, decode
+from hydrofoil.data.folders import is_image_name
 from hydrofoil.errors import HydrofoilError, InputError
+from hydrofoil.wording import by
 
-SUFFIXES = frozenset(
-    ".png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .gif .tif .tiff .ppm .pgm .pbm .pnm .pfm .tga"
-    " .avif .heic .heif .jp2 .j2k .j2c .jpx .ico".split()
-)  # of the files in a folder that are taken for images; a file that is named needs none of these
 ACCEPTED = (
     "a path, bytes, a binary file, a Pillow image, an array (H×W, H×W×C or N×H×W×C), "
     "a tensor (C×H×W or N×C×H×W), a dataset or DataLoader, or a list of these"
@@ -59,7 +57,7 @@ def _in_folder(folder: str) -> Iterator[str]:
             continue
         if is_folder:
             yield from _in_folder(path)
-        elif os.path.splitext(name)[1].lower() in SUFFIXES:
+        elif is_image_name(name):
             yield path
 
 

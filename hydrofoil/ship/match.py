@@ -17,6 +17,7 @@ from hydrofoil.models.code import Network
 from hydrofoil.recipe.models import Convolutional, Custom, Mlp
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.ship.import_weights import FoundWeights
+from hydrofoil.wording import by
 
 Layers = dict[str, dict[str, Tensor]]
 PREFIXES = ("module", "_orig_mod", "net", "model", "network")
@@ -71,7 +72,7 @@ def import_weights(
 
 def expected_by(model: Classifier) -> str:
     """Return what a model takes, for an error."""
-    shape = "×".join(map(str, model.shape))
+    shape = by(model.shape)
     return f"The model here takes {shape} images of {len(model.classes)} classes."
 
 
@@ -284,7 +285,7 @@ def _few(names: Sequence[str]) -> str:
 
 def _shown(name: str, layer: Mapping[str, Tensor]) -> str:
     leaf = "weight" if "weight" in layer else next(iter(layer))
-    return f"{_join(name, leaf)} is {'×'.join(map(str, layer[leaf].shape)) or 'one number'}"
+    return f"{_join(name, leaf)} is {by(layer[leaf].shape)}"
 
 
 def _check_kernel(recipe: Recipe, path: object, tensors: Mapping[str, Tensor]) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.data.published.blocks import AGAIN, Block, Bytes, joined, opened
-from hydrofoil.data.published.idx import find_idx, read_idx
-from hydrofoil.data.published.readers import checked
+from hydrofoil.data.published.blocks import AGAIN, Bytes, opened
+from hydrofoil.data.published.readers import checked, read_idx_pair
 from hydrofoil.errors import HydrofoilError
 
 SVHN_FILES = ("train_32x32.mat", "test_32x32.mat")
@@ -36,22 +35,10 @@ def read_emnist(files: Files, part: str, classes: tuple[str, ...]) -> Pictures:
 
     The labels of letters count from 1.
     """
-    names = emnist_files(part)
-    blocks, labels = list[Block](), list[Bytes]()
-    for images_file, labels_file in (names[:2], names[2:]):
-        images, numbers = find_idx(files[images_file]), read_idx(files[labels_file])
-        if images.shape != (len(numbers), 28, 28) or numbers.ndim != 1 or not len(numbers):
-            raise HydrofoilError(
-                f"{files[images_file]}: {'×'.join(map(str, images.shape))} for {len(numbers)} "
-                f"labels: expected one 28×28 image for each label."
-            )
-        blocks.append(images)
-        labels.append(numbers)
-    upright_NHW = np.ascontiguousarray(joined(blocks).transpose(0, 2, 1))
-    numbers_N = np.concatenate(labels).astype(np.int64) - (part == "letters")
-    return checked(
-        files, upright_NHW[:, None], numbers_N, classes, f"emnist-{part}", len(labels[-1])
-    )
+    images_NWH, numbers_N, published_test = read_idx_pair(files, emnist_files(part))
+    upright_NHW = np.ascontiguousarray(images_NWH.transpose(0, 2, 1))
+    labels_N = numbers_N.astype(np.int64) - (part == "letters")
+    return checked(files, upright_NHW[:, None], labels_N, classes, f"emnist-{part}", published_test)
 
 
 def read_svhn(files: Files, classes: tuple[str, ...]) -> Pictures:

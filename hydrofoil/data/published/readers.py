@@ -8,7 +8,7 @@ Axes: N pictures, C channels, H rows, W columns.
 
 import gzip
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from hydrofoil.data.published.blocks import AGAIN, Block, Bytes, joined
 from hydrofoil.data.published.cifar import read_batch
 from hydrofoil.data.published.idx import find_idx, read_idx
 from hydrofoil.errors import HydrofoilError
+from hydrofoil.wording import by
 
 DIGIT_CLASSES = tuple("0123456789")
 IDX_FILES = (
@@ -51,21 +52,32 @@ def read_digits(files: Files) -> Pictures:
 
 def read_mnist(files: Files, classes: tuple[str, ...], source: str) -> Pictures:
     """Read MNIST's four IDX files, or those of a dataset in the same format."""
+    pictures_NHW, labels_N, published_test = read_idx_pair(files, IDX_FILES)
+    return checked(files, pictures_NHW[:, None], labels_N, classes, source, published_test)
+
+
+def read_idx_pair(files: Files, names: Sequence[str]) -> tuple[Bytes, Bytes, int]:
+    """Return the 28×28 images and the labels of four IDX files, and how many are for testing.
+
+    Args:
+        files: Where they lie.
+        names: Images and labels for training, then for testing.
+
+    Raises:
+        HydrofoilError: A file is damaged, or has not one image for each label.
+    """
     pictures: list[Block] = []
     labels: list[Bytes] = []
-    for images_file, labels_file in (IDX_FILES[:2], IDX_FILES[2:]):
+    for images_file, labels_file in (names[:2], names[2:]):
         images, numbers = find_idx(files[images_file]), read_idx(files[labels_file])
         if images.shape != (len(numbers), 28, 28) or numbers.ndim != 1 or not len(numbers):
             raise HydrofoilError(
-                f"{files[images_file]}: {'×'.join(map(str, images.shape))} for {len(numbers)} "
+                f"{files[images_file]}: {by(images.shape)} for {len(numbers)} "
                 f"labels in {files[labels_file].name}: expected one 28×28 image for each label."
             )
         pictures.append(images)
         labels.append(numbers)
-    pictures_NHW, published_test = joined(pictures), len(labels[-1])
-    return checked(
-        files, pictures_NHW[:, None], np.concatenate(labels), classes, source, published_test
-    )
+    return joined(pictures), np.concatenate(labels), len(labels[-1])
 
 
 def read_cifar(
