@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hydrofoil import HydrofoilError, read_recipe
 from hydrofoil.recipe.changes import changed_fields, optimizer_notes
 from hydrofoil.recipe.naming import field_names, full_name, overrides_of, short_names
+from tests.conftest import Cli
 
 UNIQUE = [name for name in field_names() if len(short_names()[name.rpartition(".")[2]]) == 1]
 
@@ -70,11 +71,13 @@ def test_another_optimizer_starts_from_its_own_defaults_and_this_is_said() -> No
     (line,) = optimizer_notes(base, adam)
     assert line == (
         "optimizer.lr = 0.001, adam's default: the recipe's 0.02 was for sgd; "
-        "sgd's momentum 0.9, nesterov, weight_decay 0.002 left behind."
+        "sgd's momentum 0.9, nesterov and weight_decay 0.002 are dropped."
     )
     given = ["optimizer=adam", "lr=0.02", "weight_decay=0.1"]
     (line,) = optimizer_notes(base, read_recipe("digits", given), given)
-    assert line.startswith("optimizer.lr = 0.02, as given; sgd's momentum 0.9, nesterov left")
+    assert line.startswith(
+        "optimizer.lr = 0.02, as given; sgd's momentum 0.9 and nesterov are dropped"
+    )
     assert not optimizer_notes(base, read_recipe("digits", ["lr=0.5", "optimizer=sgd"]))
 
 
@@ -89,3 +92,16 @@ def test_changed_fields_are_those_that_differ_and_count() -> None:
         "train.epochs": (40, 3), "optimizer.name": ("sgd", "adam"), "optimizer.lr": (0.02, 0.001),
         "optimizer.weight_decay": (0.002, 0.0),
     }  # fmt: skip
+
+
+def test_a_whole_section_as_one_override_is_read_and_described_as_its_fields_are() -> None:
+    section = ['optimizer={name="adam", lr=0.1}']
+    adam = read_recipe("digits", section)
+    assert adam == read_recipe("digits", ["optimizer=adam", "lr=0.1"])
+    (line,) = optimizer_notes(read_recipe("digits"), adam, section)
+    assert line.startswith("optimizer.lr = 0.1, as given;")
+
+
+def test_a_whole_section_is_taken_on_the_command_line(cli: Cli) -> None:
+    status, _, errors = cli("show", "digits", "expect={test_accuracy=0.9}")
+    assert (status, errors) == (0, "")

@@ -111,6 +111,7 @@ def check_recipe(given: Mapping[str, Any]) -> None:
     name = str(given.get("recipe_name") or given.get("what") or "")
     if "recipe_name" in given or (overrides and name in shipped_recipes()):
         read_recipe(name, overrides)
+        return
     for field, equals, _ in (override.partition("=") for override in overrides):
         if equals:  # compare's sides have none
             full_name(re.sub(r"^[a-z]\.", "", field))  # b.lr is side B's

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from hydrofoil.compare.jobs import differing
-from hydrofoil.recipe.naming import short_names
+from hydrofoil.recipe.naming import short_name
 from hydrofoil.recipe.schema import Recipe
 
 MOST_FIELDS = 3  # in a label; the page lists all
@@ -101,7 +101,7 @@ def field_text(name: str, value: Any) -> str:
     """
     if name.endswith(".name") or name == "model.code":
         return str(value)
-    short = short_name(name)
+    short = short_name(name).replace("_", " ")
     if isinstance(value, bool):
         return short if value else f"no {short}"
     if name.endswith("sha256"):
@@ -121,19 +121,6 @@ def value_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value in (None, "") else str(value)
-
-
-def short_name(name: str) -> str:
-    """Return a field's shortest name that is only its own.
-
-    >>> short_name("train.batch_size"), short_name("optimizer.name")
-    ('batch size', 'optimizer')
-    """
-    section, _, last = name.rpartition(".")
-    if last == "name":
-        return section
-    unique = short_names().get(last) == (name,)
-    return (last if unique else name).replace("_", " ")
 
 
 def _folders(given: Sequence[str]) -> list[str]:

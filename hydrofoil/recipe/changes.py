@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.recipe.naming import full_name
-from hydrofoil.recipe.read import read_recipe, shipped_recipes
+from hydrofoil.recipe.read import overridden, read_recipe, shipped_recipes
 from hydrofoil.recipe.schema import Recipe, dotted
+from hydrofoil.wording import all_of
 
 LEFT_OPEN = ("data.", "train.select")  # what a recipe may leave to the images
+# What a run resolves when it starts: nobody changed it.
+RESOLVED = ("train.execute", "train.threads", "train.init_sha256", "model.sha256")
 OWN = ("name", "about", "expect.")  # what a recipe says of itself
 
 
@@ -68,7 +70,7 @@ def optimizer_notes(
     if base is None or base.optimizer.name == recipe.optimizer.name:
         return []
     old, new = base.optimizer, recipe.optimizer
-    given = {full_name(override.partition("=")[0]) for override in overrides}
+    given = overridden(overrides)
     default = f"{new.name}'s default: the recipe's {old.lr:g} was for {old.name}"
     first = "as given" if "optimizer.lr" in given else default
     left = [
@@ -77,5 +79,6 @@ def optimizer_notes(
         if name not in ("name", "lr") and f"optimizer.{name}" not in given
         if value != type(old).model_fields[name].default
     ]
-    more = f"; {old.name}'s {', '.join(left)} left behind" if left else ""
+    are = "is" if len(left) == 1 else "are"
+    more = f"; {old.name}'s {all_of(left)} {are} dropped" if left else ""
     return [f"optimizer.lr = {new.lr:g}, {first}{more}."]

@@ -158,6 +158,18 @@ def _field_and_value(override: str) -> tuple[str, object]:
     return field, read_value(field, text)
 
 
+def overridden(overrides: Sequence[str]) -> set[str]:
+    """Return the dotted names of the fields that overrides set, those of whole sections included.
+
+    >>> sorted(overridden(["lr=0.1", 'model={name="mlp"}']))
+    ['model.name', 'optimizer.lr']
+    """
+    names: set[str] = set()
+    for field, value in map(_field_and_value, overrides):
+        names |= {f"{field}.{inner}" for inner in value} if isinstance(value, dict) else {field}
+    return names
+
+
 def _set(document: dict[str, Any], field: str, value: object) -> None:
     """Set one dotted field of a recipe, in place."""
     *sections, last = field.split(".")
@@ -177,13 +189,17 @@ def _set(document: dict[str, Any], field: str, value: object) -> None:
             document.pop(stray, None)
     if last == "name" and sections in (["model"], ["optimizer"], ["schedule"]) and value != before:
         known = [set(m.model_fields) for m in members(sections[0]) if value in tags_of(m)]
-        # Another optimizer starts from its own defaults. Two models share fields, but sizes mean
-        # something else in each.
-        strange = SIZES if sections == ["model"] else set(table) - {"name"}
-        if sections == ["schedule"]:
-            strange = set()
-        for stray in set(table) - (known[0] - strange) if known else ():
+        for stray in set(table) - _kept(sections[0], known[0]) if known else ():
             del table[stray]
+
+
+def _kept(section: str, known: set[str]) -> set[str]:
+    """Return the fields that a section keeps when it gets another name, of those that it has then.
+
+    Another optimizer starts from its own defaults. Two models share fields, but sizes mean
+    something else in each.
+    """
+    return {"optimizer": {"name"}, "model": known - SIZES}.get(section, known)
 
 
 def documented_fields() -> list[tuple[str, str, str, str]]:

@@ -21,7 +21,7 @@ from hydrofoil.data.split import PARTS, Split
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Scores
 from hydrofoil.evaluate.result import Epoch, TestResult
-from hydrofoil.recipe.changes import changed_fields, original
+from hydrofoil.recipe.changes import RESOLVED, changed_fields, original
 from hydrofoil.recipe.schema import Recipe, dotted
 from hydrofoil.report import text
 from hydrofoil.report.charts import tag
@@ -30,7 +30,6 @@ from hydrofoil.report.gather import Gathered
 from hydrofoil.report.sections import curve_charts
 from hydrofoil.report.sheet import as_image, scale_of
 from hydrofoil.run.folder import Run
-from hydrofoil.run.listing import RESOLVED
 from hydrofoil.ship.predict import Prediction
 from hydrofoil.wording import by, interval, percent, percent_range
 

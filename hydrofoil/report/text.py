@@ -15,7 +15,7 @@ from hydrofoil.data.split import PARTS, Split
 from hydrofoil.evaluate.result import Epoch, TestResult
 from hydrofoil.evaluate.test import MERGED
 from hydrofoil.models.summary import LayerSummary
-from hydrofoil.recipe.changes import changed_fields, original
+from hydrofoil.recipe.changes import RESOLVED, changed_fields, original
 from hydrofoil.recipe.read import documented_fields
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.recipe.source import is_path
@@ -29,10 +29,7 @@ NOTHING_HELD_OUT = (
     "estimate of accuracy on unseen images until `hydrofoil test`."
 )
 
-# A run resolves or draws these itself: not what somebody changed of the recipe.
-MADE_HERE = (
-    "train.execute", "train.threads", "train.seed", "train.init_sha256", "model.sha256",
-)  # fmt: skip
+NOT_CHANGES = (*RESOLVED, "train.seed")  # every run of a recipe has its own seed
 WEAKEST = 5  # classes in the short table of a test
 
 
@@ -144,7 +141,7 @@ def changes_text(recipe: Recipe) -> str:
     return ", ".join(
         f"{name} {_value(before)} → {_value(now)}"
         for name, (before, now) in changed_fields(base, recipe).items()
-        if name not in MADE_HERE and getattr(effects.get(name), "what", "") != "nothing"
+        if name not in NOT_CHANGES and getattr(effects.get(name), "what", "") != "nothing"
     )
 
 

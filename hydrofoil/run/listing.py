@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hydrofoil.errors import HydrofoilError
-from hydrofoil.recipe.changes import changed_fields, original
+from hydrofoil.recipe.changes import RESOLVED, changed_fields, original
 from hydrofoil.recipe.read import parse_recipe
 from hydrofoil.run.find import runs_in
 
 MANIFEST = "manifest.json"  # as in manifest.py, which imports NumPy
-# Resolved for this machine when a run starts: not what somebody changed.
-RESOLVED = ("train.execute", "train.threads", "train.init_sha256", "model.sha256")
 
 
 @dataclass(frozen=True)
