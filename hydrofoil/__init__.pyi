@@ -1,5 +1,6 @@
 # The public names, listed once: a type checker reads this file, and __init__.py imports from it.
 
+from hydrofoil.compare.several import Comparisons as Comparisons
 from hydrofoil.compare.verdict import Comparison as Comparison
 from hydrofoil.data.pictures import Pictures as Pictures
 from hydrofoil.data.source import load as load

@@ -57,14 +57,15 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     pictures = images(HOSTILE)
     split = hf.draw_split(pictures, valid=0.2, test=0.2)
     folder = tmp_path_factory.mktemp("faces")
-    run, other = (
+    run, other, third = (
         hf.train(
             "digits", {"hidden": [8], "execute": "eager"}, epochs=2, lr=lr, batch_size=16,
             pictures=pictures, split=split, run=folder / str(lr),
         )
-        for lr in (0.05, 0.1)
+        for lr in (0.05, 0.1, 0.2)
     )  # fmt: skip
     other.test()
+    third.test()
     seen: list[hf.Progress] = []
     for _ in hf.fit(run.model, pictures, split, run.recipe, watch=seen.append):
         pass
@@ -72,13 +73,15 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         pictures, split, run, run.recipe, run.epochs()[0], run.test(), run.plot(), seen[0],
         run.predict(pictures.pictures_NCHW[0]), hf.score(run.model, pictures, split.test),
         run.epochs()[0].train, hf.answer(run.model, pictures, split.test), hf.prove(run),
-        hf.compare(str(run.path), str(other.path), runs=run.path.parent),
+        hf.compare(*map(str, (run.path, other.path)), runs=folder),
+        hf.compare(*map(str, (run.path, other.path, third.path)), runs=folder),
     ]  # fmt: skip
     return {type(value).__name__: value for value in found}
 
 
 KINDS = """
     Pictures Split Run Recipe Epoch TestResult Figure Progress Prediction Metrics Scores Comparison
+    Comparisons
 """.split()
 
 

@@ -42,11 +42,11 @@ FLOW = [
     ["cli", "__main__"],
 ]
 PUBLIC = """
-    Answers Classifier ClassifierEstimator Comparison Console Ended Epoch HydrofoilError Metrics
-    Observer Pictures Prediction Progress Proof Recipe Run Scores Split Start State Stopped
-    TestResult answer build
-    compare draw_split fit grad_cam keep load measure occlusion pick_device predict prepare prove
-    read_recipe resume score shipped_recipes summarize test train
+    Answers Classifier ClassifierEstimator Comparison Comparisons Console Ended Epoch
+    HydrofoilError Metrics Observer Pictures Prediction Progress Proof Recipe Run Scores Split
+    Start State Stopped TestResult answer build compare draw_split fit grad_cam keep load
+    measure occlusion pick_device predict prepare prove read_recipe resume score
+    shipped_recipes summarize test train
 """.split()
 # What runs in every step, where the device may not be waited for; "" stands for a whole module.
 IN_THE_STEP = {

@@ -28,6 +28,7 @@ from hydrofoil.compare.statistics import (
     summarize_side,
 )
 from hydrofoil.compare.verdict import NONE, Comparison, Part, compare
+from hydrofoil.display import brief, notebook_html
 from hydrofoil.wording import all_of
 
 
@@ -91,6 +92,13 @@ class Comparisons:
     verdict: SeveralVerdict
     part: Part = "test"
     setup: Setup | None = None
+
+    def __repr__(self) -> str:
+        return f"Comparisons({brief(self.verdict.sentence, 84)})"
+
+    def _repr_html_(self) -> str:
+        """Show the verdict and all sides in a notebook."""
+        return notebook_html("comparison", self)
 
     def as_dict(self) -> dict[str, Any]:
         """Return every figure, ready for JSON; a pair has the letters of its sides."""

@@ -107,7 +107,7 @@ class Comparison:
         return self.a, self.b
 
     def __repr__(self) -> str:
-        a, b = brief(self.a.name, 24), brief(self.b.name, 24)
+        a, b = (brief(side.label or side.name, 24) for side in self.sides)
         return f"Comparison({a} and {b}: {self.verdict.outcome})"
 
     def _repr_html_(self) -> str:

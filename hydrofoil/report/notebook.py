@@ -15,6 +15,7 @@ from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
+from hydrofoil.compare.several import Comparisons
 from hydrofoil.compare.verdict import Comparison
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import PARTS, Split
@@ -217,12 +218,12 @@ def prediction_html(prediction: Prediction) -> Markup:
     return _box(tag("b", label), both, *notes)
 
 
-def comparison_html(comparison: Comparison) -> Markup:
+def comparison_html(comparison: Comparison | Comparisons) -> Markup:
     """Show a comparison's verdict, and each side's mean over its seeds."""
     sides = [
-        [side.name, percent(side.mean), percent_range(side.interval) if side.interval else "–",
-         str(len(side.seeds))]
-        for side in (comparison.a, comparison.b)
+        [f"{side.letter}: {side.label or side.name}", percent(side.mean),
+         percent_range(side.interval) if side.interval else "–", str(len(side.seeds))]
+        for side in comparison.sides
     ]  # fmt: skip
     table = _table(["side", "mean accuracy", "95% interval", "seeds"], sides)
     return _box(tag("b", comparison.verdict.sentence), table)
