@@ -32,7 +32,6 @@ from hydrofoil.errors import HydrofoilError
 
 if TYPE_CHECKING:
     from hydrofoil.data.pictures import Pictures
-    from hydrofoil.data.split import Split
     from hydrofoil.evaluate.result import TestResult
     from hydrofoil.observe.console import Console
     from hydrofoil.observe.observer import Observer
@@ -74,15 +73,16 @@ def train(
             observers=_observers(console, track), watcher=watcher, command=context.obj,
             model=load_network(model_code),
         )  # fmt: skip
-    summary = _summary(run, console)
+    tested: dict[str, Any] = {}
     if then_test:
         say("")
-        summary["test"] = _say_test(run, say, full=full).to_dict()
+        tested["test"] = _say_test(run, say, full=full).to_dict()
         say(f"next: {command('report', run.path)} --open")
     else:
         _say_result(run, say)
         say(_next(run, data_root))
-    print_json(as_json, summary)
+    if as_json:
+        print_json(as_json, _summary(run, console) | tested)
 
 
 @app.command()
@@ -120,7 +120,8 @@ def resume(
         )  # fmt: skip
     _say_result(run, say)
     say(_next(run, data_root))
-    print_json(as_json, {**_summary(run, console), "notes": list(console.notes)})
+    if as_json:
+        print_json(as_json, _summary(run, console) | {"notes": list(console.notes)})
 
 
 @app.command()
@@ -196,7 +197,7 @@ def _summary(run: "Run", console: "Console") -> dict[str, Any]:
 
 
 def _say_result(run: "Run", say: Callable[[object], None]) -> None:
-    """Print the result of a training once more, for who reads only the last lines."""
+    """Print the result of a training once more, for anyone who reads only the last lines."""
     from hydrofoil.report import text
 
     if best := text.best_epoch(run.epochs(), run.recipe):
@@ -204,7 +205,7 @@ def _say_result(run: "Run", say: Callable[[object], None]) -> None:
 
 
 def _stored_line(run: "Run") -> str:
-    """Say that a test was not made again, and of when its result is."""
+    """Say that the test was not run again, and how old its stored result is."""
     from datetime import datetime
 
     from hydrofoil.run.events import Tested
@@ -223,6 +224,7 @@ def _say_test(
     from hydrofoil.report.results import figure_names
     from hydrofoil.report.words import findings
     from hydrofoil.run.commands import command
+    from hydrofoil.wording import all_of
 
     result = run.results.test()
     assert result  # noqa: S101 - it was written a moment ago
@@ -230,8 +232,8 @@ def _say_test(
     if not full:
         say(f"all classes, and the confusion matrix: {command('test', run.path)} --full")
     say("\n" + "\n".join(findings(result)))
-    *most, last = [f"{name}.png" for name in figure_names(result)]
-    say(f"\nfigures: {', '.join(most)} and {last} in {run.path / 'figures'}")
+    drawn = all_of([f"{name}.png" for name in figure_names(result)])
+    say(f"\nfigures: {drawn} in {run.path / 'figures'}")
     if stored:
         say(stored)
     say(f"\n{text.emphasized(text.test_result_line(result))}")
@@ -262,14 +264,6 @@ def load_pictures(recipe: "Recipe", data_root: str) -> "Pictures":
 
     with DownloadProgress(note) as watcher:
         return read_pictures(recipe, data_root, None, watcher)[0]
-
-
-def pictures_and_split(recipe: "Recipe", data_root: str) -> "tuple[Pictures, Split]":
-    """Load a recipe's images and draw its split."""
-    from hydrofoil.session.data import find_split
-
-    pictures = load_pictures(recipe, data_root)
-    return pictures, find_split(recipe, pictures, None)
 
 
 @contextmanager

@@ -148,17 +148,16 @@ def _note_what_is_missing(gathered: Gathered, recipe: Recipe) -> None:
     """List what this run lacks, compared with a finished and tested one."""
     path, done = gathered.path, len(gathered.epochs)
     if not gathered.imported and done < recipe.train.epochs:
-        unfinished = f"Training is not finished: {done} of {recipe.train.epochs} epochs.\n"
-        diverged = gathered.diverged
-        gathered.missing.append(
-            f"{unfinished}It stopped in epoch {diverged.epoch} at step {diverged.step}: a loss or "
-            "gradient was not finite, and resuming would stop there again. "
-            "Change the recipe, usually to a smaller optimizer.lr."
-            if diverged
-            else f"{unfinished}Resume with: {command('resume', path)}"
-            if gathered.resumable
-            else unfinished.strip()
-        )
+        unfinished = f"Training is not finished: {done} of {recipe.train.epochs} epochs."
+        if diverged := gathered.diverged:
+            unfinished += (
+                f"\nIt stopped in epoch {diverged.epoch} at step {diverged.step}: a loss or "
+                "gradient was not finite, and resuming would stop there again. "
+                "Change the recipe, usually to a smaller optimizer.lr."
+            )
+        elif gathered.resumable:
+            unfinished += f"\nResume with: {command('resume', path)}"
+        gathered.missing.append(unfinished)
     if gathered.test is None and gathered.model is not None and gathered.sizes.get("test"):
         gathered.missing.append(f"Not tested yet.\nTest with: {command('test', path)}")
     test, model = gathered.test, gathered.model

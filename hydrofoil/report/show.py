@@ -27,7 +27,8 @@ from hydrofoil.recipe.source import is_path
 from hydrofoil.report import figures, text
 from hydrofoil.report.curves import learning_curves
 from hydrofoil.run.commands import command
-from hydrofoil.run.diagnosis import diverged, sentences
+from hydrofoil.run.diagnosis import diverged, of_log, sentences
+from hydrofoil.run.events import Imported, Kept
 from hydrofoil.run.find import run_path
 from hydrofoil.run.folder import Run
 from hydrofoil.wording import plural
@@ -239,12 +240,6 @@ def step_line(content: dict[str, Any]) -> str:
     )
 
 
-def _kept_lines(run: Run) -> list[str]:
-    """Say of a run that was made of a training by `fit` that it was, and what it lacks."""
-    kept = run.log.kept()
-    return [str(kept)] if kept else []
-
-
 def show_run(path: Path, *, full: bool = False) -> Shown:
     """Describe a run: its recipe, epochs and test, and draw its learning curves.
 
@@ -252,21 +247,24 @@ def show_run(path: Path, *, full: bool = False) -> Shown:
         HydrofoilError: The path is not a run folder, or the run is damaged.
     """
     run = Run.open(path)
-    epochs, test, recipe = run.epochs(), run.results.test(), run.recipe
+    events, test, recipe = run.log.events(), run.results.test(), run.recipe
+    epochs = run.epochs(events)
+    imported = any(isinstance(event, Imported) for event in events)
+    kept = next((event for event in events if isinstance(event, Kept)), None)
     lines = [text.recipe_lines(recipe)]
     lines += [text.split_line(recipe, run.split())] if run.has_split() else []
-    lines += ["imported weights", ""] if run.log.imported() else [*_kept_lines(run), ""]
+    lines += ["imported weights"] if imported else [str(kept)] if kept else []
+    lines += [""]
     lines += text.epoch_lines(epochs, recipe)
     missing = recipe.train.epochs - len(epochs)
-    kept = run.log.kept()
-    found = [] if run.log.imported() else run.diagnosis()
-    if stopped := diverged(run.log.events()):
+    found = [] if imported else of_log(events, epochs, recipe)
+    if stopped := diverged(events):
         lines += ["", str(found[0])]
         lines.append(
             f"It stopped in epoch {stopped.epoch} at step {stopped.step}, and resuming would stop "
             "there again: train it again."
         )
-    elif missing > 0 and not run.log.imported() and (kept is None or kept.resumable):
+    elif missing > 0 and not imported and (kept is None or kept.resumable):
         lines.append(f"{plural(missing, 'epoch')} remaining: {command('resume', path)}")
     said = epochs and not stopped
     lines += ["", *sentences(found, epochs, recipe, ended=False)] if said else []

@@ -23,7 +23,7 @@ Axes: N pictures, C channels, H rows, W columns, K classes.
 import contextlib
 import re
 import shutil
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
@@ -43,6 +43,7 @@ from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.checkpoints import Checkpoints
 from hydrofoil.run.commands import command
 from hydrofoil.run.diagnosis import of_log
+from hydrofoil.run.events import Event
 from hydrofoil.run.files import Files, json_bytes
 from hydrofoil.run.find import find_run_folder
 from hydrofoil.run.lock import locked
@@ -186,11 +187,17 @@ class Run:
 
     def diagnosis(self) -> list[Finding]:
         """Return what the learning curves show, the most serious first; nothing if all is well."""
-        return of_log(self.log.events(), self.epochs(), self.recipe)
+        events = self.log.events()
+        return of_log(events, self.epochs(events), self.recipe)
 
-    def epochs(self) -> list[Epoch]:
-        """Return the log's epochs, up to the last one whose weights are saved."""
-        epochs = self.log.all(Epoch)
+    def epochs(self, events: Sequence[Event] | None = None) -> list[Epoch]:
+        """Return the log's epochs, up to the last one whose weights are saved.
+
+        Args:
+            events: The log, where it has been read already.
+        """
+        log = self.log.events() if events is None else events
+        epochs = [event for event in log if isinstance(event, Epoch)]
         last = max(self.checkpoints.epoch(), self.weights.epoch())
         return [epoch for epoch in epochs if epoch.number <= last or not last]
 

@@ -1,10 +1,9 @@
 """A progress bar over the trainings of a comparison, on a terminal's standard error."""
 
-import sys
 import time
 from collections.abc import Callable
 
-from hydrofoil.observe.console import Bar
+from hydrofoil.observe.bar import Bar
 from hydrofoil.observe.observer import Ended, Observer, Start
 from hydrofoil.session.compare import Completed
 from hydrofoil.train.loop import Progress
@@ -20,8 +19,7 @@ class RunsProgress(Observer):
 
     def __init__(self, total: int, say: Callable[[Completed], None]) -> None:
         self.total, self.say, self.number, self.epochs = total, say, 1, 0
-        self.terminal, self.bar = sys.stderr.isatty(), Bar()
-        self.began = self.drawn = time.perf_counter()
+        self.bar, self.began = Bar(), time.perf_counter()
 
     def completed(self, completed: Completed) -> None:
         """Say that a run is done."""
@@ -35,9 +33,7 @@ class RunsProgress(Observer):
 
     def steps(self, progress: Progress) -> None:
         """Move the bar, ten times a second at most."""
-        now = time.perf_counter()
-        if self.terminal and now - self.drawn > 0.1 and now - self.began > 1:
-            self.drawn = now
+        if time.perf_counter() - self.began > 1 and self.bar.due():
             done = (progress.epoch - 1) * progress.steps + progress.step
             status = f"epoch {progress.epoch} of {self.epochs}"
             name = f"run {self.number} of {self.total}"
