@@ -118,7 +118,7 @@ def test_a_class_that_is_never_predicted_is_named() -> None:
     made = epochs(curve, valid_by_class=ByClass((500,) * 9 + (0,), (555,) * 9 + (0,)))
     found = diagnose(made, RECIPE, COUNTS, tuple("abcdefghij"))
     assert found[0].kind == "class never predicted"
-    assert "none is taken for j (500)" in found[0].text
+    assert "no validation image is predicted as j (500)" in found[0].text
 
 
 def test_classes_that_are_learned_late_are_named() -> None:

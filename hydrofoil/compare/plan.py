@@ -170,7 +170,7 @@ def _all_sides(
         raise HydrofoilError(f"{what}: expected at most {len(LETTERS)} sides, a to h.")
     if count == 1:
         raise HydrofoilError(
-            f"{given[0]}: side A alone: expected what B is.\n"
+            f"{given[0]}: side A alone: expected a side B as well.\n"
             "Change a field for B, such as b.lr=0.01, or name another recipe or run folder."
         )
     if len(given) == 1:

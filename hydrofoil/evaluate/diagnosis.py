@@ -24,8 +24,8 @@ Kind = Literal[
 GAP = 0.03  # accuracy: a smaller gap between training and validation is no finding
 ROOM = 0.04  # of errors: where fewer are left, a loss that still falls is no finding
 LEFT = 0.10  # of errors: where fewer are left, a level curve is success and no plateau
-EXCESS = 0.003  # nats above the loss of knowing nothing: steps too large cost so much
-FEW = 8  # epochs: with fewer, a loss that falls has not had the time to do more
+EXCESS = 0.003  # nats above the loss at chance level: steps that are too large cost as much
+FEW = 8  # epochs: with fewer, a loss that still falls has not had time to fall further
 VAGUE = 0.05  # half an interval of the validation accuracy: beyond it, it decides little
 
 
@@ -185,7 +185,7 @@ def _too_large(curves: Curves) -> list[Finding]:
     if curves.chance and lost and curves.judged.interval[0] <= curves.majority:
         text = (
             f"the training loss stays at {mean(half):.3f}, above the {curves.chance:.3f} of "
-            f"knowing nothing; accuracy {percent(curves.judged.accuracy)} on {curves.name}."
+            f"chance level; accuracy {percent(curves.judged.accuracy)} on {curves.name}."
         )
         return [Finding("learning rate too high", text, _smaller_steps(curves.recipe))]
     level = curves.late(losses)
@@ -233,8 +233,8 @@ def _at_chance(curves: Curves) -> list[Finding]:
     text = (
         f"accuracy {percent(scores.accuracy)} on {curves.name} (95% interval {100 * low:.1f}–"
         f"{percent(high, 1)}) is no better than always answering {isolated(largest)}: "
-        f"{percent(curves.majority)}. The training loss is {curves.train[-1]:.3f}; knowing nothing "
-        f"costs {curves.chance:.3f}."
+        f"{percent(curves.majority)}. The training loss is {curves.train[-1]:.3f}; chance "
+        f"level is {curves.chance:.3f}."
     )
     more = "train longer, " if len(curves.epochs) < 6 else ""
     advice = (
@@ -351,8 +351,9 @@ def _best_early(curves: Curves) -> list[Finding]:
         f"the validation loss is lowest at epoch {number} of {end}, {curves.valid[low]:.3f}, and "
         f"{curves.valid[-1]:.3f} at the end."
     )
-    keeps = curves.recipe.train.select == "last"
-    advice = "Keep the best weights (train.select=valid.loss)" if keeps else "The best are kept"
+    advice = "The best weights are kept"
+    if curves.recipe.train.select == "last":
+        advice = "Keep the best weights (train.select=valid.loss)"
     enough = number + max(2, number // 4)
     return [Finding("best epoch early", text, f"{advice}; train.epochs={enough} is enough.")]
 
@@ -376,7 +377,7 @@ def _small_validation(curves: Curves) -> list[Finding]:
 
 
 def _never_predicted(curves: Curves) -> tuple[list[Finding], float]:
-    """Report classes that no validation image is taken for; and the median recall of all."""
+    """Report classes that are predicted for no validation image; and the median recall of all."""
     found = curves.last.valid_by_class
     if found is None or len(found.predicted) != len(curves.held_out):
         return [], 0.0
@@ -390,8 +391,8 @@ def _never_predicted(curves: Curves) -> tuple[list[Finding], float]:
     if not never or typical < 0.5:  # few classes are recognized at all: other findings say more
         return [], typical
     named = ", ".join(never[:8]) + (f" and {len(never) - 8} more" if len(never) > 8 else "")
-    text = f"of the validation images, none is taken for {named}."
-    advice = "Look at its training images and their number: hydrofoil show, train longer, or more."
+    text = f"no validation image is predicted as {named}."
+    advice = "Check its training images and how many there are (hydrofoil show), or train longer."
     return [Finding("class never predicted", text, advice)], typical
 
 
@@ -412,7 +413,7 @@ def _late(curves: Curves) -> list[Finding]:
             late.append(f"{isolated(curves.classes[k])} from epoch {curves.epochs[when].number}")
     if not late:
         return []
-    text = f"half of the validation images of {', '.join(late)} on are recognized, not before."
+    text = f"recall reaches 50% only late in training: {', '.join(late)}."
     return [Finding("classes learned late", text, "Check how many training images they have.")]
 
 

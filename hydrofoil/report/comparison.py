@@ -217,7 +217,7 @@ def pairs_table(comparison: Comparisons) -> str:
 
 def pair_verdict(outcome: str, pair: Comparison) -> str:
     """Return a pair's verdict for a table."""
-    return "none" if outcome == NONE else f"{pair.b.letter} {outcome}"
+    return NONE if outcome == NONE else f"{pair.b.letter} {outcome}"
 
 
 def _difference_lines(comparison: Comparison) -> list[str]:

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from hydrofoil.compare.setup import Setup, SideSetup
 from hydrofoil.compare.several import Comparisons
-from hydrofoil.compare.verdict import NONE, PART_WORDS, Comparison
+from hydrofoil.compare.verdict import PART_WORDS, Comparison
 from hydrofoil.report import comparison_charts as charts
 from hydrofoil.report.comparison import (
     HOLM,
@@ -130,9 +130,7 @@ def _several_values(comparison: Comparisons) -> dict[str, Any]:
             "interval": one.interval,
             "p": bare_p(one.p),
             "adjusted": bare_p(one.adjusted_p),
-            "verdict": "no significant difference"
-            if one.outcome == NONE
-            else pair_verdict(one.outcome, one.comparison),
+            "verdict": pair_verdict(one.outcome, one.comparison),
             "method": one.comparison.difference.method
             if one.comparison.difference.p is not None
             else "McNemar (two models)",
