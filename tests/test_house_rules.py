@@ -34,6 +34,7 @@ FLOW = [
     ["native"],
     ["train"],
     ["run"],
+    ["check"],
     ["compare"],
     ["ship"],
     ["report"],
