@@ -15,6 +15,7 @@ from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
+from hydrofoil.check.result import Check, levels_line
 from hydrofoil.compare.several import Comparisons
 from hydrofoil.compare.verdict import Comparison
 from hydrofoil.data.pictures import Pictures
@@ -26,6 +27,7 @@ from hydrofoil.recipe.changes import RESOLVED, changed_fields, original
 from hydrofoil.recipe.schema import Recipe, dotted
 from hydrofoil.report import text
 from hydrofoil.report.charts import tag
+from hydrofoil.report.check_text import shown_text
 from hydrofoil.report.figure import Figure
 from hydrofoil.report.gather import Gathered
 from hydrofoil.report.sections import curve_charts
@@ -101,6 +103,13 @@ def _mosaic(rows: Sequence[Tensor], columns: int) -> tuple[int, bytes]:
     # 256 colors are plenty for a thumbnail, and a third of the bytes.
     sheet.quantize(256, Image.Quantize.FASTOCTREE).save(file, "png", optimize=True)
     return down, file.getvalue()
+
+
+def check_html(check: Check) -> Markup:
+    """Show the level and the title of each finding of a check."""
+    rows = [[finding.level, shown_text(finding.title)] for finding in check.findings]
+    head = f"{check.pictures.source}: {levels_line(check)}"
+    return _box(tag("b", head), *([_table(["level", "finding"], rows)] if rows else []))
 
 
 def split_html(split: Split) -> Markup:

@@ -114,26 +114,27 @@ class Inlined:
     height: int
 
 
-def _uri(content: bytes, kind: str = "png") -> str:
+def as_uri(content: bytes, kind: str = "png") -> str:
+    """Return an image file as the address of an inlined image."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _inlined(picture_CHW: Tensor, alt: str) -> Inlined:
+def inlined(picture_CHW: Tensor, alt: str) -> Inlined:
     """Inline a uint8 image: a small one enlarged as PNG, a large one reduced as JPEG."""
     image = sheet.as_image(picture_CHW)
     file = io.BytesIO()
     if max(image.size) <= PIXELATED:
         image.save(file, "png", optimize=True)
         scale = max(1, round(96 / max(image.size)))
-        return Inlined(_uri(file.getvalue()), alt, image.width * scale, image.height * scale)
+        return Inlined(as_uri(file.getvalue()), alt, image.width * scale, image.height * scale)
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     image.save(file, "jpeg", quality=85)
-    return Inlined(_uri(file.getvalue(), "jpeg"), alt, image.width, image.height)
+    return Inlined(as_uri(file.getvalue(), "jpeg"), alt, image.width, image.height)
 
 
 def _figure(png: bytes, alt: str) -> Inlined:
     with Image.open(io.BytesIO(png)) as image:
-        return Inlined(_uri(png), alt, *image.size)
+        return Inlined(as_uri(png), alt, *image.size)
 
 
 def _alt(example: Example) -> str:
@@ -151,7 +152,7 @@ def _pictures(run: Gathered) -> list[dict[str, Any]]:
             "heading": KINDS[kind][0],
             "description": KINDS[kind][1],
             "pictures": [
-                (number, example, _inlined(run.shown[example.index], _alt(example)))
+                (number, example, inlined(run.shown[example.index], _alt(example)))
                 for number, example in enumerate(examples)
                 if example.index in run.shown
             ],
@@ -169,7 +170,7 @@ def _explanation(mistake: ExplainedMistake, run: Gathered) -> dict[str, Any]:
         mistake.example.predicted,
     )
     scale = max(1, round(96 / max(picture_CHW.shape[1:])))
-    panels, descriptions = [("image", _inlined(picture_CHW, _alt(example)))], list[str]()
+    panels, descriptions = [("image", inlined(picture_CHW, _alt(example)))], list[str]()
     if mistake.cam is not None:
         heat = explanations.heat_overlay(picture_CHW, mistake.cam.heat_NHW[0], scale=scale)
         descriptions.append(heat_line(mistake.cam, predicted))
