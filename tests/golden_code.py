@@ -25,6 +25,7 @@ OVERRIDES = [  # the recipes' own optimizer, and every other one that has C
     ["optimizer.name=sgd", "optimizer.momentum=0"],
     ["optimizer.name=sgd", "optimizer.momentum=0.9", "optimizer.weight_decay=0.01"],
     ["optimizer.name=adam"],
+    ["train.balance=loss"],
 ]
 DIGESTS = Path(__file__).with_suffix(".json")
 
@@ -40,7 +41,8 @@ def recipe_code() -> Iterator[tuple[str, str]]:
             found = find_source(recipe.data.source)
             model = build(recipe, found.shape, [""] * found.classes)
             optimizer = build_optimizer(recipe.optimizer, model.network)
-            code = make_program(model, optimizer, recipe.train.batch_size).source
+            weighted = recipe.train.balance == "loss"
+            code = make_program(model, optimizer, recipe.train.batch_size, weighted).source
             yield " ".join([name, *overrides]), code
 
 

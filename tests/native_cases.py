@@ -244,13 +244,15 @@ def run_sanitized(mode: str, flags: tuple[str, ...]) -> None:
         if mode != "plain":
             spoil = broken if mode == "broken" else str
             patch.setattr(program, "write", lambda *a: guarded(spoil(write(*a))))
-        for shape, words, optimizer, batch, count, threads, rows in SANITIZED:
+        for number, case in enumerate(SANITIZED):
+            shape, words, optimizer, batch, count, threads, rows = case
             share_rows(patch, rows)
             model = classifier(shape, words)
             assert model
             native = Native(
                 model, OPTIMIZERS[optimizer](model.network.parameters()),
                 made_pictures(shape, count), batch_size=batch, threads=threads, flags=flags,
+                class_weights_K=torch.rand(len(model.classes)) if number % 2 else None,
             )  # fmt: skip
             take_steps(native, torch.arange(count), 1, 1, Sums(CPU))
             native.logits(torch.arange(count).repeat(2)[1:])

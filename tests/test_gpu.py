@@ -83,12 +83,15 @@ def side(kind: Any, name: str, *overrides: str) -> Any:
     model = build(recipe, pictures.shape, pictures.classes).to(CUDA).train()
     state, batch = State.fresh(model, recipe), recipe.train.batch_size
     executor = kind(
-        model, state.optimizer, pictures.to(CUDA), batch_size=batch, label_smoothing=0.1
-    )
+        model, state.optimizer, pictures.to(CUDA), batch_size=batch, label_smoothing=0.1,
+        class_weights_K=torch.arange(1.0, 11) if recipe.train.balance == "loss" else None,
+    )  # fmt: skip
     layers = len(dropouts(model.network))
 
     def feed(epoch: int) -> Any:
-        return make_feed(recipe, split.train[: 9 * batch - 1], epoch, layers).to(CUDA)
+        return make_feed(recipe, split.train[: 9 * batch - 1], pictures.labels_N, epoch, layers).to(
+            CUDA
+        )
 
     return executor, feed, model, state
 
@@ -113,7 +116,11 @@ def tensors_of(model: Any, state: State) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize("overrides", [(), ("schedule.name=cosine",)], ids=["constant", "cosine"])
+@pytest.mark.parametrize(
+    "overrides",
+    [(), ("schedule.name=cosine",), ("train.balance=loss",), ("train.balance=sampling",)],
+    ids=["constant", "cosine", "weighted", "sampled"],
+)
 @pytest.mark.parametrize("name", [*REAL_RECIPES, "digits"])
 def test_graphs_take_eagers_steps(name: str, overrides: tuple[str, ...]) -> None:
     found: list[dict[str, torch.Tensor]] = []

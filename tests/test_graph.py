@@ -45,12 +45,15 @@ class Side:
         self.executor = kind(
             self.model, self.state.optimizer, self.pictures, batch_size=recipe.train.batch_size,
             label_smoothing=recipe.train.label_smoothing,
+            class_weights_K=torch.arange(1.0, 11) if recipe.train.balance == "loss" else None,
         )  # fmt: skip
 
     def train(self, epoch: int, first: int, stop: int) -> None:
         layers = len(dropouts(self.model.network))
         if (epoch, first) != getattr(self, "at", None):
-            self.feed = make_feed(self.recipe, self.split.train, epoch, layers)
+            self.feed = make_feed(
+                self.recipe, self.split.train, self.pictures.labels_N, epoch, layers
+            )
         self.executor.train_steps(self.feed, first, stop, self.sums)
         self.at = (epoch, stop)
 
@@ -100,6 +103,8 @@ OTHERS = [
     ("train.label_smoothing=0.1", "schedule.name=cosine", "schedule.warmup_steps=3"),
     ("optimizer.name=adam", "optimizer.lr=0.001", "schedule.name=one-cycle"),
     ("schedule.name=step", "schedule.every=1"),
+    ("train.balance=loss", "train.label_smoothing=0.1"),
+    ("train.balance=sampling",),
 ]
 
 

@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import (
     accuracy_score,
+    balanced_accuracy_score,
     confusion_matrix,
     log_loss,
     precision_recall_fscore_support,
@@ -15,7 +17,7 @@ from sklearn.metrics import (
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 from hydrofoil import build, load, measure, read_recipe, score
-from hydrofoil.evaluate.metrics import ClassScores, Metrics, Sums, wilson
+from hydrofoil.evaluate.metrics import ClassScores, Metrics, Sums, mean_share, wilson
 from hydrofoil.evaluate.score import BATCH, answer
 
 CPU = torch.device("cpu")
@@ -32,6 +34,11 @@ def check_against_oracles(logits: torch.Tensor, labels: torch.Tensor) -> None:
     every = list(range(classes))
     np.testing.assert_array_equal(ours.confusion, confusion_matrix(truth, answers, labels=every))
     assert ours.accuracy == accuracy_score(truth, answers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "y_pred contains classes not in y_true"
+        balanced = balanced_accuracy_score(truth, answers)
+    assert ours.balanced_accuracy == pytest.approx(balanced)
+    assert ours.balanced_interval[0] <= ours.balanced_accuracy <= ours.balanced_interval[1]
     probabilities = logits.double().softmax(1).numpy()
     assert ours.loss == pytest.approx(log_loss(truth, probabilities, labels=every), rel=1e-9)
     precision, recall, f1, support = precision_recall_fscore_support(
@@ -96,6 +103,29 @@ def test_all_wrong() -> None:
 def test_no_pictures_are_refused() -> None:
     with pytest.raises(ValueError, match="one at least"):
         measure(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+
+
+@given(part=st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_balanced_accuracy_of_one_class_has_wilsons_interval(part: tuple[int, int]) -> None:
+    mean, bounds = mean_share([part, (0, 0)])
+    assert mean == part[0] / part[1]
+    assert bounds == pytest.approx(wilson(*part))
+
+
+@pytest.mark.parametrize(
+    ("counts", "shares"),
+    [((400, 30, 8), (0.97, 0.7, 0.5)), ((20,) * 3, (0.9,) * 3), ((100,) * 10, (0.98,) * 10)],
+)
+def test_the_interval_of_balanced_accuracy_covers_about_95_in_100(
+    counts: tuple[int, ...], shares: tuple[float, ...]
+) -> None:
+    draw, truth, times = np.random.default_rng(5), sum(shares) / len(shares), 3000
+    covered = 0
+    for _ in range(times):
+        correct = [int(draw.binomial(n, p)) for n, p in zip(counts, shares, strict=True)]
+        low, high = mean_share(zip(correct, counts, strict=True))[1]
+        covered += low <= truth <= high
+    assert 0.93 < covered / times < 0.97
 
 
 @given(count=st.integers(1, 20_000), share=st.floats(0, 1))

@@ -42,6 +42,7 @@ FLAGS = st.sampled_from([("-O1",), (), ("-O1",)])
 def check(
     shape: Any, words: Any, *, count: int = 4, batch: int | None = None, threads: int = 1,
     rows: bool = False, levels: int = 255, smoothing: float = 0.0, flags: tuple[str, ...] = (),
+    class_weights: Any = None,
 ) -> None:  # fmt: skip
     """Hold training and evaluation against torch in float64 and float32, and threads' bits.
 
@@ -59,9 +60,14 @@ def check(
     normed = any("norm" in word for word in words)
     lr = 0.05 if batch < count else 1.0
     options: dict[str, Any] = {"batch_size": batch, "label_smoothing": smoothing}
+    weights_K = None if class_weights is None else torch.tensor(class_weights)
+    if weights_K is not None:
+        options["class_weights_K"] = weights_K
     judges = in_float64(model), copy.deepcopy(model)
     sums = Sums(CPU), Sums(CPU), Sums(CPU)
     for judge, total in zip(judges, sums, strict=False):
+        if weights_K is not None:
+            options["class_weights_K"] = weights_K.to(next(judge.parameters()).dtype)
         take_steps(Eager(judge, sgd(judge, lr), pictures, **options), index_N, 1, 1, total)
     again = copy.deepcopy(model)
     with pytest.MonkeyPatch.context() as patch:
@@ -205,6 +211,19 @@ def test_label_smoothing_is_torchs(many: int) -> None:
     @given(smoothing=st.floats(0, 0.5), count=st.integers(1, 9), threads=st.integers(1, 3))
     def holds(**options: Any) -> None:
         check((1, 5, 5), ["conv 3 3 1 0", "tanh"], **options)
+
+    holds()
+
+
+@many
+def test_class_weights_are_torchs_with_label_smoothing_and_a_smaller_last_batch(many: int) -> None:
+    @settings(max_examples=many, phases=PHASES)
+    @given(
+        class_weights=st.lists(st.floats(0.125, 9, width=32), min_size=4, max_size=4),
+        smoothing=st.floats(0, 0.5), count=st.integers(2, 9), threads=st.integers(1, 3),
+    )  # fmt: skip
+    def holds(count: int, **options: Any) -> None:
+        check((1, 5, 5), ["conv 3 3 1 0", "tanh"], count=count, batch=count - count // 3, **options)
 
     holds()
 

@@ -24,6 +24,7 @@ from hydrofoil.train.schedules import rates
 from tests.resume_steps import command, fingerprint
 
 LR = 0.3
+NO_LABELS_N = torch.zeros(0, dtype=torch.int64)  # the order of an epoch does not read them
 
 
 def torchs_rates(make: Any, warmup: int, total: int) -> list[float]:
@@ -146,7 +147,7 @@ def test_a_schedule_that_makes_no_sense_is_refused(overrides: list[str], text: s
 def test_a_feed_cuts_an_epoch_into_batches_in_order(images: int, batch: int, epoch: int) -> None:
     recipe = scheduled(f"train.batch_size={batch}", "schedule.name=linear")
     index_N = torch.arange(images) * 2
-    feed = make_feed(recipe, index_N, epoch, layers=3)
+    feed = make_feed(recipe, index_N, NO_LABELS_N, epoch, layers=3)
     assert feed.steps == count_steps(images, batch) == len(feed.rates_S) == len(feed.draws_SL2)
     parts = [feed.batch(step) for step in range(feed.steps)]
     assert torch.equal(torch.cat(parts), epoch_order(index_N, 0, epoch))
@@ -157,7 +158,9 @@ def test_a_feed_cuts_an_epoch_into_batches_in_order(images: int, batch: int, epo
 
 def test_a_feed_is_a_function_of_recipe_seed_and_epoch() -> None:
     def tables(seed: int, epoch: int) -> list[bytes]:
-        feed = make_feed(scheduled(f"train.seed={seed}"), torch.arange(64), epoch, layers=2)
+        feed = make_feed(
+            scheduled(f"train.seed={seed}"), torch.arange(64), NO_LABELS_N, epoch, layers=2
+        )
         return [feed.order_N.numpy().tobytes(), feed.draws_SL2.numpy().tobytes()]
 
     torch.manual_seed(1)
@@ -172,7 +175,9 @@ def test_no_two_masks_have_the_same_key() -> None:
     keys = [
         tuple(draw)
         for epoch in (1, 2)
-        for row in make_feed(scheduled(), torch.arange(640), epoch, layers=3).draws_SL2.tolist()
+        for row in make_feed(
+            scheduled(), torch.arange(640), NO_LABELS_N, epoch, layers=3
+        ).draws_SL2.tolist()
         for draw in row
     ]
     assert len(keys) == len(set(keys)) == 2 * 20 * 3

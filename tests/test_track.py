@@ -86,6 +86,7 @@ def expected(path: Path) -> dict[str, list[tuple[int, float]]]:
         last = test["opened"]
         told["test/accuracy"] = [(e["opened"], e["accuracy"]) for e in tests]
         told["test/loss"] = [(last, test["loss"])]
+        told["test/balanced_accuracy"] = [(last, test["balanced_accuracy"])]
         told["test/accuracy_low"] = [(last, test["interval"][0])]
         told["test/accuracy_high"] = [(last, test["interval"][1])]
         told |= {f"recall/{one['name']}": [(last, one["recall"])] for one in test["classes"]}

@@ -47,6 +47,7 @@ VALUES: dict[str, tuple[object, str, str]] = {
     "train.select": ("valid.loss", "valid.loss", ""),
     "train.seed": (5, "5", ""),
     "train.label_smoothing": (0.1, "0.1", ""),
+    "train.balance": ("sampling", "Sampling", ""),
     "train.init": ("runs/x", "runs/x", ""),
     "train.init_sha256": ("12", "12", ""),
     "train.freeze": (("conv1", "layer1.*"), "conv1,layer1.*", ""),

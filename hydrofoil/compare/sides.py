@@ -71,6 +71,7 @@ def _side(
         opened=opened,
         letter=letter,
         label=label,
+        balanced_accuracies=tuple(one.metrics().balanced_accuracy for one in answers),
     )
 
 

@@ -41,6 +41,7 @@ class SideAnswers:
         opened: How often each run opened its test split.
         letter: The side's letter, such as "A".
         label: What sets the side apart, such as "lr 0.02".
+        balanced_accuracies: Each run's balanced accuracy; empty where it is unknown.
     """
 
     name: str
@@ -52,6 +53,7 @@ class SideAnswers:
     opened: tuple[int, ...] = ()
     letter: str = ""
     label: str = ""
+    balanced_accuracies: tuple[float, ...] = ()
 
     @property
     def accuracy_S(self) -> Floats:
@@ -77,6 +79,7 @@ class Side:
         warnings: The warnings of `test`.
         letter: The side's letter, such as "A".
         label: What sets the side apart, such as "lr 0.02"; empty where that is unknown.
+        balanced_accuracies: The same, each class counting alike; empty where they are unknown.
     """
 
     name: str
@@ -91,6 +94,13 @@ class Side:
     warnings: tuple[str, ...]
     letter: str = ""
     label: str = ""
+    balanced_accuracies: tuple[float, ...] = ()
+
+    @property
+    def balanced_mean(self) -> float | None:
+        """The mean balanced accuracy, where it is known."""
+        known = self.balanced_accuracies
+        return sum(known) / len(known) if known else None
 
     @property
     def called(self) -> str:
@@ -361,6 +371,7 @@ def summarize_side(answers: SideAnswers, letter: str) -> Side:
         warnings=answers.warnings,
         letter=letter,
         label=answers.label,
+        balanced_accuracies=answers.balanced_accuracies,
     )
 
 

@@ -5,7 +5,7 @@ The device is read here and nowhere in the step: `Sums` stays there until the ep
 Axes: N pictures, K classes (rows of a confusion matrix are the truth, columns the predictions).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -65,6 +65,28 @@ class Share:
     def interval(self) -> tuple[float, float]:
         """The accuracy's 95% interval (Wilson)."""
         return wilson(self.correct, self.count)
+
+
+def mean_share(parts: Iterable[tuple[int, int]]) -> tuple[float, tuple[float, float]]:
+    """Return the mean of correct / count over independent parts, and its 95% interval.
+
+    Parts without images do not count. Over the classes this is the balanced accuracy. The interval
+    is the stratified Wilson interval of Yan and Su 2010 (Statistics in Biopharmaceutical Research
+    2, 329-335): the mean of the parts' Wilson intervals, each of a smaller z, so that the mean has
+    95%. Of one part it is Wilson's. In simulations it covers 91 to 96%.
+
+    >>> mean_share([(9, 10), (1, 2), (0, 0)])[0]
+    0.7
+    """
+    seen = [(correct, count) for correct, count in parts if count]
+    if not seen:
+        return 0.0, (0.0, 1.0)
+    # Half a picture of either kind is added, so that a share of 0 or 1 has a deviation, too.
+    errors = [sqrt((c + 0.5) * (n - c + 0.5) / n) / (n + 1) for c, n in seen]
+    z = Z_95 * sqrt(sum(error**2 for error in errors)) / sum(errors)
+    lows, highs = zip(*(wilson(c, n, z) for c, n in seen), strict=True)
+    mean = sum(c / n for c, n in seen) / len(seen)
+    return mean, (sum(lows) / len(seen), sum(highs) / len(seen))
 
 
 @dataclass(frozen=True)
@@ -251,6 +273,20 @@ class Metrics(Scores):
 
     confusion: tuple[tuple[int, ...], ...]
     correct_in_top_5: int | None = None
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}; balanced {percent(self.balanced_accuracy)})"
+
+    @computed_field
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean recall of the classes that have pictures, from 0 to 1."""
+        return mean_share((row[i], sum(row)) for i, row in enumerate(self.confusion))[0]
+
+    @property
+    def balanced_interval(self) -> tuple[float, float]:
+        """The balanced accuracy's 95% interval: see `mean_share`."""
+        return mean_share((row[i], sum(row)) for i, row in enumerate(self.confusion))[1]
 
     def per_class(self, classes: Sequence[str]) -> list[ClassScores]:
         """Return the scores of each class, in the set's order."""

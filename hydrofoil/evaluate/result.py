@@ -10,7 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_fie
 
 from hydrofoil.display import notebook_html
 from hydrofoil.evaluate.calibration import Bins
-from hydrofoil.evaluate.metrics import Averages, ByClass, ClassScores, Scores, Share, wilson
+from hydrofoil.evaluate.metrics import (
+    Averages,
+    ByClass,
+    ClassScores,
+    Scores,
+    Share,
+    mean_share,
+    wilson,
+)
 from hydrofoil.wording import interval, percent
 
 Count = Annotated[int, Field(ge=0)]
@@ -62,6 +70,8 @@ class Epoch(Record):
     """Of the epoch's last step."""
     valid_by_class: ByClass | None = None
     """Predictions on the validation split, counted by class."""
+    valid_balanced_accuracy: float | None = None
+    """The mean recall of the classes of the validation split."""
 
     def __repr__(self) -> str:
         parts = [f"train loss {self.train.loss:.4f}, {percent(self.train.accuracy)}"]
@@ -196,7 +206,8 @@ class TestResult(Record):
 
     def __repr__(self) -> str:
         of = f"{percent(self.accuracy)} of {self.count:,}"
-        return f"TestResult({of}, {interval(self.interval)})"
+        balanced = f"; balanced {percent(self.balanced_accuracy)}"
+        return f"TestResult({of}, {interval(self.interval)}{balanced})"
 
     def _repr_html_(self) -> str:
         """Show the accuracy and, folded, the table of the classes in a notebook."""
@@ -246,6 +257,18 @@ class TestResult(Record):
     def interval(self) -> tuple[float, float]:
         """The accuracy's 95% interval (Wilson)."""
         return wilson(self.correct, self.count)
+
+    @computed_field
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean recall of the classes that the test split has."""
+        return mean_share((one.correct, one.count) for one in self.classes)[0]
+
+    @computed_field
+    @property
+    def balanced_interval(self) -> tuple[float, float]:
+        """The balanced accuracy's 95% interval (stratified Wilson)."""
+        return mean_share((one.correct, one.count) for one in self.classes)[1]
 
 
 def complaint(error: ValidationError) -> str:

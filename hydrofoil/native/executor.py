@@ -44,6 +44,7 @@ class Native:
         pictures: The set, on the CPU.
         batch_size: Images per step.
         label_smoothing: As in torch's cross-entropy.
+        class_weights_K: As torch's cross-entropy takes them; default: none.
         threads: CPU threads per step; default: the number that a short trial finds fastest. The
             results do not depend on it, bit for bit.
         flags: More options for the compiler, such as those of sanitizers.
@@ -70,6 +71,7 @@ class Native:
         *,
         batch_size: int,
         label_smoothing: float = 0.0,
+        class_weights_K: Tensor | None = None,
         threads: int | None = None,
         flags: tuple[str, ...] = (),
         program: Program | None = None,
@@ -78,13 +80,17 @@ class Native:
             raise ValueError(f"images on {pictures.pictures_NCHW.device}: expected the CPU")
         if pictures.shape != model.shape or pictures.K > len(model.classes):
             raise ValueError("images of another shape or more classes than the model's")
-        program = program or make_program(model, optimizer, batch_size)
+        weighted = class_weights_K is not None
+        program = program or make_program(model, optimizer, batch_size, weighted)
         if program.plan.batch != batch_size:
             raise ValueError(f"code for batches of {program.plan.batch}, not of {batch_size}")
+        if program.weighted != weighted:
+            raise ValueError("code for a loss with class weights, or class weights without it")
         self.model, self.optimizer, self.pictures = model, optimizer, pictures
         self.plan, self.rule = program.plan, program.rule
         self._layers = dict(model.network.named_children())
         self.label_smoothing = label_smoothing
+        self._weights_K = _checked_weights(class_weights_K, model)
         began = perf_counter()
         built = build(program.source, flags)
         library, self.note = built.handle, built.note
@@ -210,6 +216,7 @@ class Native:
             table=self._table.data_ptr(),
             numbers=rates.data_ptr(),
             smoothing=self.label_smoothing,
+            weights=None if self._weights_K is None else self._weights_K.data_ptr(),
             step=step,
             w=self._flat_F[0].data_ptr(),
             logits=logits,
@@ -309,6 +316,15 @@ class Native:
                 state["step"].fill_(done)
         for operation in self.plan.operations:
             operation.count_steps(self._layers[operation.layer], steps)
+
+
+def _checked_weights(class_weights_K: Tensor | None, model: Classifier) -> Tensor | None:
+    """Return class weights as the code reads them; the code itself does not check them."""
+    if class_weights_K is None:
+        return None
+    if class_weights_K.shape != (len(model.classes),):
+        raise ValueError(f"{len(class_weights_K)} weights for {len(model.classes)} classes")
+    return class_weights_K.to("cpu", torch.float32).contiguous()
 
 
 def _aligned_zeros(count: int, dtype: torch.dtype) -> Tensor:

@@ -46,6 +46,7 @@ FIELDS = (
     Field("const float *", ("table",), "for each channel: the normalized value of each byte"),
     Field("const double *", ("numbers",), "five of the optimizer's for each step: see rates()"),
     Field("double", ("smoothing",), "of the labels"),
+    Field("const float *", ("weights",), "of the classes, in a program with a weighted loss"),
     Field("int64_t", ("step",), "steps that the optimizer has done before these"),
     Field("float *", ("w",), "all weights"),
     Field("float *", ("s0", "s1"), "the optimizer's state, laid out as the weights"),

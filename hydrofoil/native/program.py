@@ -69,22 +69,26 @@ class Program:
         plan: The network's operations and the layout of its weights.
         rule: The optimizer's update.
         source: The C.
+        weighted: Whether the loss has class weights.
     """
 
     plan: Plan
     rule: Rule
     source: str
+    weighted: bool = False
 
 
-def make_program(model: Classifier, optimizer: torch.optim.Optimizer, batch_size: int) -> Program:
-    """Return the program that trains a model: some milliseconds.
+def make_program(
+    model: Classifier, optimizer: torch.optim.Optimizer, batch_size: int, weighted: bool = False
+) -> Program:
+    """Return the program that trains a model, with class weights or not: some milliseconds.
 
     Raises:
         Unsupported: There is no native code for it.
     """
     check_trainable(model, optimizer)
     plan, rule = make_plan(model, batch_size), make_rule(optimizer)
-    return Program(plan, rule, write(plan, rule))
+    return Program(plan, rule, write(plan, rule, weighted), weighted)
 
 
 def check_trainable(model: Classifier, optimizer: torch.optim.Optimizer) -> None:
@@ -111,8 +115,8 @@ def check_trainable(model: Classifier, optimizer: torch.optim.Optimizer) -> None
         raise Unsupported("an optimizer of other parameters than the model's")
 
 
-def write(plan: Plan, rule: Rule) -> str:
-    """Return the C of a plan's training, for one optimizer's rule."""
+def write(plan: Plan, rule: Rule, weighted: bool = False) -> str:
+    """Return the C of a plan's training, for one optimizer's rule, with class weights or not."""
     parts = [
         c(
             """
@@ -132,8 +136,8 @@ def write(plan: Plan, rule: Rule) -> str:
         _memory(plan),
         boundary.gather(plan.pictures),
         *(_functions(operation, len(rule.slots)) for operation in plan.operations),
-        boundary.loss(plan.logits),
-        _Step(plan, rule).training(),
+        boundary.loss(plan.logits, weighted),
+        _Step(plan, rule).training(weighted),
         _Step(plan, rule).evaluation(),
         _main(plan, rule),
     ]  # fmt: skip
@@ -229,8 +233,8 @@ class _Step:
     def __post_init__(self) -> None:
         self.held, self.passing = _holders(self.plan), _passing(self.plan)
 
-    def training(self) -> str:
-        """Return the function `step`: forward, loss, backward, update."""
+    def training(self, weighted: bool) -> str:
+        """Return the function `step`: forward, loss, with class weights or not, backward, update."""
         plan = self.plan
         self._forward(training=True)
         self._hold("")
@@ -238,14 +242,17 @@ class _Step:
         origin = f" + {logits.origin}" if logits.origin else ""
         self.waiting.append(
             f"net->losses[n] = cross_entropy({self._at(logits)}{origin}, "
-            f"{self._gradient(logits)}{origin}, job->labels[index[n]], count, "
+            f"{self._gradient(logits)}{origin}, job->labels[index[n]], "
+            f"{'job->weights, weight' if weighted else 'count'}, "
             "(float)job->smoothing, &net->right[n]);"
         )
         self._backward()
         self._update()
         keys = f"const uint32_t *keys = job->keys + s * {2 * plan.draws};"
         rates = "const Rates r = rates(job->numbers + 5 * s, job->step + s + 1);"
-        return self._function("step", [rates, *([keys] if plan.draws else [])])
+        weight = "const float weight = batch_weight(job->weights, job->labels, index, count);"
+        first = [rates, *([keys] if plan.draws else []), *([weight] if weighted else [])]
+        return self._function("step", first)
 
     def evaluation(self) -> str:
         """Return the function `answer`: forward in evaluation mode; it writes logits."""

@@ -90,6 +90,7 @@ def result_values(test: TestResult) -> dict[str, float]:
     """Return the numbers of test.json that the log has not: loss, interval, recall by class."""
     low, high = test.interval
     values = {"test/loss": test.loss, "test/accuracy_low": low, "test/accuracy_high": high}
+    values["test/balanced_accuracy"] = test.balanced_accuracy
     recalls = {f"recall/{one.name}": one.recall for one in test.classes}
     return values | {name: value for name, value in recalls.items() if value is not None}
 

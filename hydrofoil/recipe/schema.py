@@ -119,6 +119,8 @@ class Train(Fields):
     """The seed of initialization, split, order and dropout."""
     label_smoothing: Fraction = 0.0
     """The fraction of each label that is spread over all classes in the training loss."""
+    balance: Literal["none", "loss", "sampling"] = "none"
+    """Let classes count alike: by class weights in the loss, or by drawing each equally often."""
     init: Annotated[str, Affects("results")] = ""
     """Start from these weights: a run folder or a file of weights; empty: drawn from the seed."""
     init_sha256: Annotated[str, Affects("weights", per_run=True)] = ""

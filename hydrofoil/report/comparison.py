@@ -10,6 +10,7 @@ from hydrofoil.compare.setup import Given, SideSetup
 from hydrofoil.compare.several import Comparisons
 from hydrofoil.compare.statistics import Side, p_words, span
 from hydrofoil.compare.verdict import NONE, PART_WORDS, Comparison
+from hydrofoil.report.text import balanced_text
 from hydrofoil.terminal import table
 from hydrofoil.wording import all_of, isolated, percent, plural
 
@@ -139,6 +140,7 @@ def _side_line(side: Side, part: str) -> str:
     return (
         f"{side.letter}  {isolated(side.label or side.name)}: {100 * side.mean:.2f}{interval}% of "
         f"{side.pictures:,} {part} images, mean of {plural(len(side.seeds), 'seed')}"
+        f"{balanced_text(side.mean, side.balanced_mean)}"
     )
 
 

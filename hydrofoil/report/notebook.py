@@ -250,7 +250,7 @@ def run_html(run: Run) -> Markup:
     if test is not None:
         lines.append(
             f"test accuracy {percent(test.accuracy)} of {test.count:,} images, "
-            f"{interval(test.interval)}"
+            f"{interval(test.interval)}; balanced accuracy {percent(test.balanced_accuracy)}"
         )
     seen = Gathered(run.path, run.recipe, epochs=epochs, best_epoch=best)
     charts = [chart for _, chart in curve_charts([seen], [""])] if epochs else []
@@ -285,9 +285,13 @@ def result_html(test: TestResult) -> Markup:
         notes.append(f"This run has opened its test split {test.opened} times.")
     said = [tag("div", line) for line in notes]
     what = f" test accuracy with its 95% interval; {text.weights_of(test.epoch)}"
+    balanced = (
+        f"Balanced accuracy (mean recall) {percent(test.balanced_accuracy)}, "
+        f"{percent_range(test.balanced_interval)}"
+    )
     summary = tag("summary", f"{len(rows):,} classes")
     folded = tag("details", summary, _table(head, rows[:MOST_ROWS]), *_cut(len(rows)))
-    return _box(tag("b", accuracy), what, *said, folded)
+    return _box(tag("b", accuracy), what, tag("div", balanced), *said, folded)
 
 
 def _table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Markup:

@@ -30,6 +30,7 @@ NOTHING_HELD_OUT = (
 )
 
 NOT_CHANGES = (*RESOLVED, "train.seed")  # every run of a recipe has its own seed
+DIFFERENT = 0.005  # a balanced accuracy is said in one line where it differs by so much
 WEAKEST = 5  # classes in the short table of a test
 
 
@@ -106,13 +107,14 @@ def recipe_lines(recipe: Recipe) -> str:
     train, optimizer = recipe.train, recipe.optimizer
     given = optimizer.model_dump(exclude={"name", "lr"}, exclude_defaults=True)
     options = ", ".join(f"{k} {v}" for k, v in {"lr": optimizer.lr, **given}.items())
+    balanced = f"; balanced by {train.balance}" if train.balance != "none" else ""
     lines = [
         f"{recipe.name}: {recipe.about}" if recipe.about else recipe.name,
         *([f"  changed: {changed}"] if (changed := changes_text(recipe)) else []),
         f"{optimizer.name}: {options}{_schedule_text(recipe)}; "
         f"{plural(train.epochs, 'epoch')}{_some_of_the_images(recipe)} "
         f"in batches of {train.batch_size}; "
-        f"selects {selected_by(recipe)}; seed {train.seed}",
+        f"selects {selected_by(recipe)}{balanced}; seed {train.seed}",
     ]
     if merges_published_test(recipe.data.source, recipe.data.merge):
         lines.append(f"warning: {MERGED}")
@@ -245,10 +247,22 @@ def best_epoch(epochs: Sequence[Epoch], recipe: Recipe) -> Epoch | None:
 def epochs_result(epoch: Epoch) -> str:
     """Return the result of a training that is not tested, in one line."""
     scores, on = (epoch.valid, "validation") if epoch.valid else (epoch.train, "training")
+    balanced = epoch.valid_balanced_accuracy if epoch.valid else None
     return (
         f"{on} accuracy {percent(scores.accuracy)} ({scores.correct:,} of {scores.count:,}), "
-        f"epoch {epoch.number}"
+        f"epoch {epoch.number}{balanced_text(scores.accuracy, balanced)}"
     )
+
+
+def balanced_text(accuracy: float, balanced: float | None) -> str:
+    """Return what to add to an accuracy that the balanced accuracy differs from.
+
+    >>> balanced_text(0.95, 0.5), balanced_text(0.95, 0.949)
+    ('; balanced 50.00%', '')
+    """
+    if balanced is None or abs(accuracy - balanced) < DIFFERENT:
+        return ""
+    return f"; balanced {percent(balanced)}"
 
 
 def test_result_line(test: TestResult) -> str:
@@ -256,6 +270,7 @@ def test_result_line(test: TestResult) -> str:
     return (
         f"test accuracy {percent(test.accuracy)} ({test.correct:,} of {test.count:,}), "
         f"{interval(test.interval)}"
+        f"{balanced_text(test.accuracy, test.balanced_accuracy)}"
     )
 
 
@@ -298,7 +313,15 @@ def test_lines(test: TestResult, recipe: Recipe, *, full: bool) -> str:
         recipe: Of the run.
         full: All classes, with precision and F1, and the confusion matrix.
     """
-    lines = [test_result_line(test), f"test loss {test.loss:.4f}; {weights_of(test.epoch)}"]
+    seen = sum(1 for scores in test.classes if scores.count)
+    balanced = (
+        f"balanced accuracy {percent(test.balanced_accuracy)} (mean recall of {seen} classes)"
+    )
+    lines = [
+        test_result_line(test),
+        f"{balanced}, {interval(test.balanced_interval)}",
+        f"test loss {test.loss:.4f}; {weights_of(test.epoch)}",
+    ]
     if test.top_5:
         among = f"{percent(test.top_5.accuracy)}, {interval(test.top_5.interval)}"
         lines.append(f"top-5 accuracy {among}")

@@ -1,4 +1,7 @@
-"""Verifies on a few steps that resuming is exact; changes nothing."""
+"""Verifies on a few steps that resuming is exact; changes nothing.
+
+Axes: N pictures.
+"""
 
 import tempfile
 from dataclasses import dataclass
@@ -104,7 +107,8 @@ def _proof(found: Restored, execute: str | None) -> Proof:
             f"{run.path}: --prove saves between two steps of an epoch, and its epochs have one."
         )
     first, number = min(state.step, steps - 2 * half), state.epoch + 1
-    feed = make_feed(recipe, split.train, number, len(dropouts(model.network))).to(model.device)
+    layers = len(dropouts(model.network))
+    feed = make_feed(recipe, split.train, pictures.labels_N, number, layers).to(model.device)
 
     def train(model: Classifier, state: State, start: int) -> None:
         executor = prepare(model, pictures, split, recipe, state, execute=execute).executor

@@ -13,6 +13,7 @@ from torch import Tensor
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.randomness import halves, key
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.train.balance import balanced_order
 from hydrofoil.train.schedules import rates
 
 
@@ -100,20 +101,26 @@ class Feed:
         )
 
 
-def make_feed(recipe: Recipe, index_N: Tensor, epoch: int, layers: int) -> Feed:
+def make_feed(recipe: Recipe, index_N: Tensor, labels_N: Tensor, epoch: int, layers: int) -> Feed:
     """Return the feed of one epoch.
 
     Args:
-        recipe: Gives seed, batch size, learning rate and schedule.
+        recipe: Gives seed, batch size, balance, learning rate and schedule.
         index_N: The images of the training split.
+        labels_N: The labels of all images of the dataset.
         epoch: Counted from 1.
         layers: Dropout layers of the network.
     """
     seed, batch_size = recipe.train.seed, recipe.train.batch_size
     steps = count_steps(len(index_N), batch_size)
+    if recipe.train.balance == "sampling":
+        labels = labels_N[index_N.to(labels_N.device)]
+        order_N = balanced_order(index_N, labels, seed, epoch)
+    else:
+        order_N = epoch_order(index_N, seed, epoch)
     return Feed(
         epoch=epoch,
-        order_N=epoch_order(index_N, seed, epoch),
+        order_N=order_N,
         batch_size=batch_size,
         rates_S=torch.tensor(rates(recipe, steps, epoch), dtype=torch.float64),
         draws_SL2=dropout_draws(seed, epoch, steps, layers),

@@ -1,4 +1,7 @@
-"""The loop, which computes and yields and does no input or output."""
+"""The loop, which computes and yields and does no input or output.
+
+Axes: N pictures.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -81,13 +84,14 @@ def fit(
     state = state or State.fresh(model, recipe)
     executor = executor or prepare(model, pictures, split, recipe, state).executor
     state.executor, sums = executor.name, state.sums
-    threads, steps = threads_of(recipe, model), count_steps(len(split.train), spec.batch_size)
+    threads, layers = threads_of(recipe, model), len(dropouts(model.network))
+    steps = count_steps(len(split.train), spec.batch_size)
     guard = Guard(model, state, pictures, recipe, partial(executor.train_steps, sums=sums))
     for number in range(state.epoch + 1, spec.epochs + 1):
         with exact(device, threads), reported_failure(device):
             clock, spent = Stopwatch(device), state.seconds
             model.train()
-            feed = make_feed(recipe, split.train, number, len(dropouts(model.network))).to(device)
+            feed = make_feed(recipe, split.train, pictures.labels_N, number, layers).to(device)
             while state.step < steps:
                 stop = min(_next_stop(state.step, executor.steps_per_call, spec), steps)
                 executor.train_steps(feed, state.step, stop, sums)
@@ -97,8 +101,7 @@ def fit(
                     state.seconds = spent + clock.seconds()
                 if watch:
                     watch(Progress(number, stop, steps, sums, checked))
-            train, train_seconds = sums.read(), state.seconds
-            clock = Stopwatch(device)
+            train, train_seconds, clock = sums.read(), state.seconds, Stopwatch(device)
             valid = executor.score(split.valid) if len(split.valid) else None
             _check_finite(number, valid, recipe)
             best = state.finish(model, spec.select, valid)
@@ -106,7 +109,8 @@ def fit(
             seconds, rate = clock.seconds(), feed.rate(steps - 1)
         yield Epoch(
             number=number, train=train, valid=valid, valid_by_class=valid and valid.by_class(),
-            best=best, learning_rate=rate, train_seconds=train_seconds, valid_seconds=seconds,
+            valid_balanced_accuracy=valid and valid.balanced_accuracy, best=best,
+            learning_rate=rate, train_seconds=train_seconds, valid_seconds=seconds,
         )  # fmt: skip
 
 

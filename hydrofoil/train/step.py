@@ -29,6 +29,7 @@ class Step:
         optimizer: Of the model's parameters.
         pictures: The dataset, on the model's device.
         label_smoothing: The share of a label that is spread over all classes (Szegedy et al. 2016).
+        class_weights_K: Of the loss, as torch's cross-entropy takes them; default: none.
         forward: From pictures_NCHW and draws_L2 to logits_NK; default: the model itself.
     """
 
@@ -38,10 +39,12 @@ class Step:
         optimizer: torch.optim.Optimizer,
         pictures: Pictures,
         label_smoothing: float = 0.0,
+        class_weights_K: Tensor | None = None,
         forward: Forward | None = None,
     ) -> None:
         self.model, self.optimizer, self.pictures = model, optimizer, pictures
         self.label_smoothing = label_smoothing
+        self.class_weights_K = None if class_weights_K is None else class_weights_K.to(model.device)
         self.dropouts = dropouts(model.network)
         self.forward = forward or self._call_model
         if on_cuda(model.device):
@@ -64,9 +67,11 @@ class Step:
                 self.optimizer.zero_grad()
                 pictures_NCHW = self.pictures.pictures_NCHW[batch_N]
                 logits_NK = self.forward(pictures_NCHW, feed.draws(step))
-                loss = cross_entropy(logits_NK, labels_N, label_smoothing=self.label_smoothing)
+                loss = self._loss(logits_NK, labels_N, self.class_weights_K)
                 loss.backward()
                 self.optimizer.step()
+                if self.class_weights_K is not None:  # what is reported counts every image alike
+                    loss = self._loss(logits_NK.detach(), labels_N)
                 sums.add(loss, logits_NK, labels_N)
         finally:
             set_draws(self.dropouts, None)  # no later forward pass reuses a mask
@@ -74,6 +79,14 @@ class Step:
     def score(self, index_N: Tensor) -> Metrics:
         """Return loss, accuracy and confusion on the indexed pictures, in evaluation mode."""
         return score(self.model, self.pictures, index_N)
+
+    def _loss(
+        self, logits_NK: Tensor, labels_N: Tensor, class_weights_K: Tensor | None = None
+    ) -> Tensor:
+        """Return the batch's mean loss; with weights, the weighted mean."""
+        return cross_entropy(
+            logits_NK, labels_N, class_weights_K, label_smoothing=self.label_smoothing
+        )
 
     def _call_model(self, pictures_NCHW: Tensor, draws_L2: Tensor) -> Tensor:
         """Return logits_NK; the one place where a network's dropout gets its keys."""

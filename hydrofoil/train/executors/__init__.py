@@ -1,6 +1,6 @@
 """Which executor runs the steps: a rule over recipe, device and compiler, never a measurement.
 
-Axes: N pictures.
+Axes: N pictures, K classes.
 """
 
 from collections.abc import Callable
@@ -23,6 +23,7 @@ from hydrofoil.models.summary import total_multiply_adds
 from hydrofoil.native import Native, Program, Unsupported, make_program
 from hydrofoil.native.build import compiler
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.train.balance import class_weights
 from hydrofoil.train.executors.compiled import Compiled
 from hydrofoil.train.executors.eager import Eager
 from hydrofoil.train.executors.graph import Graph, graph_problem
@@ -137,7 +138,9 @@ def prepare(
     batch_size = min(recipe.train.batch_size, max(len(split.train), 1))
     threads = threads_of(recipe, model)
     asked = execute or state.executor or recipe.train.execute
-    names, refused, program = choose(model, state.optimizer, asked, batch_size)
+    weighted = recipe.train.balance == "loss"
+    labels_N = pictures.labels_N[split.train.to(pictures.labels_N.device)]
+    names, refused, program = choose(model, state.optimizer, asked, batch_size, weighted)
     for name in names:
         try:
             with exact(model.device, threads):
@@ -147,6 +150,9 @@ def prepare(
                     pictures.to(model.device),
                     batch_size=batch_size,
                     label_smoothing=recipe.train.label_smoothing,
+                    class_weights_K=(
+                        class_weights(labels_N, len(model.classes)) if weighted else None
+                    ),
                     **({"program": program} if name == "native" else {}),
                 )
         except (Unsupported, RuntimeError, OSError) as error:
@@ -167,11 +173,16 @@ def prepare(
 
 
 def choose(
-    model: Classifier, optimizer: torch.optim.Optimizer, asked: str, batch_size: int
+    model: Classifier,
+    optimizer: torch.optim.Optimizer,
+    asked: str,
+    batch_size: int,
+    weighted: bool = False,
 ) -> tuple[list[str], dict[str, str], Program | None]:
     """Return which executors to try, in order, why others cannot run here, and native's program.
 
-    The answer depends on the arguments, the device and the compiler alone; nothing is built.
+    `weighted` is whether the loss has class weights. The answer depends on the arguments, the
+    device and the compiler alone; nothing is built.
 
     Raises:
         HydrofoilError: The executor is unknown.
@@ -189,7 +200,7 @@ def choose(
     if "native" in wanted:
         try:
             compiler()
-            program = make_program(model, optimizer, batch_size)
+            program = make_program(model, optimizer, batch_size, weighted)
         except Unsupported as error:
             refused["native"] = str(error)
     return [name for name in wanted if name not in refused], refused, program
@@ -216,10 +227,10 @@ def expected(
     shape, classes = describe(recipe.data)
     model = build(recipe, shape, [""] * classes, network).to(device)
     optimizer = build_optimizer(recipe.optimizer, model.network)
-    batch_size = recipe.train.batch_size
-    names, refused, program = choose(model, optimizer, recipe.train.execute, batch_size)
+    options = recipe.train.batch_size, recipe.train.balance == "loss"
+    names, refused, program = choose(model, optimizer, recipe.train.execute, *options)
     line = f"executor: {names[0]}{_reasons(refused)}"
     try:
-        return line, (program or make_program(model, optimizer, batch_size)).source
+        return line, (program or make_program(model, optimizer, *options)).source
     except Unsupported:
         return line, ""

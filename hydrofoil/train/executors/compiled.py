@@ -27,6 +27,7 @@ class Compiled:
         pictures: The dataset, on the model's device.
         batch_size: Pictures per step.
         label_smoothing: The share of a label that is spread over all classes.
+        class_weights_K: Of the loss, as torch's cross-entropy takes them; default: none.
 
     Raises:
         RuntimeError: torch cannot compile here, for example without a C++ compiler.
@@ -43,10 +44,12 @@ class Compiled:
         *,
         batch_size: int,
         label_smoothing: float = 0.0,
+        class_weights_K: Tensor | None = None,
     ) -> None:
-        self.step = Step(model, optimizer, pictures, label_smoothing)
+        options = (model, optimizer, pictures, label_smoothing, class_weights_K)
+        self.step = Step(*options)
         self.batch_size = batch_size
-        self._whole = Step(model, optimizer, pictures, label_smoothing, self._call_compiled)
+        self._whole = Step(*options, self._call_compiled)
         self._compiled = torch.compile(model)
         layers = len(self.step.dropouts)
         self._draws_L2 = torch.zeros(layers, 2, dtype=torch.int32, device=model.device)

@@ -1,6 +1,10 @@
-"""The reference executor: torch's operations, one call each."""
+"""The reference executor: torch's operations, one call each.
+
+Axes: K classes.
+"""
 
 import torch
+from torch import Tensor
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.models.classifier import Classifier
@@ -16,6 +20,7 @@ class Eager(Step):
         pictures: The dataset, on the model's device.
         batch_size: Images per step; feeds of other sizes work, too.
         label_smoothing: The share of a label that is spread over all classes.
+        class_weights_K: Of the loss, as torch's cross-entropy takes them; default: none.
     """
 
     name = "eager"
@@ -29,8 +34,9 @@ class Eager(Step):
         *,
         batch_size: int,
         label_smoothing: float = 0.0,
+        class_weights_K: Tensor | None = None,
     ) -> None:
-        super().__init__(model, optimizer, pictures, label_smoothing)
+        super().__init__(model, optimizer, pictures, label_smoothing, class_weights_K)
         self.batch_size = batch_size
 
     @property

@@ -1,7 +1,7 @@
 """The step captured as a CUDA graph and replayed: no launch from Python, no wait for the device.
 
 Axes: N pictures, C channels, H rows, W columns, S steps, L dropout layers, 2 halves of a key,
-B pictures of a batch.
+B pictures of a batch, K classes.
 """
 
 import warnings
@@ -87,6 +87,7 @@ class Graph:
         pictures: The dataset, on the model's device.
         batch_size: Pictures per step.
         label_smoothing: The share of a label that is spread over all classes.
+        class_weights_K: Of the loss, as torch's cross-entropy takes them; default: none.
 
     Raises:
         Unsupported: The device, torch's version or the optimizer is not served.
@@ -105,11 +106,12 @@ class Graph:
         *,
         batch_size: int,
         label_smoothing: float = 0.0,
+        class_weights_K: Tensor | None = None,
     ) -> None:
         if reason := graph_problem(model, optimizer):
             raise Unsupported(reason)
         keep_rate_on_device(optimizer, model.device)
-        self.step = Step(model, optimizer, pictures, label_smoothing)
+        self.step = Step(model, optimizer, pictures, label_smoothing, class_weights_K)
         self.batch_size = batch_size
         layers = len(self.step.dropouts)
         self._tables = Tables(len(pictures), batch_size, layers, model.device)
@@ -169,6 +171,7 @@ class Graph:
             *model.buffers(),
             self.step.pictures.pictures_NCHW,
             self.step.pictures.labels_N,
+            *([] if self.step.class_weights_K is None else [self.step.class_weights_K]),
         ]
         for slots in optimizer.state.values():
             tensors += [value for value in slots.values() if isinstance(value, Tensor)]
