@@ -20,7 +20,7 @@ from hydrofoil.models.layers import dropouts
 from hydrofoil.recipe.schema import Recipe, Train
 from hydrofoil.timing import Stopwatch
 from hydrofoil.train.executors import Executor, prepare, threads_of
-from hydrofoil.train.feed import count_steps, make_feed
+from hydrofoil.train.feed import make_feed
 from hydrofoil.train.guard import Guard
 from hydrofoil.train.state import State
 
@@ -85,28 +85,27 @@ def fit(
     executor = executor or prepare(model, pictures, split, recipe, state).executor
     state.executor, sums = executor.name, state.sums
     threads, layers = threads_of(recipe, model), len(dropouts(model.network))
-    steps = count_steps(len(split.train), spec.batch_size)
     guard = Guard(model, state, pictures, recipe, partial(executor.train_steps, sums=sums))
     for number in range(state.epoch + 1, spec.epochs + 1):
         with exact(device, threads), reported_failure(device):
             clock, spent = Stopwatch(device), state.seconds
             model.train()
             feed = make_feed(recipe, split.train, pictures.labels_N, number, layers).to(device)
-            while state.step < steps:
-                stop = min(_next_stop(state.step, executor.steps_per_call, spec), steps)
+            while state.step < feed.steps:
+                stop = min(_next_stop(state.step, executor.steps_per_call, spec), feed.steps)
                 executor.train_steps(feed, state.step, stop, sums)
                 state.step = stop
-                checked = guard.passes(feed, now=stop == steps or _may_be_saved(stop, spec))
+                checked = guard.passes(feed, now=stop == feed.steps or _may_be_saved(stop, spec))
                 if checked:
                     state.seconds = spent + clock.seconds()
                 if watch:
-                    watch(Progress(number, stop, steps, sums, checked))
+                    watch(Progress(number, stop, feed.steps, sums, checked))
             train, train_seconds, clock = sums.read(), state.seconds, Stopwatch(device)
             valid = executor.score(split.valid) if len(split.valid) else None
             _check_finite(number, valid, recipe)
             best = state.finish(model, spec.select, valid)
             guard.begin_epoch()
-            seconds, rate = clock.seconds(), feed.rate(steps - 1)
+            seconds, rate = clock.seconds(), feed.rate(feed.steps - 1)
         yield Epoch(
             number=number, train=train, valid=valid, valid_by_class=valid and valid.by_class(),
             valid_balanced_accuracy=valid and valid.balanced_accuracy, best=best,
