@@ -1,0 +1,313 @@
+"""Out-of-fold probabilities: what models that never saw an image think of it.
+
+Axes: N images, C channels, H rows, W columns, K classes, F folds, G groups.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import ceil
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hydrofoil.check.labels import Floats, Ints
+from hydrofoil.check.network import network_of
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.split import Split
+from hydrofoil.device import available_threads, exact, pick_device
+from hydrofoil.evaluate.metrics import probabilities
+from hydrofoil.evaluate.score import logits_of
+from hydrofoil.models import build
+from hydrofoil.models.classifier import Classifier
+from hydrofoil.models.code import with_network
+from hydrofoil.randomness import generator, key
+from hydrofoil.recipe.naming import overrides_of
+from hydrofoil.recipe.read import read_recipe
+from hydrofoil.train.loop import Progress, fit
+
+Watch = Callable[[float, float], None]  # images that training has seen, and will have seen
+
+LARGE = 20_000  # images from here on: two folds, so that each model has time for more epochs
+MOST_SEEN = 1_400_000  # images of 32×32 pixels in all epochs of all folds: minutes on two cores
+EPOCHS = (3, 15)  # at least and at most
+SMALL_STEP = 32_768  # pixels: a step of fewer takes longer on two threads than on one
+TRIED = 4_000  # images of the quick training that decides whether mirroring keeps the class
+LOST = 0.05  # accuracy that mirrored test images may lose in it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the models of the folds are trained.
+
+    Args:
+        folds: How many parts, and models.
+        epochs: Of each model.
+        batch_size: Images per step.
+        widths: Channels of the network's blocks.
+        shift: The largest shift of a training image, in pixels.
+        mirror: Whether images are mirrored, in training and for prediction; None: a quick training
+            decides.
+        lr: The highest learning rate.
+    """
+
+    folds: int
+    epochs: int
+    batch_size: int
+    widths: tuple[int, ...]
+    shift: int
+    mirror: bool | None = None
+    lr: float = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """What the folds' models think.
+
+    Args:
+        probabilities_NK: Of each class, by the model that did not see the image.
+        fold_N: The fold of each image.
+        plan: How the models were trained.
+    """
+
+    probabilities_NK: Floats
+    fold_N: Ints
+    plan: Plan
+
+
+def plan_for(pictures: Pictures) -> Plan:
+    """Return a plan by the number and size of the images."""
+    N, (_, H, W) = len(pictures), pictures.shape
+    large = N >= LARGE
+    folds = 2 if large else 3
+    pixels = min(1.0, 32 * 32 / (H * W)) if large else 1.0
+    least, most = EPOCHS
+    epochs = round(MOST_SEEN * pixels / (N * (folds - 1)))
+    return Plan(
+        folds=folds,
+        epochs=max(least, min(most, epochs)),
+        batch_size=256 if large else 64,
+        widths=(32, 64, 128) if large else (16, 32, 64),
+        shift=min(H, W) // 16,
+        lr=0.2 if large else 0.05,
+    )
+
+
+def out_of_fold(
+    pictures: Pictures,
+    *,
+    groups_N: Tensor | None = None,
+    plan: Plan | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    watch: Watch | None = None,
+) -> OutOfFold:
+    """Train a model for each fold on all others, and return what it thinks of the fold's images.
+
+    Args:
+        pictures: The set; published test images are folded like all others.
+        groups_N: Images that have to stay together beside those of `pictures.groups_N` and exact
+            duplicates: near-duplicates, say. A copy with another label would vouch for itself.
+        plan: Default: `plan_for`.
+        seed: Of folds, weights, order and augmentation.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        watch: Called several times a second with the images that training has seen, and will have.
+
+    Raises:
+        HydrofoilError: There is no such device, or a training diverges.
+    """
+    place = pick_device(device)
+    plan = plan or plan_for(pictures)
+    fold_N = draw_folds(pictures, plan.folds, seed, groups_N)
+    trained = [torch.from_numpy(np.flatnonzero(fold_N != fold)) for fold in range(plan.folds)]
+    total = float(plan.epochs * sum(map(len, trained)))
+    if plan.mirror is None:
+        plan = replace(plan, mirror=mirroring_keeps_class(pictures, plan, seed, place))
+    found_NK = torch.zeros(len(pictures), pictures.K, dtype=torch.float64)
+    seen = 0.0
+    for fold, train_N in enumerate(trained):
+        left_N = torch.from_numpy(np.flatnonzero(fold_N == fold))
+        if not len(left_N) or not len(train_N):
+            continue
+        report = _reporter(watch, seen, len(train_N), total)
+        model = _train(pictures, train_N, plan, key(seed, "fold", fold) % 2**31, place, report)
+        with exact(place, _threads(pictures, plan.batch_size) or available_threads()):
+            found_NK[left_N] = predict(model, pictures, left_N, mirror=bool(plan.mirror)).cpu()
+        seen += plan.epochs * len(train_N)
+    return OutOfFold(found_NK.numpy(), fold_N, plan)
+
+
+def predict(model: Classifier, pictures: Pictures, index_N: Tensor, *, mirror: bool) -> Tensor:
+    """Return probabilities_NK of the indexed images.
+
+    Args:
+        model: Trained on other images.
+        pictures: The set.
+        index_N: Which of its images.
+        mirror: Take the mean of an image's and its mirror image's probabilities.
+    """
+    parts: list[Tensor] = []
+    for part_N in index_N.split(10_000):
+        pictures_NCHW = pictures.pictures_NCHW[part_N.to(pictures.pictures_NCHW.device)]
+        found_NK = probabilities(logits_of(model, pictures_NCHW))
+        if mirror:
+            found_NK = (found_NK + probabilities(logits_of(model, pictures_NCHW.flip(3)))) / 2
+        parts.append(found_NK)
+    return torch.cat(parts)
+
+
+def mirroring_keeps_class(pictures: Pictures, plan: Plan, seed: int, device: torch.device) -> bool:
+    """Tell whether a model that saw no mirrored image recognizes them nearly as well as the others.
+
+    It does on photographs and does not on characters: a mirrored 3 is no digit.
+    """
+    order_N = torch.randperm(len(pictures), generator=generator(seed, "mirror"))
+    train_N, test_N = order_N[: TRIED // 2 * 2].chunk(2) if len(order_N) > 1 else (order_N, order_N)
+    steps = ceil(len(train_N) / 64)
+    quick = replace(
+        plan, epochs=max(4, min(30, ceil(250 / steps))), batch_size=64, mirror=False,
+        widths=(16, 32, 64), lr=0.05,
+    )  # fmt: skip
+    model = _train(pictures, train_N, quick, key(seed, "mirror") % 2**31, device, None)
+    labels_N = pictures.labels_N[test_N].cpu()
+    pictures_NCHW = pictures.pictures_NCHW[test_N]
+    plain, mirrored = (
+        float((logits_of(model, shown_NCHW).argmax(1).cpu() == labels_N).double().mean())
+        for shown_NCHW in (pictures_NCHW, pictures_NCHW.flip(3))
+    )
+    return mirrored >= plain - LOST
+
+
+def _reporter(
+    watch: Watch | None, seen: float, images: int, total: float
+) -> Callable[[Progress], None] | None:
+    if watch is None:
+        return None
+
+    def report(progress: Progress) -> None:
+        watch(seen + (progress.epoch - 1 + progress.step / progress.steps) * images, total)
+
+    return report
+
+
+def _train(
+    pictures: Pictures,
+    train_N: Tensor,
+    plan: Plan,
+    seed: int,
+    device: torch.device,
+    watch: Callable[[Progress], None] | None,
+) -> Classifier:
+    """Return a network that was trained on the indexed images."""
+    batch_size = min(plan.batch_size, len(train_N))
+    while len(train_N) % batch_size == 1 and batch_size > 2:
+        batch_size -= 1  # batch norm cannot train on a last batch of one image
+    means, deviations = pictures.channel_statistics(train_N)
+    fields = {
+        "name": "folds", "mean": means, "std": [max(one, 1e-3) for one in deviations],
+        "valid": 0.0, "test": 0.0, "select": "last", "seed": seed, "epochs": plan.epochs,
+        "batch_size": batch_size, "execute": "eager", "optimizer": "sgd", "lr": plan.lr,
+        "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "schedule": "one-cycle",
+        "pct_start": 0.2, "div_factor": 5.0, "final_div_factor": 100.0,
+        "threads": _threads(pictures, batch_size),
+    }  # fmt: skip
+    network = network_of(plan.widths, plan.shift, bool(plan.mirror))
+    recipe = with_network(read_recipe("digits", overrides_of(fields)), network)
+    model = build(recipe, pictures.shape, pictures.classes, network).to(device)
+    split = Split(train_N, (), (), pictures)
+    for _ in fit(model, pictures.to(device), split, recipe, watch=watch):
+        pass
+    return model
+
+
+def _threads(pictures: Pictures, batch_size: int) -> int:
+    """Return the CPU threads of a step: one if it is too small to share, 0 for torch's choice."""
+    _, H, W = pictures.shape
+    return 1 if batch_size * H * W < SMALL_STEP else 0
+
+
+# ── which images are in which fold ───────────────────────────────────────────────────────────────
+
+
+def draw_folds(pictures: Pictures, folds: int, seed: int, groups_N: Tensor | None = None) -> Ints:
+    """Return the fold of each image: stratified by class, groups and exact copies not separated.
+
+    Args:
+        pictures: The set.
+        folds: How many.
+        seed: What the draw depends on, beside the set.
+        groups_N: See `out_of_fold`.
+    """
+    labels_N = pictures.labels_N.cpu().numpy()
+    group_N = _together(pictures, groups_N)
+    order_N = torch.randperm(len(pictures), generator=generator(seed, "folds")).numpy()
+    sizes_G = np.bincount(group_N, minlength=len(pictures))
+    fold_N = np.full(len(pictures), -1, np.int64)
+    wanted_K = np.bincount(labels_N, minlength=pictures.K) / folds
+    lacking_FK = np.tile(wanted_K, (folds, 1))
+    for members_N in _members(group_N, sizes_G, order_N):
+        counts_K = np.bincount(labels_N[members_N], minlength=pictures.K)
+        fold = int((lacking_FK @ counts_K).argmax())
+        fold_N[members_N] = fold
+        lacking_FK[fold] -= counts_K
+    alone_N = order_N[fold_N[order_N] < 0]
+    for label in range(pictures.K):
+        own_N = alone_N[labels_N[alone_N] == label]
+        fold_N[own_N] = _dealt(lacking_FK[:, label], len(own_N), first=label)
+    return fold_N
+
+
+def _dealt(lacking_F: Floats, count: int, first: int) -> Ints:
+    """Return folds for so many images of a class, each to the fold that lacks the most of them.
+
+    Args:
+        lacking_F: How many images of the class each fold lacks.
+        count: Images to deal.
+        first: Rotates which fold is preferred of those that lack the same: small classes would all
+            be in the first ones.
+    """
+    folds = len(lacking_F)
+    turn_F = (np.arange(folds) - first) % folds
+    # The j-th image of a fold leaves lacking - j: the highest of these numbers are dealt first.
+    after_FN = lacking_F[:, None] - np.arange(count)
+    order = np.lexsort((np.repeat(turn_F, count), -after_FN.ravel()))
+    return (order // max(count, 1))[:count]
+
+
+def _members(group_N: Ints, sizes_G: Ints, order_N: Ints) -> list[Ints]:
+    """Return the images of each group of two and more, the largest group first."""
+    held_N = order_N[sizes_G[group_N[order_N]] > 1]
+    by_group_N = held_N[np.argsort(group_N[held_N], kind="stable")]
+    starts = np.flatnonzero(np.diff(group_N[by_group_N])) + 1
+    groups = [part for part in np.split(by_group_N, starts) if len(part)]
+    return sorted(groups, key=len, reverse=True)
+
+
+def _together(pictures: Pictures, groups_N: Tensor | None) -> Ints:
+    """Return a number for each image: the same for what is linked by a group or by equal pixels."""
+    parts = [_copies(pictures)]
+    parts += [
+        np.unique(given.cpu().numpy(), return_inverse=True)[1].reshape(-1)
+        for given in (pictures.groups_N, groups_N)
+        if given is not None
+    ]
+    least_N = np.arange(len(pictures))
+    while True:
+        before_N = least_N
+        for part_N in parts:
+            least_G = np.full(len(pictures), len(pictures))
+            np.minimum.at(least_G, part_N, least_N)
+            least_N = least_G[part_N]
+        if np.array_equal(before_N, least_N):
+            return least_N
+
+
+def _copies(pictures: Pictures) -> Ints:
+    """Return a number for each image, the same for images of equal pixels."""
+    numbers: dict[bytes, int] = {}
+    found = [
+        numbers.setdefault(hashlib.blake2b(picture_CHW.tobytes(), digest_size=16).digest(), at)
+        for at, picture_CHW in enumerate(pictures.pictures_NCHW.cpu().numpy())
+    ]
+    return np.array(found, np.int64)

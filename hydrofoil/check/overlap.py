@@ -1,0 +1,149 @@
+"""Classes that cannot be told apart from the images.
+
+Axes: N images, K classes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hydrofoil.check.finding import Finding, Row
+from hydrofoil.check.labels import FEWEST, Floats, Ints
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.evaluate.metrics import wilson
+from hydrofoil.wording import interval, isolated, percent, plural
+
+OVERLAP = 0.2  # error and doubt of a pair from here on; guessing has 0.5
+SHARED = 0.05  # mean probability of the one class, in images of the other, of pairs to look at
+EXAMPLES = 4  # rows of images for each pair
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Two classes that models cannot separate.
+
+    Args:
+        a: One class's number.
+        b: The other's.
+        correct: Images of the two that get the higher probability for their own class.
+        images: All images of the two.
+        error: The mean error of both classes, from 0 to 1.
+        doubt: The mean probability of the less probable of the two, if there were only these two:
+            high if the images are ambiguous, low if the labels are wrong.
+    """
+
+    a: int
+    b: int
+    correct: int
+    images: int
+    error: float
+    doubt: float
+
+
+def overlaps(probabilities_NK: Floats, labels_N: Ints) -> list[Overlap]:
+    """Return the pairs of classes that out-of-fold models cannot separate, the worst first.
+
+    Between two classes, exchanged labels make errors of which the models are sure, while images
+    that look alike make errors and doubt. Both are at least `OVERLAP` in the pairs returned.
+
+    >>> labels_N = np.array([0, 1, 1, 0] * 10)
+    >>> overlaps(np.array([[0.6, 0.4], [0.55, 0.45]] * 20), labels_N)[0].error
+    0.5
+    """
+    K = probabilities_NK.shape[1]
+    counts_K = np.bincount(labels_N, minlength=K)
+    mean_KK = np.zeros((K, K))
+    np.add.at(mean_KK, labels_N, probabilities_NK)
+    mean_KK /= np.maximum(counts_K, 1)[:, None]
+    large_K = counts_K > FEWEST
+    shared_KK = np.triu(mean_KK + mean_KK.T >= 2 * SHARED, 1) & large_K & large_K[:, None]
+    found = [_pair(probabilities_NK, labels_N, int(a), int(b)) for a, b in np.argwhere(shared_KK)]
+    sure = [pair for pair in found if _is_overlap(pair)]
+    return sorted(sure, key=lambda pair: -min(pair.error, pair.doubt))
+
+
+def _pair(probabilities_NK: Floats, labels_N: Ints, a: int, b: int) -> Overlap:
+    own_N = np.flatnonzero((labels_N == a) | (labels_N == b))
+    share_N = _share(probabilities_NK[own_N, a], probabilities_NK[own_N, b])
+    is_b_N = labels_N[own_N] == b
+    wrong_N = (share_N > 0.5) != is_b_N
+    return Overlap(
+        a, b, int((~wrong_N).sum()), len(own_N),
+        error=float((wrong_N[is_b_N].mean() + wrong_N[~is_b_N].mean()) / 2),
+        doubt=float(np.minimum(share_N, 1 - share_N).mean()),
+    )  # fmt: skip
+
+
+def _share(of_a_N: Floats, of_b_N: Floats) -> Floats:
+    """Return the probability of b, if there were only a and b."""
+    return of_b_N / np.maximum(of_a_N + of_b_N, 1e-12)
+
+
+def _is_overlap(pair: Overlap) -> bool:
+    least = wilson(pair.images - pair.correct, pair.images)[0]
+    return min(pair.error, pair.doubt) >= OVERLAP and least >= OVERLAP / 2
+
+
+def overlap_finding(pictures: Pictures, probabilities_NK: Floats) -> Finding | None:
+    """Return the finding of the kind `overlap`; None: the models separate all classes.
+
+    Args:
+        pictures: The set.
+        probabilities_NK: Out of fold: see `folds.out_of_fold`.
+    """
+    labels_N = pictures.labels_N.cpu().numpy()
+    found = overlaps(probabilities_NK, labels_N)
+    if not found:
+        return None
+    names = [
+        f"{isolated(pictures.classes[pair.a])} and {isolated(pictures.classes[pair.b])}"
+        for pair in found
+    ]
+    more = f", and {plural(len(found) - 3, 'more pair')}" if len(found) > 3 else ""
+    worst = found[0]
+    return Finding(
+        "overlap",
+        "warning",
+        f"{plural(len(found), 'pair')} of classes overlap{'s' if len(found) == 1 else ''}: "
+        f"{'; '.join(names[:3])}{more}.",
+        (
+            f"Of {worst.images:,} images of {names[0]}, models that did not see them tell "
+            f"{percent(worst.correct / worst.images, 1)} apart "
+            f"({interval(wilson(worst.correct, worst.images))}); guessing would reach 50%. They "
+            "are unsure in most of these images, so wrong labels are not the reason.",
+            "Merge the classes, make their difference visible in the images (larger images, "
+            "another crop), or collect more of them.",
+        ),
+        tuple(row for pair in found for row in _rows(pictures, probabilities_NK, pair)),
+        {
+            "pairs": [
+                {
+                    "classes": [pictures.classes[pair.a], pictures.classes[pair.b]],
+                    "images": pair.images,
+                    "told_apart": pair.correct / pair.images,
+                    "told_apart_interval": wilson(pair.correct, pair.images),
+                    "error": pair.error,
+                    "doubt": pair.doubt,
+                }
+                for pair in found
+            ]
+        },
+    )
+
+
+def _rows(pictures: Pictures, probabilities_NK: Floats, pair: Overlap) -> list[Row]:
+    """Return images of both classes side by side, the most ambiguous first."""
+    labels_N = pictures.labels_N.cpu().numpy()
+    share_N = _share(probabilities_NK[:, pair.a], probabilities_NK[:, pair.b])
+    known_N = probabilities_NK[:, [pair.a, pair.b]].sum(1) >= 0.5  # no third class is likelier
+    sides: list[list[int]] = []
+    for label in (pair.a, pair.b):
+        own_N = np.flatnonzero((labels_N == label) & known_N)
+        order_N = np.argsort(np.abs(share_N[own_N] - 0.5), kind="stable")
+        sides.append(own_N[order_N[:EXAMPLES]].tolist())
+    names = [isolated(pictures.classes[label]) for label in (pair.a, pair.b)]
+    text = f"{names[0]} or {names[1]}?"
+    return [
+        Row(images, tuple(f"labeled {name}" for name in names), text)
+        for images in zip(*sides, strict=False)
+    ]
