@@ -314,7 +314,7 @@ def test_overlapping_classes_are_shown_side_by_side() -> None:
     labels_N = torch.tensor([0, 1] * 40 + [2] * 80)
     pictures = Pictures(torch.zeros(160, 1, 4, 4, dtype=torch.uint8), labels_N, ["cat", "dog", "x"])
     finding = doubtful_labels(pictures, probabilities_NK)[1]
-    assert finding.title == "1 pair of classes overlaps: cat and dog."
+    assert finding.title == "1 pair of classes overlaps: cat and dog"
     assert finding.level == "warning"
     assert finding.rows[0].captions == ("labeled cat", "labeled dog")
     for row in finding.rows:

@@ -159,7 +159,7 @@ def _learned_too_little(figures: dict[str, Any]) -> Finding:
     return Finding(
         "labels",
         "note",
-        "The labels cannot be judged: models trained on the other images do not learn the classes.",
+        "The labels cannot be judged: models trained on the other images do not learn the classes",
         (
             f"They agree with {percent(accuracy, 1)} of the labels "
             f"({interval(figures['out_of_fold_interval'])}); always naming the largest class "
@@ -219,11 +219,11 @@ def _title(likely: int, possible: int, count: int) -> str:
     if likely:
         return (
             f"{plural(likely, 'label')} of {count:,} ({percent(likely / count, 1)}) "
-            f"{'is' if likely == 1 else 'are'} probably wrong."
+            f"{'is' if likely == 1 else 'are'} probably wrong"
         )
     if possible:
-        return f"{plural(possible, 'label')} of {count:,} may be wrong."
-    return f"No label of {count:,} looks wrong."
+        return f"{plural(possible, 'label')} of {count:,} may be wrong"
+    return f"No label of {count:,} looks wrong"
 
 
 def _row(pictures: Pictures, found: Doubt, probabilities_NK: Floats, image: int) -> Row:

@@ -1,4 +1,4 @@
-"""Classes that cannot be told apart from the images.
+"""Classes that models cannot separate by their images.
 
 Axes: N images, K classes.
 """
@@ -105,10 +105,10 @@ def overlap_finding(pictures: Pictures, probabilities_NK: Floats) -> Finding | N
         "overlap",
         "warning",
         f"{plural(len(found), 'pair')} of classes overlap{'s' if len(found) == 1 else ''}: "
-        f"{'; '.join(names[:3])}{more}.",
+        f"{'; '.join(names[:3])}{more}",
         (
-            f"Of {worst.images:,} images of {names[0]}, models that did not see them tell "
-            f"{percent(worst.correct / worst.images, 1)} apart "
+            f"Of {worst.images:,} images of {names[0]}, models that did not see them assign "
+            f"{percent(worst.correct / worst.images, 1)} to the right one "
             f"({interval(wilson(worst.correct, worst.images))}); guessing would reach 50%. They "
             "are unsure in most of these images, so wrong labels are not the reason.",
             "Merge the classes, make their difference visible in the images (larger images, "
@@ -120,8 +120,8 @@ def overlap_finding(pictures: Pictures, probabilities_NK: Floats) -> Finding | N
                 {
                     "classes": [pictures.classes[pair.a], pictures.classes[pair.b]],
                     "images": pair.images,
-                    "told_apart": pair.correct / pair.images,
-                    "told_apart_interval": wilson(pair.correct, pair.images),
+                    "separated": pair.correct / pair.images,
+                    "separated_interval": wilson(pair.correct, pair.images),
                     "error": pair.error,
                     "doubt": pair.doubt,
                 }
