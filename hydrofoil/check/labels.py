@@ -32,7 +32,7 @@ def self_confidence(probabilities_NK: Floats, labels_N: Ints) -> Floats:
 def normalized_margin(probabilities_NK: Floats, labels_N: Ints) -> Floats:
     """Return the given label's probability minus the largest other one, from -1 to 1; section 3.2.
 
-    >>> normalized_margin(np.array([[0.7, 0.2, 0.1]]), np.array([1])).tolist()
+    >>> normalized_margin(np.array([[0.75, 0.25]]), np.array([1])).tolist()
     [-0.5]
     """
     others_NK = probabilities_NK.copy()
