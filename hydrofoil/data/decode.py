@@ -278,7 +278,7 @@ def _format(file: BinaryIO, label: str) -> str:
     """
     try:
         head = file.read(512)
-        kind = _known(head) or ("TGA" if _is_tga(file, head, label) else "")
+        kind = known_format(head) or ("TGA" if _is_tga(file, head, label) else "")
     except OSError as error:
         raise HydrofoilError(f"{label}: cannot be read: {reason(error)}.") from error
     if kind:
@@ -291,7 +291,8 @@ def _format(file: BinaryIO, label: str) -> str:
     )
 
 
-def _known(head: bytes) -> str:
+def known_format(head: bytes) -> str:
+    """Return the format that a file's first bytes name; empty: none that is read, or TGA."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     if head[4:8] == b"ftyp":

@@ -43,6 +43,19 @@ def read_own(data: Data, watcher: Watcher) -> Pictures:
     Raises:
         HydrofoilError: Nothing is there, or it is no dataset that a network can learn.
     """
+    found = list_own(data)
+    if isinstance(found, Listing):
+        return read_listing(found, data, watcher)
+    size = (data.size[0], data.size[-1]) if data.size else found.shape[1:]
+    return resized(found, (size[0], size[1]), data.fit)
+
+
+def list_own(data: Data) -> Listing | Pictures:
+    """Return what a path names: files that are listed and not yet decoded, or arrays that are read.
+
+    Raises:
+        HydrofoilError: Nothing is there, or it is no dataset that a network can learn.
+    """
     path = Path(data.source).expanduser()
     if stamp_of(path) == "missing":
         raise HydrofoilError(
@@ -50,13 +63,9 @@ def read_own(data: Data, watcher: Watcher) -> Pictures:
             "Give the path of a folder of class folders, a table or an archive: data.source=./pets"
         )
     try:
-        found = _found(data, path)
+        return _found(data, path)
     except OSError as error:
         raise HydrofoilError(f"{shown(data.source)}: cannot be read: {reason(error)}.") from error
-    if isinstance(found, Listing):
-        return read_listing(found, data, watcher)
-    size = (data.size[0], data.size[-1]) if data.size else found.shape[1:]
-    return resized(found, (size[0], size[1]), data.fit)
 
 
 def read_frame(frame: Any, data: Data, watcher: Watcher) -> Pictures:
