@@ -1,4 +1,4 @@
-"""Test images unlike the training images are told apart; a random split is not."""
+"""Test images unlike the training images are found; a random split is not."""
 
 import numpy as np
 import pytest

@@ -42,7 +42,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def check_drift(pictures: Pictures, split: Split) -> list[Finding]:
-    """Return at most one finding: how well test and training images can be told apart.
+    """Return at most one finding: how well test and training images are distinguished.
 
     Args:
         pictures: The images.
@@ -90,7 +90,7 @@ def _title(part: str, area: float, level: Level) -> str:
 def _text(part: str, count: int, bounds: tuple[float, float], level: Level) -> tuple[str, ...]:
     measured = (
         f"The 95% interval of the AUC is {bounds[0]:.2f} to {bounds[1]:.2f}, on {count:,} images "
-        "of each part; 0.5 means that they cannot be told apart"
+        "of each part; 0.5 means no difference"
     )
     if level == "note":
         return (measured,)
