@@ -1,6 +1,7 @@
 """What this machine offers: devices, CPU threads, the user's cache folder."""
 
 import contextlib
+import ctypes
 import os
 import sys
 import tempfile
@@ -248,22 +249,25 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     Args:
         root: Where `proc` and `sys` are.
     """
+    return min(filter(None, map(_quota, _control_groups("cpu", root))), default=None)
+
+
+def _control_groups(controller: str, root: Path) -> Generator[Path]:
+    """Yield the folders of this process's control groups, of both versions, and those above."""
     try:
         lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
     except (OSError, ValueError):
-        return None
-    limits: list[float] = []
+        return
     for line in lines:
         _, controllers, path = [*line.split(":", 2), "", "", ""][:3]
         base = root / "sys/fs/cgroup"
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        bases = [base / controllers, base / "cpu"] if controllers else [base, base / "unified"]
+        bases = [base / controllers, base / controller] if controllers else [base, base / "unified"]
         for mounted in bases:
             group = mounted / path.lstrip("/")
-            limits += filter(None, (_quota(one) for one in (group, *group.parents)
-                                    if one == mounted or mounted in one.parents))  # fmt: skip
-    return min(limits, default=None)
+            yield from (one for one in (group, *group.parents)
+                        if one == mounted or mounted in one.parents)  # fmt: skip
 
 
 def _quota(group: Path) -> float | None:
@@ -276,6 +280,57 @@ def _quota(group: Path) -> float | None:
             continue
         if quota > 0 and period > 0:
             return quota / period
+    return None
+
+
+def free_memory(device: torch.device, root: Path = Path("/")) -> int | None:
+    """Return the bytes of memory that this process can still fill, on a device; None: unknown.
+
+    On the CPU: what the system calls available, or less where the memory of this process's control
+    groups, or of those above, is limited. What only caches files counts as free.
+
+    Args:
+        device: Where.
+        root: Where `proc` and `sys` are.
+    """
+    if on_cuda(device):
+        return torch.cuda.mem_get_info(device)[0]
+    groups = map(_unused, _control_groups("memory", root))
+    known = [free for free in (_system_memory(root), *groups) if free is not None]
+    return min(known, default=None)
+
+
+def _system_memory(root: Path) -> int | None:
+    """Return the bytes that the system calls available."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in (root / "proc/meminfo").read_text("utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name == "MemAvailable":
+                return int(value.split()[0]) << 10
+    if sys.platform == "win32":
+        status = (ctypes.c_uint64 * 8)(64)  # MEMORYSTATUSEX: two 32-bit numbers, then 64-bit ones
+        if ctypes.windll.kernel32.GlobalMemoryStatusEx(status):
+            return int(status[2])
+    if sys.platform == "darwin":  # which reports no such number: half of all of it
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return None
+
+
+def _unused(group: Path) -> int | None:
+    """Return the bytes that one control group still allows; None: it is not limited."""
+    for limit, usage in (
+        ("memory.max", "memory.current"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        try:
+            most, used = (int((group / name).read_text("utf-8")) for name in (limit, usage))
+            lines = (group / "memory.stat").read_text("utf-8").splitlines()
+        except (OSError, ValueError):  # "max" means no limit
+            continue
+        counts = {name: int(value) for name, _, value in (one.partition(" ") for one in lines)}
+        kinds = ("active_file", "inactive_file")  # version 1 has totals over the groups below, too
+        cached = sum(counts.get(f"total_{kind}", counts.get(kind, 0)) for kind in kinds)
+        return max(0, most - used + cached)
     return None
 
 

@@ -64,6 +64,15 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def gigabytes(size: int) -> str:
+    """Return a number of bytes.
+
+    >>> gigabytes(3_072_000_000)
+    '3.07 GB'
+    """
+    return f"{size / 1e9:.2f} GB"
+
+
 def all_of(names: Sequence[str]) -> str:
     """Return names as a sentence lists them.
 

@@ -1,5 +1,6 @@
 """Devices that torch sees and cannot use, failures by their kind, threads under a quota."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hydrofoil.device import (
     cpu_quota,
     cuda_problem,
     exact,
+    free_memory,
     is_device_failure,
     is_out_of_memory,
     thread_rule,
@@ -188,6 +190,39 @@ def test_a_cpu_quota_is_read_from_either_version_of_control_groups(
     cgroup: str, files: dict[str, str], quota: float | None, tmp_path: Path
 ) -> None:
     assert cpu_quota(system(tmp_path, cgroup, **files)) == quota
+
+
+STAT = "cache 70\ninactive_file 30\nactive_file 20\n"
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "free"),
+    [
+        (V2, {}, 8192),
+        (V2, {"jobs__mine__memory.max": "max\n", "jobs__mine__memory.current": "900\n"}, 8192),
+        (V2, {"jobs__mine__memory.max": "1000\n", "jobs__mine__memory.current": "900\n",
+              "jobs__mine__memory.stat": STAT}, 150),
+        (V2, {"jobs__memory.max": "1000\n", "jobs__memory.current": "2000\n",
+              "jobs__memory.stat": STAT}, 0),
+        (V1, {"memory__jobs__memory.limit_in_bytes": "1000\n",
+              "memory__jobs__memory.usage_in_bytes": "900\n",
+              "memory__jobs__memory.stat": STAT + "total_inactive_file 60\ntotal_active_file 5\n"},
+         165),
+        (V1, {"memory__memory.limit_in_bytes": "9223372036854771712\n",
+              "memory__memory.usage_in_bytes": "900\n", "memory__memory.stat": STAT}, 8192),
+    ],
+)  # fmt: skip
+def test_free_memory_is_the_least_that_system_and_control_groups_allow(
+    cgroup: str, files: dict[str, str], free: int, tmp_path: Path
+) -> None:
+    root = system(tmp_path, cgroup, **files)
+    (root / "proc/meminfo").write_text("MemTotal:  99 kB\nMemAvailable:      8 kB\n")
+    assert free_memory(torch.device("cpu"), root) == free
+
+
+@pytest.mark.skipif(sys.platform not in ("linux", "win32", "darwin"), reason="memory is unknown")
+def test_some_memory_is_free_here() -> None:
+    assert 1 << 20 < (free_memory(torch.device("cpu")) or 0) < 1 << 50
 
 
 def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:

@@ -95,8 +95,8 @@ def dataset(recipe: Recipe) -> str:
 
 
 def trained_fields(recipe: Recipe) -> dict[str, Any]:
-    """Return the fields except the executor, which is resolved only once a run exists."""
-    apart = {"train.execute"}
+    """Return the fields except the executor and the window, which are resolved with a run."""
+    apart = {"train.execute", "data.window"}
     if is_path(recipe.data.source):  # measured on the training images of each seed
         apart |= {"data.mean", "data.std"}
     return {name: value for name, value in fields(recipe).items() if name not in apart}

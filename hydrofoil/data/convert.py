@@ -144,10 +144,14 @@ def to_tensor(values: Array, what: str) -> Tensor:
         )
     if values.dtype.kind == "u" and values.dtype.itemsize > 1:
         values = values.astype(np.int64)  # torch computes with no wider unsigned type
+    mapped = isinstance(values, np.memmap)  # a copy might not fit in memory
     values = np.asarray(values, dtype=values.dtype.newbyteorder("="))
-    if any(step < 0 for step in values.strides) or not values.flags.writeable:
+    read_only = not values.flags.writeable
+    if any(step < 0 for step in values.strides) or (read_only and not mapped):
         values = values.copy()  # torch has neither
-    return torch.from_numpy(values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nothing here writes to a map that is read-only
+        return torch.from_numpy(values)
 
 
 def ragged(values: Array) -> str:

@@ -255,6 +255,7 @@ def _pictures(
         published_test=given["test"],
         groups=groups,
         names=[listing.names[at] for at in kept],
+        mapped=isinstance(pictures_NCHW, np.memmap),
         notes=[*listing.notes, *([why] if why else [])],
         losses=losses,
     )

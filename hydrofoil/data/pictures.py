@@ -1,6 +1,6 @@
 """A set of small pictures is one value: a uint8 tensor, labels, class names, where they came from.
 
-Axes: N pictures, C channels, H rows, W columns.
+Axes: N pictures, C channels, H rows, W columns, V values of a pixel.
 """
 
 import copy
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,8 @@ from hydrofoil.data.labels import as_labels
 from hydrofoil.display import brief, notebook_html
 from hydrofoil.errors import InputError
 from hydrofoil.wording import by
+
+PART = 16 << 20  # bytes of images that are counted at once
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -38,6 +41,7 @@ class Pictures:
         names: What each image is called, its path below the source; empty: they have no names.
         notes: What was chosen when the images were read, a line each.
         losses: What was left out then, a line each.
+        mapped: The images lie in a file that is mapped into memory, so that they need none of it.
 
     >>> import numpy as np
     >>> Pictures(np.zeros((3, 8, 8), np.uint8), ["cat", "dog", "cat"]).classes
@@ -55,6 +59,7 @@ class Pictures:
     names: Sequence[str] = ()
     notes: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
+    mapped: bool = False
 
     def __init__(
         self,
@@ -70,6 +75,7 @@ class Pictures:
         names: Sequence[str] = (),
         notes: Sequence[str] = (),
         losses: Sequence[str] = (),
+        mapped: bool = False,
     ) -> None:
         """Take images and labels in any usual form; a contiguous uint8 array is not copied.
 
@@ -88,6 +94,7 @@ class Pictures:
             names: What each image is called.
             notes: What was chosen when the images were read.
             losses: What was left out then.
+            mapped: The images lie in a file; known of an array that numpy maps, C×H×W in order.
 
         Raises:
             InputError: Shapes, types or labels do not fit each other: a HydrofoilError and
@@ -104,6 +111,7 @@ class Pictures:
         self._set(classes=known, source=source, published_test=published_test, differs=differs)
         self._set(published_valid=published_valid, groups_N=groups_N, names=tuple(names))
         self._set(notes=tuple(notes), losses=tuple(losses))
+        self._set(mapped=mapped or is_mapped(images, pictures_NCHW))
         if not 0 <= self.published_test <= len(self):
             raise InputError(
                 f"published_test: expected 0 to {len(self)}, got {self.published_test}"
@@ -123,6 +131,7 @@ class Pictures:
         names: Sequence[str] = (),
         notes: Sequence[str] = (),
         losses: Sequence[str] = (),
+        mapped: bool = False,
     ) -> "Pictures":
         """Return the user's own images, which a source has read; see the attributes."""
         numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
@@ -130,7 +139,7 @@ class Pictures:
         return cls(
             pictures_NCHW, labels_N, classes, source, published_test,
             published_valid=published_valid, groups_N=groups_N, names=names, notes=notes,
-            losses=losses,
+            losses=losses, mapped=mapped,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -173,8 +182,17 @@ class Pictures:
         if self.pictures_NCHW.device == device:
             return self
         return self._with(
-            pictures_NCHW=self.pictures_NCHW.to(device), labels_N=self.labels_N.to(device)
+            pictures_NCHW=self.pictures_NCHW.to(device),
+            labels_N=self.labels_N.to(device),
+            mapped=False,
         )
+
+    def blank(self, count: int, device: torch.device) -> "Pictures":
+        """Return room on a device for some images such as these: all black, of the first class."""
+        blank = self.with_images(torch.zeros(count, *self.shape, dtype=torch.uint8, device=device))
+        blank._set(labels_N=torch.zeros(count, dtype=torch.int64, device=device))
+        blank._set(published_test=0, published_valid=0, groups_N=None, names=())
+        return blank
 
     def compared(self, differs: str) -> "Pictures":
         """Return the same set, with how it differs from the published one."""
@@ -182,7 +200,7 @@ class Pictures:
 
     def with_images(self, pictures_NCHW: Tensor) -> "Pictures":
         """Return the same set with other images, one for each."""
-        changed = self._with(pictures_NCHW=pictures_NCHW)
+        changed = self._with(pictures_NCHW=pictures_NCHW, mapped=False)
         changed.__dict__.pop("hash", None)
         return changed
 
@@ -208,12 +226,30 @@ class Pictures:
         value = torch.arange(256, dtype=torch.float64) / 255
         means: list[float] = []
         deviations: list[float] = []
-        for channel_NHW in self.pictures_NCHW[index_N].unbind(1):
-            share = (
-                torch.bincount(channel_NHW.flatten(), minlength=256).cpu().double()
-                / channel_NHW.numel()
-            )
+        for counts in self._levels(index_N):
+            share = counts.cpu().double() / counts.sum().item()
             mean = float(share @ value)
             means.append(mean)
             deviations.append(float(share @ (value - mean) ** 2) ** 0.5)
         return means, deviations
+
+    def _levels(self, index_N: Tensor) -> Tensor:
+        """Return levels_CV: how often each channel of the indexed images has each of 256 values.
+
+        Never copies all images at once: they may be more than the memory holds.
+        """
+        channels, height, width = self.shape
+        pictures_NCHW = self.pictures_NCHW
+        levels_CV = torch.zeros(channels, 256, dtype=torch.int64, device=pictures_NCHW.device)
+        for part_N in index_N.sort().values.split(max(1, PART // (height * width * channels))):
+            for counts, channel_NHW in zip(levels_CV, pictures_NCHW[part_N].unbind(1), strict=True):
+                counts += torch.bincount(channel_NHW.flatten(), minlength=256)
+        return levels_CV
+
+
+def is_mapped(given: Any, pictures_NCHW: Tensor) -> bool:
+    """Tell whether an array lies in a file, mapped into memory, and images are that memory."""
+    return (
+        isinstance(given, np.memmap)
+        and given.__array_interface__["data"][0] == pictures_NCHW.data_ptr()
+    )

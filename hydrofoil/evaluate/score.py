@@ -111,7 +111,10 @@ def answer(model: Any, pictures: Any, index: Any = None) -> Answers:
     if not len(index_N):
         raise InputError("index: no image is indexed: expected one at least.")
     index_N = index_N.to(pictures.pictures_NCHW.device)
-    logits_NK = logits_of(model, pictures.pictures_NCHW[index_N])
+    parts = [  # a copy of all of them might not fit in memory
+        logits_of(model, pictures.pictures_NCHW[part_N]) for part_N in index_N.split(BATCH)
+    ]
+    logits_NK = torch.cat(parts)
     return Answers(index_N.to(model.device), pictures.labels_N[index_N].to(model.device), logits_NK)
 
 

@@ -62,6 +62,10 @@ class Data(Fields):
     """What keeps images in one part: a table's column; for a folder, folder or prefix."""
     unreadable: Annotated[Literal["skip", "stop"], Affects("results")] = "skip"
     """Images that cannot be read: skip up to 1% of them, or stop at the first."""
+    resident: Annotated[bool | None, Affects("nothing")] = None
+    """Hold all images in memory; false: read them from their file; default: if half of it suffices."""
+    window: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Images that are shuffled together, in whole batches; 0: all, or as many as memory allows."""
     mean: Annotated[tuple[Finite, ...], AsTuple, Field(min_length=1)] | None = None
     """Subtracted from each channel, in [0, 1]; default: 0; of own images: their training mean."""
     std: Annotated[tuple[Above, ...], AsTuple, Field(min_length=1)] | None = None

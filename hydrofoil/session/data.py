@@ -24,7 +24,7 @@ from hydrofoil.recipe.source import is_path
 from hydrofoil.run.events import DataLoaded
 from hydrofoil.run.folder import Run
 from hydrofoil.run.reference import keep_statistics
-from hydrofoil.session.resolve import split_notes, with_normalization, with_parts
+from hydrofoil.session.resolve import split_notes, with_normalization, with_parts, with_window
 from hydrofoil.timing import CPU, Stopwatch
 
 
@@ -122,9 +122,18 @@ def resolve_data(
     split: Split | None,
     notes: Sequence[str] = (),
     *,
+    device: torch.device = CPU,
     for_test: bool = False,
 ) -> tuple[Recipe, Split, list[str]]:
     """Return a recipe that leaves nothing to its images, their split, and notes for the user.
+
+    Args:
+        recipe: As it was given.
+        pictures: Its images.
+        split: Their split; None: it is drawn.
+        notes: For the user, so far.
+        device: Where to train.
+        for_test: Whether there has to be a test split.
 
     Raises:
         HydrofoilError: As `find_split`; or train.select needs validation images.
@@ -134,7 +143,8 @@ def resolve_data(
     drawn = find_split(recipe, pictures, split, for_test=for_test)
     if split is None and is_path(recipe.data.source):
         chosen += split_notes(pictures, drawn)
-    return with_normalization(recipe, pictures, drawn), drawn, [*notes, *chosen]
+    recipe, windows = with_window(recipe, pictures, drawn, device)
+    return with_normalization(recipe, pictures, drawn), drawn, [*notes, *chosen, *windows]
 
 
 def _check_flag(test: object) -> None:

@@ -1,4 +1,4 @@
-"""Fills in what a recipe leaves to the user's images: size, parts, normalization.
+"""Fills in what a recipe leaves to the user's images: size, parts, normalization, memory.
 
 The run's recipe then has every field, so that it repeats itself.
 
@@ -7,13 +7,17 @@ Axes: N pictures.
 
 from typing import Any
 
+import torch
+
 from hydrofoil.data.listing import some_of
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
+from hydrofoil.device import free_memory, on_cuda
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.recipe.source import is_path
-from hydrofoil.wording import percent
+from hydrofoil.timing import CPU
+from hydrofoil.wording import gigabytes, percent
 
 VALID, TEST = 0.1, 0.2  # of own images without parts
 DIGITS = 4  # of mean and deviation
@@ -65,6 +69,49 @@ def with_normalization(recipe: Recipe, pictures: Pictures, split: Split) -> Reci
         "std": tuple(round(deviation, DIGITS) or 1.0 for deviation in deviations),
     }
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
+
+
+def with_window(
+    recipe: Recipe, pictures: Pictures, split: Split, device: torch.device
+) -> tuple[Recipe, list[str]]:
+    """Return a recipe that says how images are read that are too many to hold, and a note.
+
+    The windows are part of the recipe because the order of an epoch is drawn within them: a run
+    that is resumed with more memory draws the same order.
+
+    Args:
+        recipe: Decides by itself where data.resident is true or false.
+        pictures: The dataset.
+        split: Which images train.
+        device: Where to train, so that the images have to fit there.
+    """
+    data, size, free = recipe.data, pictures.pictures_NCHW.numel(), free_memory(device)
+    held = device == CPU and not pictures.mapped  # a window would only need more memory
+    large = free is not None and size > free / 2 and not held
+    if data.resident or (data.resident is None and not large):
+        return recipe, []
+    window = data.window or _widest(recipe, pictures, split, device)
+    changed = data.model_copy(update={"resident": False, "window": window})
+    chosen = [] if data.resident is False else ["data.resident = false"]
+    chosen += [] if window == data.window else [f"data.window = {window}"]
+    why = "as wide as half of the free memory allows"
+    if large:
+        why = f"the images take {gigabytes(size)}, and {gigabytes(free or 0)} of memory are free"
+    notes = [f"{' and '.join(chosen)}: {why}"] if chosen else []
+    return recipe.model_copy(update={"data": changed}), notes
+
+
+def _widest(recipe: Recipe, pictures: Pictures, split: Split, device: torch.device) -> int:
+    """Return how many images fit into a window, in whole batches; 0: all that train.
+
+    Half of the free memory is for two windows: one is read by steps, and the next is filled. On a
+    GPU the first lies there, and the second in the host's memory.
+    """
+    room = [free // (2 if on_cuda(device) else 4) for place in {device, CPU}
+            if (free := free_memory(place)) is not None]  # fmt: skip
+    batch_size, picture = recipe.train.batch_size, pictures.pictures_NCHW[0].numel()
+    window = max(1, min(room, default=2**62) // (batch_size * picture)) * batch_size
+    return window if window < len(split.train) else 0
 
 
 def split_notes(pictures: Pictures, split: Split) -> list[str]:

@@ -72,7 +72,7 @@ def train(
     resolved, said = find_recipe(recipe, given_overrides(train, overrides, fields), seed)
     place, watching = pick_device(device), all_observers(observers, track)
     images, seconds = read_pictures(resolved, data_root, pictures, default_watcher(watcher))
-    resolved, split, said = resolve_data(resolved, images, split, said, for_test=test)
+    resolved, split, said = resolve_data(resolved, images, split, said, device=place, for_test=test)
     classifier, state, prepared, notes = untrained(resolved, images, split, place, model)
     created = Run.create(run, prepared.recipe, split, environment(place, command), text_of(model))
     with created.writing(say_for(watcher)), Observers(created, watching) as watched:

@@ -113,18 +113,27 @@ def make_feed(recipe: Recipe, index_N: Tensor, labels_N: Tensor, epoch: int, lay
     """
     seed, batch_size = recipe.train.seed, recipe.train.batch_size
     steps = count_steps(len(index_N), batch_size)
-    if recipe.train.balance == "sampling":
-        labels = labels_N[index_N.to(labels_N.device)]
-        order_N = balanced_order(index_N, labels, seed, epoch)
-    else:
-        order_N = epoch_order(index_N, seed, epoch)
     return Feed(
         epoch=epoch,
-        order_N=order_N,
+        order_N=order_of(recipe, index_N, labels_N, epoch),
         batch_size=batch_size,
         rates_S=torch.tensor(rates(recipe, steps, epoch), dtype=torch.float64),
         draws_SL2=dropout_draws(seed, epoch, steps, layers),
     )
+
+
+def order_of(recipe: Recipe, index_N: Tensor, labels_N: Tensor, epoch: int) -> Tensor:
+    """Return the indices of the training images in the order of one epoch: see `make_feed`."""
+    seed, window = recipe.train.seed, window_of(recipe)
+    if recipe.train.balance == "sampling":
+        drawn_N = balanced_order(index_N, labels_N[index_N.to(labels_N.device)], seed, epoch)
+        return epoch_order(drawn_N, seed, epoch, window) if window else drawn_N
+    return epoch_order(index_N, seed, epoch, window)
+
+
+def window_of(recipe: Recipe) -> int:
+    """Return how many images' order is drawn together: whole batches; 0: all images."""
+    return count_steps(recipe.data.window, recipe.train.batch_size) * recipe.train.batch_size
 
 
 def dropout_draws(seed: int, epoch: int, steps: int, layers: int) -> Tensor:

@@ -27,6 +27,7 @@ from hydrofoil.train.balance import class_weights
 from hydrofoil.train.executors.compiled import Compiled
 from hydrofoil.train.executors.eager import Eager
 from hydrofoil.train.executors.graph import Graph, graph_problem
+from hydrofoil.train.executors.windowed import make_window, windowed
 from hydrofoil.train.feed import Feed
 from hydrofoil.train.optimizers import build_optimizer
 from hydrofoil.train.state import State
@@ -123,7 +124,7 @@ def prepare(
 
     Args:
         model: To be trained in place; as `fit` takes it, and what follows, too.
-        pictures: The dataset; copied to the model's device.
+        pictures: The dataset; copied to the model's device, unless data.resident is false.
         split: Its training part says how large a batch can be.
         recipe: Gives train.execute and train.threads.
         state: How far training is; it keeps the executor's name, so that a resumed run uses the
@@ -136,6 +137,7 @@ def prepare(
     began = perf_counter()
     model, pictures, split, recipe = as_training(model, pictures, split, recipe)
     batch_size = min(recipe.train.batch_size, max(len(split.train), 1))
+    window = make_window(recipe, pictures, split, model.device)
     threads = threads_of(recipe, model)
     asked = execute or state.executor or recipe.train.execute
     weighted = recipe.train.balance == "loss"
@@ -147,7 +149,7 @@ def prepare(
                 executor = EXECUTORS[name](
                     model,
                     state.optimizer,
-                    pictures.to(model.device),
+                    window.held if window else pictures.to(model.device),
                     batch_size=batch_size,
                     label_smoothing=recipe.train.label_smoothing,
                     class_weights_K=(
@@ -162,12 +164,15 @@ def prepare(
             continue
         state.executor = name
         resolved = recipe.train.model_copy(update={"execute": name, "threads": threads})
+        note = executor.note if isinstance(executor, Native) else ""
+        if window:
+            executor = windowed(executor, model, window, recipe, split)
         return Prepared(
             executor,
             recipe.model_copy(update={"train": resolved}),
             refused,
             perf_counter() - began,
-            executor.note if isinstance(executor, Native) else "",
+            note,
         )
     raise AssertionError("eager runs everything")
 
