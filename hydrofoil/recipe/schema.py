@@ -63,7 +63,7 @@ class Data(Fields):
     unreadable: Annotated[Literal["skip", "stop"], Affects("results")] = "skip"
     """Images that cannot be read: skip up to 1% of them, or stop at the first."""
     resident: Annotated[bool | None, Affects("nothing")] = None
-    """Hold all images in memory; false: read them from their file; default: if half of it suffices."""
+    """Hold all images in memory; false: read them as needed; default: if they fit in half of it."""
     window: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Images that are shuffled together, in whole batches; 0: all, or as many as memory allows."""
     mean: Annotated[tuple[Finite, ...], AsTuple, Field(min_length=1)] | None = None

@@ -2,7 +2,7 @@
 
 The run's recipe then has every field, so that it repeats itself.
 
-Axes: N pictures.
+Axes: N pictures, C channels, H rows, W columns.
 """
 
 from typing import Any

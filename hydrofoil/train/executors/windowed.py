@@ -1,6 +1,7 @@
 """The steps of any executor, over images that are read a window at a time.
 
-Axes: N images, S steps, L dropout layers, 2 halves of a key.
+Axes: N images, C channels, H rows, W columns, A numbers of an image's augmentation, S steps, L
+dropout layers, 2 halves of a key.
 """
 
 from collections.abc import Callable
