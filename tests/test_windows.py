@@ -27,6 +27,7 @@ from hydrofoil.session.resolve import with_window
 from hydrofoil.timing import CPU
 from hydrofoil.train.executors import prepare
 from hydrofoil.train.executors.windowed import Windowed
+from hydrofoil.train.feed import order_of
 from tests.conftest import Cli
 from tests.resume_steps import fingerprint, kept_at_each_step
 from tests.sets import write_folder
@@ -91,6 +92,16 @@ def test_epochs_and_seeds_have_other_blocks_and_orders() -> None:
     assert all(len(one & other) < 512 for one in windows for other in windows if one is not other)
 
 
+def test_a_balanced_epoch_has_the_same_draws_in_windows() -> None:
+    labels_N = torch.arange(3).repeat_interleave(torch.tensor([100, 20, 5]))
+    orders: list[Tensor] = []
+    for window in (0, 32):
+        recipe = hf.read_recipe("digits", balance="sampling", window=window, batch_size=8)
+        orders.append(order_of(recipe, torch.arange(125), labels_N, 3))
+    assert torch.equal(orders[0].sort().values, orders[1].sort().values)
+    assert not torch.equal(*orders)
+
+
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -149,14 +160,18 @@ def test_an_error_of_the_reader_is_raised_where_its_images_are_needed(
 # ── training ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("execute", ["eager", "native"])
-@pytest.mark.parametrize("window", [0, 60, 10**6])
+@pytest.mark.parametrize(
+    ("execute", "window", "balance"),
+    [("eager", 60, "none"), ("native", 60, "none"), ("native", 0, "none"),
+     ("native", 10**6, "none"),
+     ("native", 60, "loss"), ("eager", 60, "sampling"), ("native", 0, "sampling")],
+)  # fmt: skip
 def test_training_from_a_file_is_bit_identical_to_training_in_memory(
-    execute: str, window: int, tmp_path: Path
+    execute: str, window: int, balance: str, tmp_path: Path
 ) -> None:
     fields: dict[str, Any] = {
         "epochs": 2, "data__window": window, "execute": execute, "data__valid": 0.3,
-        "data__test": 0.2, "train__select": "valid.loss",
+        "data__test": 0.2, "train__select": "valid.loss", "train__balance": balance,
     }  # fmt: skip
     inside = hf.train("digits", run="inside", test=True, data__resident=True, **fields)
     mapped = mapped_digits(tmp_path)

@@ -138,25 +138,23 @@ def prepare(
     model, pictures, split, recipe = as_training(model, pictures, split, recipe)
     batch_size = min(recipe.train.batch_size, max(len(split.train), 1))
     window = make_window(recipe, pictures, split, model.device)
+    images = window.held if window else pictures.to(model.device)
     threads = threads_of(recipe, model)
     asked = execute or state.executor or recipe.train.execute
     weighted = recipe.train.balance == "loss"
     labels_N = pictures.labels_N[split.train.to(pictures.labels_N.device)]
+    weights_K = class_weights(labels_N, len(model.classes)) if weighted else None
     names, refused, program = choose(model, state.optimizer, asked, batch_size, weighted)
     for name in names:
         try:
             with exact(model.device, threads):
                 executor = EXECUTORS[name](
-                    model,
-                    state.optimizer,
-                    window.held if window else pictures.to(model.device),
+                    model, state.optimizer, images,
                     batch_size=batch_size,
                     label_smoothing=recipe.train.label_smoothing,
-                    class_weights_K=(
-                        class_weights(labels_N, len(model.classes)) if weighted else None
-                    ),
+                    class_weights_K=weights_K,
                     **({"program": program} if name == "native" else {}),
-                )
+                )  # fmt: skip
         except (Unsupported, RuntimeError, OSError) as error:
             if name == "eager":
                 raise
@@ -165,10 +163,8 @@ def prepare(
         state.executor = name
         resolved = recipe.train.model_copy(update={"execute": name, "threads": threads})
         note = executor.note if isinstance(executor, Native) else ""
-        if window:
-            executor = windowed(executor, model, window, recipe, split)
         return Prepared(
-            executor,
+            windowed(executor, model, window, recipe, split) if window else executor,
             recipe.model_copy(update={"train": resolved}),
             refused,
             perf_counter() - began,

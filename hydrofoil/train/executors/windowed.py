@@ -131,7 +131,8 @@ def windowed(
     """Return an executor that was made for a window's images, for all images of a split."""
 
     def order(epoch: int) -> Tensor:
-        train_N = split.train if epoch <= recipe.train.epochs else split.train[:0]
-        return order_of(recipe, train_N, window.pictures.labels_N, epoch)
+        if epoch > recipe.train.epochs:
+            return split.train[:0]
+        return order_of(recipe, split.train, window.pictures.labels_N, epoch)
 
     return Windowed(inner, model, window, window.size // recipe.train.batch_size, order)
