@@ -187,8 +187,7 @@ def test_the_page_shows_each_drawn_image_with_its_label_and_no_guess() -> None:
         assert f'<li data-image="{image}">' in text
     assert text.count("<img ") == 9
     assert text.count("Labeled <strong>") == 9
-    assert "default-src &#39;none&#39;" not in text
-    assert "script-src 'sha256-" in text
+    assert "script-src &#39;sha256-" in text
     assert "hydrofoil check digits --votes votes.json" in text
     hostile = Pictures(made(6).pictures_NCHW, torch.arange(6) % 2, ["<script>x</script>", '"&'])
     assert "<script>x" not in review_page(hostile, draw_review(hostile)).decode()

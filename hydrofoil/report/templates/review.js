@@ -38,6 +38,7 @@
     back.disabled = at === 0;
     const count = Object.keys(votes).length;
     progress.value = count;
+    document.body.classList.toggle("begun", count > 0);
     finished.hidden = count < items.length;
     save.disabled = count === 0;
     const where = item ? `Image ${at + 1} of ${items.length}` : "The last image is done";
