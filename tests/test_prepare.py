@@ -310,3 +310,68 @@ def test_dilation_is_pillows_maximum_filter(radius: int) -> None:
     values_HW = np.random.default_rng(radius).integers(0, 256, (41, 60)).astype(np.uint8)
     expected = Image.fromarray(values_HW).filter(ImageFilter.MaxFilter(2 * radius + 1))
     np.testing.assert_array_equal(dilate(values_HW, radius), np.asarray(expected))
+
+
+# ── centering on request ─────────────────────────────────────────────────────────────────────────
+
+CENTER = Preparation(center=True)
+
+
+def as_mnists_makers(picture_HW: np.ndarray, center: float = 14) -> None:
+    """Hold a drawing against MNIST's rule: bright, 20 of 28 long, centered by mass in pixel 14."""
+    ink_HW = np.where(picture_HW > 64, picture_HW.astype(float), 0)
+    rows, columns = np.flatnonzero(ink_HW.any(1)), np.flatnonzero(ink_HW.any(0))
+    assert 19 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
+    np.testing.assert_allclose(ndimage.center_of_mass(ink_HW), (center, center), atol=0.6)
+    assert np.median(picture_HW) == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_center_makes_ink_on_paper_an_image_of_mnist_without_knowing_the_training_images(
+    channels: int,
+) -> None:
+    page = on_page(stroke(np.random.default_rng(4)), (480, 640), (200, 330), 200)
+    found = prepare(decoded(page), (channels, 28, 28), None, CENTER)
+    for plane_HW in found.picture_CHW.numpy():
+        as_mnists_makers(plane_HW)
+    assert "inverted: dark ink on a light background" in found.done
+    assert found.done[-1] == "as in MNIST"
+
+
+def test_center_also_moves_what_looks_like_a_training_image() -> None:
+    small = stroke(np.random.default_rng(7))
+    moved = np.roll(small, 1, 1)
+    assert fits(moved[..., None], made())
+    kept, centered = like_training(moved), like_training(moved, CENTER)
+    assert np.array_equal(kept.picture_CHW[0], moved)
+    as_mnists_makers(centered.picture_CHW[0].numpy(), center=13.5)  # as `stroke` centers
+    assert centered.done[-1] == "like the training images"
+
+
+def test_center_keeps_the_background_of_training_images_that_are_no_strokes() -> None:
+    """Dark solid shapes on white, of all sizes: size and place are MNIST's, the colors theirs."""
+    rng = np.random.default_rng(0)
+    pictures_NCHW = torch.full((60, 1, 28, 28), 255, dtype=torch.uint8)
+    for number in range(60):
+        top, side = rng.integers(2, 10), rng.integers(6, 18)
+        pictures_NCHW[number, 0, top : top + side, top : top + side] = 0
+    shapes = Pictures(pictures_NCHW, torch.zeros(60, dtype=torch.int64), ("shape",), "shapes")
+    theirs = measure_statistics(shapes, torch.arange(60))
+    assert theirs.dark_on_light
+    assert not theirs.strokes
+    page = 255 - on_page(stroke(np.random.default_rng(4)), (480, 640), (200, 330), 200)
+    found = prepare(decoded(page), SHAPE, theirs, CENTER)
+    as_mnists_makers(255 - found.picture_CHW[0].numpy())
+    assert "inverted: bright ink on a dark background" in found.done
+
+
+def test_center_of_an_empty_page_leaves_it_and_says_so() -> None:
+    noise = np.random.default_rng(2).normal(200, 3, (300, 300)).clip(0, 255).astype(np.uint8)
+    found = prepare(decoded(noise), SHAPE, made(), CENTER)
+    assert not any("centered" in done for done in found.done)
+    assert found.notes
+
+
+def test_center_and_as_is_contradict_each_other() -> None:
+    with pytest.raises(HydrofoilError, match=r"--center and --as-is: .*\nLeave one of them out"):
+        Preparation(as_is=True, center=True)

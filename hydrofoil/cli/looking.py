@@ -10,6 +10,7 @@ from hydrofoil.cli import completion
 from hydrofoil.cli.options import (
     AsIs,
     Background,
+    Center,
     DataRoot,
     Device,
     Full,
@@ -156,6 +157,7 @@ def explain(
     invert: Invert = False,
     as_is: AsIs = False,
     background: Background = None,
+    center: Center = False,
     out: Annotated[
         Path | None,
         option(
@@ -175,7 +177,7 @@ def explain(
     from hydrofoil.run.folder import Run
     from hydrofoil.ship.prepare import Preparation
 
-    run, how = Run.open(run_folder), Preparation(invert, as_is, background)
+    run, how = Run.open(run_folder), Preparation(invert, as_is, background, center)
     if out is not None and (out.suffix.lower() == ".png" or out.is_file()):
         raise HydrofoilError(
             f"--out {out}: expected the name of a folder: every image gets a figure of its own."

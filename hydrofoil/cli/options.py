@@ -221,6 +221,16 @@ AsIs = Annotated[
 ]
 
 
+Center = Annotated[
+    bool,
+    typer.Option(
+        "--center",
+        help="Cut out the drawing, scale and center it, as MNIST's makers did; by itself only "
+        "where the training images were made so.",
+    ),
+]
+
+
 Background = Annotated[
     str | None,
     option(

@@ -14,6 +14,7 @@ import typer
 from hydrofoil.cli.options import (
     AsIs,
     Background,
+    Center,
     Device,
     Images,
     Invert,
@@ -43,6 +44,7 @@ def predict(
     invert: Invert = False,
     as_is: AsIs = False,
     background: Background = None,
+    center: Center = False,
     threshold: Annotated[
         float | None,
         option("--threshold", "P", "Answer 'none of these' where the probability is below P."),
@@ -74,7 +76,7 @@ def predict(
     from hydrofoil.ship.predict import predict_stream
     from hydrofoil.ship.prepare import Preparation
 
-    how = Preparation(invert, as_is, background)
+    how = Preparation(invert, as_is, background, center)
     if show_input is not None and show_input.suffix.lower() != ".png":
         raise HydrofoilError(f"--show-input {show_input}: expected a name that ends in .png.")
     model, _ = Run.open(run_folder).weights.load(pick_device(device), load_network(model_code))

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hydrofoil.data.decode import decode
+from hydrofoil.data.decode import Decoded, decode
 from hydrofoil.display import brief, notebook_html
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.novelty import UNUSUAL, answer_with_features
@@ -106,6 +106,7 @@ def predict(
     invert: bool = False,
     as_is: bool = False,
     background: str | None = None,
+    center: bool = False,
     threshold: float | None = None,
 ) -> Prediction: ...
 @overload
@@ -116,6 +117,7 @@ def predict(
     invert: bool = False,
     as_is: bool = False,
     background: str | None = None,
+    center: bool = False,
     threshold: float | None = None,
 ) -> list[Prediction]: ...
 @overload
@@ -126,6 +128,7 @@ def predict(  # one image or several: the number of axes decides
     invert: bool = False,
     as_is: bool = False,
     background: str | None = None,
+    center: bool = False,
     threshold: float | None = None,
 ) -> Any: ...
 def predict(
@@ -135,12 +138,14 @@ def predict(
     invert: bool = False,
     as_is: bool = False,
     background: str | None = None,
+    center: bool = False,
     threshold: float | None = None,
 ) -> Prediction | list[Prediction]:
     """Classify one image, or several.
 
     An image is prepared as the training images were, where the model comes from a run that keeps
-    their statistics: see `docs/predict.md`. A tensor of the model's own shape is used unchanged.
+    their statistics: see `docs/predict.md`. A tensor of the model's own shape is used unchanged,
+    unless `invert` or `center` is requested.
 
     Args:
         model: The classifier, or a run or its folder, whose best weights are then loaded.
@@ -150,6 +155,7 @@ def predict(
         invert: Exchange dark and bright.
         as_is: Choose no preparation by the training images.
         background: What transparency is composed onto: white, black or #rrggbb.
+        center: Cut out, scale and center the drawing in any case; not together with `as_is`.
         threshold: Below this probability the label is None: none of the classes.
 
     Returns:
@@ -160,7 +166,7 @@ def predict(
             range.
     """
     classifier = _loaded(model) if isinstance(model, str | Path) else as_classifier(model)
-    how = Preparation(invert, as_is, background)
+    how = Preparation(invert, as_is, background, center)
     sources, several = to_sources(images, classifier.shape)
     predictions: list[Prediction] = []
     for answer in predict_stream(classifier, (("", source) for source in sources), how, threshold):
@@ -211,11 +217,15 @@ def to_model_input(
     """
     how = how or Preparation()
     if not isinstance(source, Tensor):
-        decoded = to_decoded(source, model.shape, name, as_trained=_as_trained(model))
+        as_trained = _as_trained(model) and not how.center
+        decoded = to_decoded(source, model.shape, name, as_trained=as_trained)
         return prepare(decoded, model.shape, model.statistics, how, model.fit, own=model.own)
     if source.dtype != torch.uint8 or tuple(source.shape) != model.shape:
         (source,) = to_sources(source, model.shape)[0]
         return to_model_input(model, source, how, name)
+    if how.center:
+        pixels_HWC = np.ascontiguousarray(source.permute(1, 2, 0).cpu().numpy())
+        return to_model_input(model, Decoded(pixels_HWC, 1, pixels_HWC.shape[1::-1], ()), how, name)
     picture_CHW = 255 - source if how.invert else source
     done = ("inverted",) if how.invert else ()
     return Prepared(picture_CHW, done, check_input(picture_CHW, model.statistics))

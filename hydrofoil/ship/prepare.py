@@ -8,7 +8,7 @@ Axes: N images, C channels, H rows, W columns.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,13 @@ from hydrofoil.ship.drawing import FAINTEST, Drawing, find_drawing, place_drawin
 Array = np.ndarray[Any, np.dtype[Any]]
 COLORS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 OFF = "--as-is turns this off"
+# How MNIST was made, as its 60,000 training images show: bright on black, the longer side 20 of 28
+# pixels, the center of mass in the middle of pixel 14 of both axes (LeCun and others 1998).
+MNIST = Statistics(
+    images=60_000, brightness=(0.0, 255.0), background=0.0, same_background=1.0, foreground=255.0,
+    flat=0.7, solid=0.01, cover=(0.083, 0.153, 0.239), long_side=(20 / 28, 20 / 28, 20 / 28),
+    by_mass=(True, True), center=(14.5 / 28, 14.5 / 28), off_center=(0.02, 0.02),
+)  # fmt: skip
 SMALL = 128  # pixels of the longer side at which contrast is judged
 
 
@@ -37,17 +44,24 @@ class Preparation:
         as_is: Choose nothing by the training images.
         background: What transparency is composed onto: white, black or #rrggbb; default: white, or
             black where the image would vanish on white.
+        center: Cut out, scale and center the drawing, whatever the image and training images are.
 
     Raises:
-        HydrofoilError: The background is not a color.
+        HydrofoilError: The background is not a color; both `as_is` and `center` are requested.
     """
 
     invert: bool = False
     as_is: bool = False
     background: str | None = None
+    center: bool = False
 
     def __post_init__(self) -> None:
         self.color()
+        if self.as_is and self.center:
+            raise HydrofoilError(
+                "--center and --as-is: --as-is chooses no cutting out and centering, and --center "
+                "requests it.\nLeave one of them out."
+            )
 
     def color(self) -> tuple[int, int, int] | None:
         """Return the background as RGB; None: to be chosen."""
@@ -153,6 +167,7 @@ class _Preparing:
         self.fit: Fit = fit
         self.own = own
         self.done, self.hidden_by = list(decoded.done), ""
+        self.no_drawing = self.turned = False
 
     def run(self) -> Prepared:
         """Return the prepared image."""
@@ -211,10 +226,12 @@ class _Preparing:
     def _like_training(self, image: Image.Image, plain_HWC: Array, lost: bool) -> Array | None:
         """Return the image made as the training images were; None: as it is, it is like them."""
         made = self.made
-        if made is None or self.how.as_is or self.shape[0] != 1:
+        if self.how.center:
+            return self._centered(image)
+        if made is None or self.how.as_is or not (made.bright_on_dark or made.dark_on_light):
             return None
-        if not (made.bright_on_dark or made.dark_on_light):
-            return None
+        if self.shape[0] != 1:  # ink has no color; that of anything else would be lost
+            return self._turned(plain_HWC) if _is_gray(plain_HWC) else None
         if not lost and fits(plain_HWC, made):
             return None
         if not lost and not self.how.invert and fits(255 - plain_HWC, made):
@@ -222,12 +239,35 @@ class _Preparing:
             self._say_resized(image)
             self.done.append(f"like the training images ({OFF})")
             return 255 - plain_HWC
-        return self._redrawn(image, plain_HWC) if made.strokes else self._turned(plain_HWC)
+        if not made.strokes:
+            return self._turned(plain_HWC)
+        placed_HW = self._redrawn(image, made)
+        if placed_HW is not None:
+            if blankness(_gray(plain_HWC)):
+                self.done.append("a crop to the center would be blank")
+            self.done.append(f"like the training images ({OFF})")
+        return placed_HW
 
-    def _redrawn(self, image: Image.Image, plain_HWC: Array) -> Array | None:
-        """Cut out the drawing, scale and center it."""
-        made, drawing = self.made, find_drawing(np.asarray(image))
-        if drawing is None or made is None:
+    def _centered(self, image: Image.Image) -> Array | None:
+        """Center on request: like the training images if they show strokes, else as in MNIST."""
+        made, like = self.made, "like the training images"
+        if made is None or not made.strokes:
+            like = "as in MNIST"
+            one_background = made is not None and (made.bright_on_dark or made.dark_on_light)
+            ink = made if made is not None and one_background else MNIST
+            made = replace(MNIST, background=ink.background, foreground=ink.foreground)
+        placed_HW = self._redrawn(image.convert("L"), made)
+        if placed_HW is None:
+            self.no_drawing = True
+            return None
+        self.done.append(like)
+        channels = self.shape[0]
+        return placed_HW if channels == 1 else placed_HW[..., None].repeat(channels, 2)
+
+    def _redrawn(self, image: Image.Image, made: Statistics) -> Array | None:
+        """Cut out the drawing, scale and center it; None: there is none."""
+        drawing = find_drawing(np.asarray(image))
+        if drawing is None:
             return None
         placed_HW = place_drawing(drawing, self.shape[1:], made)
         if drawing.dark != made.dark_on_light:
@@ -238,9 +278,6 @@ class _Preparing:
                 self.done.append(f"inverted: {ink} background")
         page = f"the drawing, {_by(drawing.size)} of {_by(image.size)} pixels, "
         self.done.append(f"{page}cut out, scaled and centered")
-        if blankness(_gray(plain_HWC)):
-            self.done.append("a crop to the center would be blank")
-        self.done.append(f"like the training images ({OFF})")
         return placed_HW
 
     def _turned(self, plain_HWC: Array) -> Array | None:
@@ -248,9 +285,11 @@ class _Preparing:
         gray_HW, made = _gray(plain_HWC), self.made
         edge = np.concatenate([gray_HW[0], gray_HW[-1], gray_HW[:, 0], gray_HW[:, -1]])
         apart = abs(float(np.median(edge)) - made.background) if made else 0
-        if apart <= 127 + NEAR or self.how.invert:
+        if made is None or apart <= 127 + NEAR or self.how.invert:
             return None
-        self.done += ["inverted", f"like the training images ({OFF})"]
+        border = "light" if made.background < 128 else "dark"
+        self.done.append(f"inverted: its border is {border}, unlike the training images' ({OFF})")
+        self.turned = True
         return 255 - plain_HWC
 
     def _say_resized(self, image: Image.Image) -> None:
@@ -264,6 +303,7 @@ class _Preparing:
         if blank := blankness(gray_HW):
             return (f"the image is {blank} {self._why_blank(image, lost)}",)
         notes = [f"part of the image is hidden: {self.hidden_by}"] if self.hidden_by else []
+        notes += ["no drawing was found to center"] if self.no_drawing else []
         made = self.made
         if made and (made.bright_on_dark or made.dark_on_light):
             if lost:
@@ -279,7 +319,10 @@ class _Preparing:
     def _check_gray(self, gray_HW: Array) -> tuple[str, ...]:
         if blank := blankness(gray_HW):
             return (f"the image is {blank} after preparation: --show-input FILE saves it",)
-        return unlike_training(gray_HW, self.made)
+        notes = unlike_training(gray_HW, self.made)
+        if notes and self.turned:  # the usual advice is to invert
+            return (f"{notes[0].partition(':')[0]}: --center cuts a drawing out of its page",)
+        return notes
 
     def _why_blank(self, image: Image.Image, lost: bool) -> str:
         """Say what made an image blank, and what to do."""
@@ -345,6 +388,12 @@ def _has_content_outside(image: Image.Image, box: tuple[int, int, int, int]) -> 
 
 def _is_tiny(drawing: Drawing, page: tuple[int, int]) -> bool:
     return max(drawing.size) < 0.25 * min(page)
+
+
+def _is_gray(pixels_HWC: Array) -> bool:
+    """Tell whether a color image shows no colors but for noise, as ink on paper."""
+    spread_HW = np.ptp(pixels_HWC.astype(np.int16), axis=2)
+    return bool(np.quantile(spread_HW, 0.99) <= NEAR)
 
 
 def _gray(pixels_HWC: Array) -> Array:
