@@ -33,9 +33,9 @@ Sides = Annotated[
     list[str] | None,
     argument(
         "SIDE... [FIELD=VALUE]...",
-        "A recipe, or two or more recipes, run folders, folders of runs or 'runs/x-*'. FIELD=VALUE "
-        "overrides in all recipes, b.lr=0.01 in B alone; a recipe that is named alone is A, and "
-        "b.lr=0.01 c.lr=0.1 make B and C of it.",
+        "A recipe or images, or two or more of them, run folders, folders of runs or 'runs/x-*'. "
+        "FIELD=VALUE overrides in all recipes, b.lr=0.01 in B alone; a recipe that is named alone "
+        "is A, and b.lr=0.01 c.lr=0.1 make B and C of it.",
     ),
 ]
 
@@ -95,7 +95,11 @@ def compare(
 
     check_points(points)
     say, networks = printer(as_json), _networks(model_code or [])
-    planned = plan(overrides or [], seeds=seeds, folder=runs, part=_part(on), networks=networks)
+    with DownloadProgress(note) as watcher:
+        planned = plan(
+            overrides or [], seeds=seeds, folder=runs, part=_part(on), networks=networks,
+            data_root=data_root, watcher=watcher,
+        )  # fmt: skip
     say(plan_lines(planned))
     again = f"Continue the comparison with: {command_line(['hydrofoil', *context.obj])}"
     progress = RunsProgress(sum(map(len, planned.jobs)), lambda one: say(_completed_line(one)))

@@ -32,6 +32,7 @@ from hydrofoil.errors import HydrofoilError
 
 if TYPE_CHECKING:
     from hydrofoil.models.code import Network
+    from hydrofoil.observe.console import DownloadProgress
 
 
 @app.command()
@@ -103,14 +104,11 @@ def show(
     if out is not None and out.suffix.lower() != ".png":
         raise HydrofoilError(f"--out {out}: figures are PNG: expected a name that ends in .png.")
     network = load_network(model_code)
-    if code:
-        line, text = _expected(what, overrides or [], device, network)
-        if not as_json:
-            print_verbatim(text)
-        print_json(as_json, {"executor": line, "code": text})
-        return
     content: dict[str, Any] = {}
     with DownloadProgress(note) as watcher:
+        if code:
+            line, text = _expected(what, overrides or [], device, network, data_root, watcher)
+            return _print_code(line, text, as_json)
         found = find(
             what, overrides or [], data_root, class_name, pixels, watcher, network, full=full
         )
@@ -124,24 +122,38 @@ def show(
         elif one.png and "epochs" not in one.content:  # of a run, the result stays the last line
             printer(as_json)(f"--save draws it as {one.path}, --out FILE.png elsewhere\n")
         if "layers" in one.content:
-            content["executor"] = _expected(what, overrides or [], device, network)[0]
+            content["executor"] = _expected(
+                what, overrides or [], device, network, data_root, watcher
+            )[0]
             printer(as_json)(content["executor"])
             if verbose:
                 printer(as_json)(step_line(one.content))
     print_json(as_json, content)
 
 
+def _print_code(line: str, text: str, as_json: bool) -> None:
+    """Print the C of a recipe's steps."""
+    if not as_json:
+        print_verbatim(text)
+    print_json(as_json, {"executor": line, "code": text})
+
+
 def _expected(
-    name: str, overrides: Sequence[str], device: str, network: "Network | None"
+    name: str,
+    overrides: Sequence[str],
+    device: str,
+    network: "Network | None",
+    data_root: str,
+    watcher: "DownloadProgress",
 ) -> tuple[str, str]:
     """Return the line on the executor that would run a recipe, and its C."""
     from hydrofoil.device import pick_device
     from hydrofoil.models.code import with_network
-    from hydrofoil.recipe.read import read_recipe
+    from hydrofoil.models.derived import recipe_of
     from hydrofoil.train.executors import expected
 
-    recipe = with_network(read_recipe(name, overrides), network)
-    line, code = expected(recipe, pick_device(device), network)
+    found = recipe_of(name, overrides, data_root=data_root, watcher=watcher, network=network).recipe
+    line, code = expected(with_network(found, network), pick_device(device), network)
     return line, code.rstrip() or f"/* no native code */ {line}"
 
 

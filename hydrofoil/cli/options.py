@@ -88,6 +88,26 @@ RecipeName = Annotated[
 ]
 
 
+RecipeOrSource = Annotated[
+    str,
+    argument(
+        "RECIPE|SOURCE",
+        "A shipped recipe's name, a recipe file, or images from which a recipe is derived: the "
+        "path of a folder, table or archive, or a published dataset's name.",
+        autocompletion=completion.recipes,
+    ),
+]
+
+
+Source = Annotated[
+    str,
+    argument(
+        "SOURCE",
+        "Images: the path of a folder, table or archive, or a published dataset's name.",
+    ),
+]
+
+
 Overrides = Annotated[
     list[str] | None,
     argument(

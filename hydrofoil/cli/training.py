@@ -1,5 +1,6 @@
 """The verbs that train and test: train, resume, test."""
 
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,16 +19,17 @@ from hydrofoil.cli.options import (
     OtherEpochs,
     Overrides,
     Prove,
-    RecipeName,
+    RecipeOrSource,
     RunFolder,
     Seed,
+    Source,
     Track,
     Verbose,
     app,
     option,
     path_of,
 )
-from hydrofoil.cli.printing import note, print_error, print_json, printer
+from hydrofoil.cli.printing import note, print_error, print_json, print_verbatim, printer
 from hydrofoil.errors import HydrofoilError
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 @app.command()
 def train(
     context: typer.Context,
-    recipe_name: RecipeName,
+    recipe_name: RecipeOrSource,
     overrides: Overrides = None,
     run_folder: NewRun = None,
     seed: Seed = None,
@@ -58,7 +60,7 @@ def train(
     full: Full = False,
     as_json: Json = False,
 ) -> None:
-    """Train a recipe, and save everything in a run folder."""
+    """Train a recipe, or one derived from images, and save everything in a run folder."""
     from hydrofoil.models.code import load_network
     from hydrofoil.observe.console import Console, DownloadProgress
     from hydrofoil.run.commands import command
@@ -83,6 +85,34 @@ def train(
         say(_next(run, data_root))
     if as_json:
         print_json(as_json, _summary(run, console) | tested)
+
+
+@app.command()
+def new(
+    source: Source,
+    overrides: Overrides = None,
+    model_code: ModelCode = None,
+    data_root: DataRoot = "",
+    as_json: Json = False,
+) -> None:
+    """Print the recipe that train derives from images, with the reason of each choice, as TOML."""
+    from hydrofoil.models.code import load_network
+    from hydrofoil.models.derived import new_recipe
+    from hydrofoil.observe.console import DownloadProgress
+    from hydrofoil.report.text import choices_table
+    from hydrofoil.terminal import columns
+
+    with DownloadProgress(note) as watcher:
+        found = new_recipe(
+            source, overrides or [], data_root=data_root, watcher=watcher,
+            network=load_network(model_code),
+        )  # fmt: skip
+    if not as_json:
+        print_verbatim(found.toml().rstrip())
+        if columns() is None:  # the recipe goes into a file
+            note(choices_table(found.choices, sys.stderr))
+    content = {"recipe": found.recipe.model_dump(mode="json")}
+    print_json(as_json, content | {"choices": [vars(choice) for choice in found.choices]})
 
 
 @app.command()
@@ -192,6 +222,7 @@ def _summary(run: "Run", console: "Console") -> dict[str, Any]:
         "epochs": len(epochs),
         "best": best[-1].to_dict() if best else None,
         "seconds": end.seconds if end else 0.0,
+        "choices": [vars(choice) for choice in console.choices],
         "diagnosis": [finding.as_dict() for finding in run.diagnosis()],
     }
 

@@ -15,7 +15,7 @@ from hydrofoil.errors import HydrofoilError, closest
 
 # How --help arranges the verbs; one that is missing here comes last, under "More".
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Train and test": ("train", "resume", "test", "compare"),
+    "Train and test": ("train", "resume", "test", "compare", "new"),
     "Look": ("runs", "recipes", "show", "report", "explain"),
     "Use a model": ("predict", "import"),
     "Measure": ("bench",),
@@ -105,11 +105,11 @@ def check_recipe(given: Mapping[str, Any]) -> None:
         HydrofoilError: One of them is unknown, or a value does not fit.
     """
     from hydrofoil.recipe.naming import full_name
-    from hydrofoil.recipe.read import read_recipe, shipped_recipes
+    from hydrofoil.recipe.read import read_recipe, shipped_recipes, source_of
 
     overrides = given.get("overrides") or list[str]()
     name = str(given.get("recipe_name") or given.get("what") or "")
-    if "recipe_name" in given or (overrides and name in shipped_recipes()):
+    if name in shipped_recipes() or ("recipe_name" in given and not source_of(name)):
         read_recipe(name, overrides)
         return
     for field, equals, _ in (override.partition("=") for override in overrides):

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hydrofoil.data.source import known_as
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.result import Epoch
 from hydrofoil.models.code import Network
 from hydrofoil.recipe.changes import agree
 from hydrofoil.recipe.models import Custom
 from hydrofoil.recipe.schema import Recipe
-from hydrofoil.recipe.source import is_path
+from hydrofoil.recipe.source import is_path, known_as
 from hydrofoil.run.events import DataLoaded, ExecutorChosen, Tested, Trained
 from hydrofoil.run.folder import Run
 

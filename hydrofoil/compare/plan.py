@@ -1,8 +1,9 @@
 """From the words of a command to the sides of a comparison and their runs."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from glob import glob
 from pathlib import Path
 
@@ -19,11 +20,14 @@ from hydrofoil.compare.jobs import (
 from hydrofoil.compare.labels import labels
 from hydrofoil.compare.setup import Given
 from hydrofoil.compare.verdict import Part
+from hydrofoil.data.published.download import Watcher
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models.code import Network, with_network
-from hydrofoil.recipe.changes import agree, base_of, optimizer_notes
-from hydrofoil.recipe.read import read_recipe, shipped_recipes
+from hydrofoil.models.derived import Named, recipe_of
+from hydrofoil.recipe.changes import agree
+from hydrofoil.recipe.read import override, shipped_recipes
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.recipe.source import known_as
 from hydrofoil.run.commands import command
 from hydrofoil.run.find import run_path
 from hydrofoil.run.folder import Run
@@ -80,12 +84,15 @@ def plan(
     folder: Path,
     part: Part = "test",
     networks: Mapping[str, Network] | None = None,
+    data_root: str | Path = "",
+    watcher: Watcher | None = None,
 ) -> Plan:
     """Return the sides that a command names, with their runs by ascending seed.
 
-    A side is a recipe, trained with `seeds` seeds from its train.seed on or with the seeds of the
-    other sides' runs; or it is a run folder, a folder of runs, or a pattern ('runs/digits-*'). A
-    recipe alone is compared with itself: b.lr=0.01 makes B, c.lr=0.1 makes C.
+    A side is a recipe, or images from which one is derived: it is trained with `seeds` seeds from
+    its train.seed on, or with the seeds of the other sides' runs. Or it is a run folder, a folder
+    of runs, or a pattern ('runs/digits-*'). One side alone is compared with itself: b.lr=0.01 makes
+    B, c.lr=0.1 makes C.
 
     Args:
         words: Sides, and fields: FIELD=VALUE for all recipes, b.FIELD=VALUE for one.
@@ -93,6 +100,8 @@ def plan(
         folder: The folder of missing runs.
         part: The part of the split to compare on.
         networks: The user's own networks by a side's letter, or for all sides by "".
+        data_root: Where the datasets are, for a side that is images.
+        watcher: Follows a download.
 
     Raises:
         HydrofoilError: A run or recipe is unknown, or they cannot be compared.
@@ -108,20 +117,8 @@ def plan(
             f"--seeds {seeds}: {what} names existing runs, which have their own seeds.\n"
             "Give recipes alone to train more seeds, or omit --seeds."
         )
-    at = next(([run.recipe.train.seed for run in runs] for runs in found if runs), [])
-    sides: list[Given] = []
-    for letter, what, runs in zip(LETTERS, named, found, strict=False):
-        network = code.get(letter, code.get(ALL))
-        own = [text for text in overrides if _letter(text) in ("", letter)]
-        stripped = [_without_letter(text) for text in own]
-        if runs:
-            _check_unchanged(what, stripped)
-            jobs = _existing_jobs(what, runs, network)
-        else:
-            jobs = _jobs(what, stripped, at, seeds or SEEDS, folder, network)
-        mine = tuple(_without_letter(text) for text in own if _letter(text))
-        notes = [] if runs else optimizer_notes(base_of(what), jobs[0].recipe, stripped)
-        sides.append(Given(letter, what, mine, tuple(jobs), tuple(notes)))
+    read = partial(recipe_of, data_root=data_root, watcher=watcher)
+    sides = _sides(named, found, overrides, code, read, seeds or SEEDS, folder)
     jobs = [side.jobs for side in sides]
     check_comparable(jobs, [side.letter for side in sides])
     check_executors(jobs)
@@ -190,6 +187,43 @@ def _all_sides(
     return list(given)
 
 
+def _sides(
+    named: Sequence[str],
+    found: Sequence[Sequence[Run]],
+    overrides: Sequence[str],
+    code: Mapping[str, Network],
+    read: Callable[..., Named],
+    count: int,
+    folder: Path,
+) -> list[Given]:
+    """Return the sides with their runs.
+
+    Args:
+        named: What each side is.
+        found: Its existing runs; empty: it is trained.
+        overrides: Of all sides.
+        code: The user's own networks by letter.
+        read: Returns the recipe that a name stands for.
+        count: How many seeds are trained, where no side has runs.
+        folder: The folder of missing runs.
+    """
+    at = next(([run.recipe.train.seed for run in runs] for runs in found if runs), None)
+    sides: list[Given] = []
+    for letter, what, runs in zip(LETTERS, named, found, strict=False):
+        network = code.get(letter, code.get(ALL))
+        own = [text for text in overrides if _letter(text) in ("", letter)]
+        changes, notes = [_without_letter(text) for text in own], tuple[str, ...]()
+        if runs:
+            _check_unchanged(what, changes)
+            jobs = _existing_jobs(what, runs, network)
+        else:
+            its = read(what, changes, network=network)
+            jobs, notes = _jobs(its.recipe, what, changes, at or count, folder, network), its.notes
+        mine = tuple(_without_letter(text) for text in own if _letter(text))
+        sides.append(Given(letter, what, mine, tuple(jobs), notes))
+    return sides
+
+
 def _check_unchanged(what: str, overrides: Sequence[str]) -> None:
     """Refuse to change the recipe of existing runs."""
     if overrides:
@@ -204,6 +238,8 @@ def _existing_runs(what: str) -> list[Run]:
     if what in shipped_recipes() or what.endswith(".toml"):
         return []
     path = run_path(what)
+    if path.is_file() or known_as(what) or _is_images(path):
+        return []
     if any(sign in what for sign in "*?[") and not path.exists():
         runs = [Path(found) for found in glob(what) if Path(found, "recipe.toml").is_file()]
     elif path.is_dir() and not (path / "recipe.toml").is_file():
@@ -215,6 +251,13 @@ def _existing_runs(what: str) -> list[Run]:
     if not runs:
         raise HydrofoilError(f"{what}: contains no runs: expected folders with a recipe.toml.")
     return sorted((Run.open(run) for run in runs), key=lambda run: run.recipe.train.seed)
+
+
+def _is_images(path: Path) -> bool:
+    """Return whether a folder has something in it, and no run."""
+    if not path.is_dir() or (path / "recipe.toml").is_file():
+        return False
+    return any(path.iterdir()) and not any(path.glob("*/recipe.toml"))
 
 
 def _existing_jobs(what: str, runs: Sequence[Run], network: Network | None) -> list[Job]:
@@ -242,22 +285,21 @@ def _existing_jobs(what: str, runs: Sequence[Run], network: Network | None) -> l
 
 
 def _jobs(
+    recipe: Recipe,
     name: str,
     overrides: Sequence[str],
-    at: Sequence[int],
-    count: int,
+    seeds: Sequence[int] | int,
     folder: Path,
     network: Network | None,
 ) -> list[Job]:
-    """Return a recipe's jobs, one per seed."""
-    recipe = with_network(read_recipe(name, overrides), network)
-    seeds = at or range(recipe.train.seed, recipe.train.seed + count)
+    """Return a recipe's jobs, one per seed: for given seeds, or for so many from its own on."""
+    recipe = with_network(recipe, network)
+    first = recipe.train.seed
     jobs: list[Job] = []
-    for seed in seeds:
-        own = (*overrides, f"train.seed={seed}")
+    for seed in range(first, first + seeds) if isinstance(seeds, int) else seeds:
+        own = f"train.seed={seed}"
         path = folder / folder_name(recipe) / f"seed-{seed}"
-        seeded = with_network(read_recipe(name, own), network)
-        jobs.append(Job(path, seeded, name, own, network))
+        jobs.append(Job(path, override(recipe, [own]), name, (*overrides, own), network))
     return jobs
 
 

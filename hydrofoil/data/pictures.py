@@ -22,6 +22,7 @@ from hydrofoil.errors import InputError
 from hydrofoil.wording import by
 
 PART = 16 << 20  # bytes of images that are counted at once
+IN_MEMORY = "images"  # the source of images that were given in Python
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -66,7 +67,7 @@ class Pictures:
         pictures_NCHW: Any,
         labels_N: Any = None,
         classes: Sequence[Any] | None = None,
-        source: str = "images",
+        source: str = IN_MEMORY,
         published_test: int = 0,
         differs: str | None = None,
         *,
@@ -232,6 +233,14 @@ class Pictures:
             means.append(mean)
             deviations.append(float(share @ (value - mean) ** 2) ** 0.5)
         return means, deviations
+
+    def normalization(self, index_N: Tensor) -> dict[str, tuple[float, ...]]:
+        """Return the fields mean and std of a recipe for these images, rounded to four digits."""
+        means, deviations = self.channel_statistics(index_N)
+        return {
+            "mean": tuple(round(mean, 4) for mean in means),
+            "std": tuple(round(deviation, 4) or 1.0 for deviation in deviations),
+        }
 
     def _levels(self, index_N: Tensor) -> Tensor:
         """Return levels_CV: how often each channel of the indexed images has each of 256 values.

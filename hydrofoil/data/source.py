@@ -14,17 +14,16 @@ from pydantic import ValidationError
 
 from hydrofoil.data.ingest import resized
 from hydrofoil.data.own import read_frame, read_own
-from hydrofoil.data.pictures import Pictures
+from hydrofoil.data.pictures import IN_MEMORY, Pictures
 from hydrofoil.data.published.catalogue import SOURCES, Source
 from hydrofoil.data.published.content import differences
 from hydrofoil.data.published.download import Silent, Watcher
-from hydrofoil.data.published.find import squash
 from hydrofoil.data.published.obtain import obtain
 from hydrofoil.device import temporary_cache, user_cache
 from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.recipe.errors import explain
 from hydrofoil.recipe.schema import Data
-from hydrofoil.recipe.source import is_path
+from hydrofoil.recipe.source import is_path, known_as
 
 
 def load(
@@ -115,7 +114,8 @@ def describe(
 
 def groups_of(source: str) -> Mapping[str, tuple[str, ...]]:
     """Return the classes of a published dataset that belong together, by the group's name."""
-    return {} if is_path(source) else find_source(source).groups
+    known = known_as(source)
+    return SOURCES[known].groups if known else {}
 
 
 def not_published(name: str, differs: str) -> str:
@@ -143,20 +143,13 @@ def source_name(name: str) -> str:
     """
     if known := known_as(name):
         return known
+    if name == IN_MEMORY:
+        raise HydrofoilError(
+            f"{name}: these were given in Python and are in no file: expected them again.\n"
+            "Give them to the function: pictures=…, as they were for training."
+        )
     here = f"\nFor your own images there, give the path: ./{name}" if Path(name).exists() else ""
     raise HydrofoilError(f"unknown dataset '{name}'. {nearest(name, SOURCES)}{here}")
-
-
-def known_as(name: str) -> str:
-    """Return a dataset's own name, or an empty string if no dataset has this name."""
-    return next(
-        (
-            known
-            for known, source in SOURCES.items()
-            if squash(name) in (squash(known), *source.aliases)
-        ),
-        "",
-    )
 
 
 def merges_published_test(source: str, merge: bool) -> bool:

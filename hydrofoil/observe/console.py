@@ -7,6 +7,7 @@ from typing import Self
 from hydrofoil.data.published.download import Download
 from hydrofoil.observe.bar import UPDATE_SECONDS, Bar
 from hydrofoil.observe.observer import Ended, Observer, Start, running_loss
+from hydrofoil.recipe.derive import Choice
 from hydrofoil.report import text
 from hydrofoil.run.diagnosis import sentences
 from hydrofoil.run.folder import Run
@@ -33,6 +34,7 @@ class Console(Observer):
         self.say, self.verbose, self.bar = say, verbose, Bar()
         self.run: Run | None = None
         self.notes: tuple[str, ...] = ()
+        self.choices: tuple[Choice, ...] = ()
         self.end: Ended | None = None
         self.number = self.lines = 0  # the current epoch, and the lines of epochs so far
         self.loss_before = 0.0, 0
@@ -41,7 +43,7 @@ class Console(Observer):
 
     def prepared(self, start: Start) -> None:
         """Say what is trained, where, and by which executor."""
-        self.run, self.notes = start.run, start.notes
+        self.run, self.notes, self.choices = start.run, start.notes, start.choices
         self.number, self.loss_before = start.state.epoch + 1, start.state.logged
         recipe, state = start.run.recipe, start.state
         if start.resumed:
@@ -51,6 +53,8 @@ class Console(Observer):
             self.say(progress_line(start.run, state.epoch, state.step))
         else:
             self.say(text.recipe_lines(recipe))
+            if start.choices:
+                self.say(f"\n{text.choices_table(start.choices)}\n")
             self.say(f"{text.split_line(recipe, start.split)}\nrun: {start.run.path}")
             for line in notes_lines(start.notes):
                 self.say(line)

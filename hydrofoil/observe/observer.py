@@ -5,6 +5,7 @@ from typing import Protocol
 
 from hydrofoil.data.split import Split
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.recipe.derive import Choice
 from hydrofoil.run.folder import Run
 from hydrofoil.train.executors import Prepared
 from hydrofoil.train.loop import Epoch, Progress
@@ -22,6 +23,7 @@ class Start:
         state: How far the training is: the epochs and steps of earlier sessions.
         prepared: The executor that runs the steps.
         notes: What the user should know: initial weights, a broken checkpoint, another machine.
+        choices: Why a recipe that was derived from the images is as it is; empty: it was given.
         resumed: Whether the run existed before.
     """
 
@@ -31,6 +33,7 @@ class Start:
     state: State
     prepared: Prepared
     notes: tuple[str, ...] = ()
+    choices: tuple[Choice, ...] = ()
     resumed: bool = False
 
     def __repr__(self) -> str:

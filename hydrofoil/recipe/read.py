@@ -13,7 +13,7 @@ from hydrofoil.errors import HydrofoilError, nearest, reason
 from hydrofoil.recipe.errors import explain
 from hydrofoil.recipe.naming import all_overrides, full_name, read_value
 from hydrofoil.recipe.schema import Recipe, members, tags_of, toml_value
-from hydrofoil.recipe.source import OF_ONE_DATASET, is_path
+from hydrofoil.recipe.source import OF_ONE_DATASET, is_path, known_as
 
 SIZES = {"widths", "hidden"}  # of a model
 
@@ -30,6 +30,29 @@ def shipped_recipes() -> list[str]:
     )
 
 
+def source_of(name: str) -> str:
+    """Return the images that a name or path stands for; empty if it stands for a recipe.
+
+    A shipped recipe comes first, then a published dataset, then a file or folder.
+
+    Raises:
+        HydrofoilError: It is a run.
+
+    >>> source_of("digits"), source_of("FashionMNIST"), source_of("./pets"), source_of("a.toml")
+    ('', 'fashion-mnist', './pets', '')
+    """
+    if name in shipped_recipes() or name.endswith(".toml"):
+        return ""
+    if (Path(name) / "recipe.toml").is_file():
+        raise HydrofoilError(
+            f"{name}: a run, where a recipe or images were expected.\n"
+            f"To train its recipe again: hydrofoil train {Path(name) / 'recipe.toml'}"
+        )
+    if is_path(name):
+        return name
+    return known_as(name) or (f"./{name}" if Path(name).exists() else "")
+
+
 def recipe_text(name: str) -> str:
     """Return the TOML of a shipped recipe, by name, or of a file, by path.
 
@@ -42,13 +65,13 @@ def recipe_text(name: str) -> str:
     if not (name.endswith(".toml") or path.is_dir()):
         raise HydrofoilError(
             f"unknown recipe '{name}'. {nearest(name, shipped_recipes())}\n"
-            "Give your own recipe by its path, which ends in .toml: ./my-recipe.toml"
+            "Give your own recipe or images by their path: ./my-recipe.toml, ./pets"
         )
     if path.is_dir():
         images = name if is_path(name) else f"./{name}"
         raise HydrofoilError(
             f"{name}: a folder, where a recipe was expected.\n"
-            f"To train on images in it: hydrofoil train digits data={images}"
+            f"To train on images in it: hydrofoil train {images}"
         )
     try:
         return path.read_text("utf-8")
@@ -112,7 +135,7 @@ def parse_recipe(text: str, name: str, overrides: Sequence[str] = ()) -> Recipe:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a thousand brackets
         raise HydrofoilError(f"{name}: not TOML: {_first_line(error)}.") from error
-    return _resolved(document, overrides, name)
+    return recipe_from(document, overrides, name)
 
 
 def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
@@ -125,11 +148,11 @@ def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     1
     """
     document = recipe.model_dump(mode="json", exclude_none=True)
-    return _resolved(document, overrides, recipe.name)
+    return recipe_from(document, overrides, recipe.name)
 
 
-def _resolved(document: dict[str, Any], overrides: Sequence[str], name: str) -> Recipe:
-    """Return the recipe of a document; `name` is what errors call it."""
+def recipe_from(document: dict[str, Any], overrides: Sequence[str], name: str) -> Recipe:
+    """Return the recipe of a document, which is changed; `name` is what errors call it."""
     # Names first: another model or optimizer leaves behind the file's fields that it does not know.
     given = [_field_and_value(override) for override in overrides]
     first = (".name", "data.source")

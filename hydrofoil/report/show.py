@@ -15,15 +15,15 @@ from torch import Tensor
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.catalogue import SOURCES
 from hydrofoil.data.published.download import Watcher
-from hydrofoil.data.source import describe, known_as, load
+from hydrofoil.data.source import describe, load
 from hydrofoil.data.split import PARTS, draw_split
 from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.models import build
 from hydrofoil.models.code import Network, with_network
+from hydrofoil.models.derived import recipe_of
 from hydrofoil.models.summary import summarize
-from hydrofoil.recipe.changes import base_of, optimizer_notes
-from hydrofoil.recipe.read import read_recipe, shipped_recipes
-from hydrofoil.recipe.source import is_path
+from hydrofoil.recipe.read import shipped_recipes
+from hydrofoil.recipe.source import is_path, known_as
 from hydrofoil.report import figures, text
 from hydrofoil.report.curves import learning_curves
 from hydrofoil.run.commands import command
@@ -80,6 +80,7 @@ def show(
     dataset = "" if overrides else _dataset(what)
     is_file = Path(what).is_file() and not dataset
     is_recipe = what in shipped_recipes() or what.endswith(".toml") or is_file
+    is_recipe = is_recipe or bool(overrides and _dataset(what))
     if of_a_set and not _dataset(what):
         raise HydrofoilError(
             f"--class and --pixels show the images of a dataset, and '{what}' is not one."
@@ -94,7 +95,7 @@ def show(
         return [show_pixels(dataset, data_root, pixels, watcher)]
     shown = [show_set(dataset, data_root, class_name, watcher)] if dataset else []
     if is_recipe and not of_a_set:
-        shown.append(show_recipe(what, overrides, network))
+        shown.append(show_recipe(what, overrides, network, data_root, watcher))
     if not shown and run_path(what).is_dir():
         shown.append(show_run(run_path(what), full=full))
     if not shown:
@@ -209,22 +210,30 @@ def show_pixels(name: str, data_root: str, number: int, watcher: Watcher | None 
     return Shown(lines, content, png, _figure(name, "pixels", str(number)))
 
 
-def show_recipe(name: str, overrides: Sequence[str] = (), given: Network | None = None) -> Shown:
-    """Describe a recipe and its network, layer by layer, without loading data.
+def show_recipe(
+    name: str,
+    overrides: Sequence[str] = (),
+    given: Network | None = None,
+    data_root: str = "",
+    watcher: Watcher | None = None,
+) -> Shown:
+    """Describe a recipe and its network, layer by layer; data is loaded only to derive a recipe.
 
     Raises:
         HydrofoilError: The recipe is unknown or invalid, or its model does not fit its images.
     """
-    recipe = with_network(read_recipe(name, overrides), given)
-    shape, classes = describe(recipe.data)
+    read = recipe_of(name, overrides, data_root=data_root, watcher=watcher, network=given)
+    recipe, images = with_network(read.recipe, given), read.pictures
+    shape, classes = (images.shape, images.K) if images else describe(recipe.data)
     network = build(recipe, shape, [""] * classes, given).network
     layers = summarize(network, shape)
-    notes = optimizer_notes(base_of(name), recipe, overrides)
-    said = "\n".join([text.recipe_lines(recipe), *(f"note: {line}" for line in notes)])
+    said = "\n".join([text.recipe_lines(recipe), *(f"note: {line}" for line in read.notes)])
+    said += f"\n\n{text.choices_table(read.choices)}" if read.choices else ""
     lines = f"{said}\n\n{text.layer_lines(layers, shape)}"
     content = {
         "recipe": recipe.model_dump(mode="json"),
-        "notes": notes,
+        "notes": list(read.notes),
+        "choices": [vars(choice) for choice in read.choices],
         "layers": [asdict(layer) for layer in layers],
     }
     return Shown(lines, content)

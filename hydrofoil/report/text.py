@@ -5,6 +5,7 @@ Axes: N pictures, C channels, H rows, W columns.
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import TextIO
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from hydrofoil.evaluate.result import Epoch, TestResult
 from hydrofoil.evaluate.test import MERGED
 from hydrofoil.models.summary import LayerSummary
 from hydrofoil.recipe.changes import RESOLVED, changed_fields, original
+from hydrofoil.recipe.derive import Choice
 from hydrofoil.recipe.read import documented_fields
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.recipe.source import is_path
@@ -121,6 +123,12 @@ def recipe_lines(recipe: Recipe) -> str:
     if not (recipe.data.valid or is_path(recipe.data.source)):
         lines.append(NOTHING_HELD_OUT)
     return "\n".join(lines)
+
+
+def choices_table(choices: Sequence[Choice], stream: TextIO | None = None) -> str:
+    """Return what was chosen for a derived recipe, and why; for a stream, or standard output."""
+    rows = [("field", "value", "reason"), *(choice.row for choice in choices)]
+    return table(rows, 3, width=terminal_columns(stream), flows=True)
 
 
 def _some_of_the_images(recipe: Recipe) -> str:

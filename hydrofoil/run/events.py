@@ -23,6 +23,14 @@ class DataLoaded(Record):
     """How the dataset differs from the published one; empty if it does not, null if unknown."""
 
 
+class RecipeDerived(Record):
+    """The recipe was derived from the images."""
+
+    event: Literal["derived"] = "derived"
+    choices: tuple[tuple[str, str, str], ...]
+    """What was chosen and why: the field, its value as TOML has it, the reason."""
+
+
 class ExecutorChosen(Record):
     """Training is about to run its steps."""
 
@@ -145,6 +153,7 @@ class Tracked(Record):
 
 Event = Annotated[
     DataLoaded
+    | RecipeDerived
     | ExecutorChosen
     | Epoch
     | RunningLoss

@@ -86,7 +86,7 @@ def compare(
     nothing again, and an interrupted one continues.
 
     Args:
-        given: The sides: recipes, run folders, folders of runs, or patterns such as
+        given: The sides: recipes, images, run folders, folders of runs, or patterns such as
             "runs/digits-*"; a recipe alone is compared with itself. Overrides may follow, as on the
             command line or as a list: "epochs=1", "b.lr=0.01".
         seeds: How many seeds of each recipe; default: 10.
@@ -112,8 +112,9 @@ def compare(
     if on not in ("test", "valid"):
         raise HydrofoilError(f"on = {on!r}: expected 'test' or 'valid'.")
     planned = plan(
-        _words(given, fields), seeds=seeds, folder=Path(runs), part=on, networks=_networks(model)
-    )
+        _words(given, fields), seeds=seeds, folder=Path(runs), part=on, networks=_networks(model),
+        data_root=data_root, watcher=watcher,
+    )  # fmt: skip
     return compare_sides(
         planned, points=points, device=device, data_root=data_root,
         completed=completed, observers=observers, watcher=watcher,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from hydrofoil.data.split import PARTS, Split, draw_split
 from hydrofoil.errors import HydrofoilError, InputError, closest
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.code import Network
-from hydrofoil.recipe.changes import base_of, optimizer_notes
+from hydrofoil.models.derived import Named, derived_from, recipe_of
+from hydrofoil.recipe.changes import optimizer_notes
+from hydrofoil.recipe.derive import Choice
 from hydrofoil.recipe.naming import all_overrides, is_field, short_names
-from hydrofoil.recipe.read import override, read_recipe
+from hydrofoil.recipe.read import override, source_of
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.recipe.source import is_path
-from hydrofoil.run.events import DataLoaded
+from hydrofoil.run.events import DataLoaded, RecipeDerived
 from hydrofoil.run.folder import Run
 from hydrofoil.run.reference import keep_statistics
 from hydrofoil.session.resolve import split_notes, with_normalization, with_parts, with_window
@@ -29,9 +32,26 @@ from hydrofoil.timing import CPU, Stopwatch
 
 
 def find_recipe(
-    recipe: str | Path | Recipe, overrides: Sequence[str] = (), seed: int | None = None
-) -> tuple[Recipe, list[str]]:
-    """Return a recipe by name, path or value, with fields overridden, and notes for the user.
+    recipe: Any,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    pictures: Any = None,
+    split: Any = None,
+    data_root: str | Path = "",
+    network: Network | None = None,
+    watcher: Watcher | None = None,
+) -> Named:
+    """Return a recipe by name, path or value, or one derived from images, with its images.
+
+    Args:
+        recipe: Or images: by path, by a published set's name, or as `hf.Pictures` takes them.
+        overrides: Of its fields, as "train.epochs=3".
+        seed: Of train.seed.
+        pictures: The images that replace the recipe's.
+        split: Which of them train, validate and test.
+        data_root: Where the published datasets are.
+        network: The user's own network.
+        watcher: Follows a download.
 
     Raises:
         HydrofoilError: There is no such recipe, or an override does not fit it.
@@ -45,9 +65,25 @@ def find_recipe(
     changes = [*overrides, *([] if seed is None else [f"train.seed={seed}"])]
     if isinstance(recipe, Recipe):
         changed = override(recipe, changes) if changes else recipe
-        return changed, optimizer_notes(recipe, changed, changes)
-    changed = read_recipe(str(recipe), changes)
-    return changed, optimizer_notes(base_of(str(recipe)), changed, changes)
+        named = Named(changed, tuple(optimizer_notes(recipe, changed, changes)))
+    elif isinstance(recipe, str | Path):
+        bare = isinstance(recipe, Path) and recipe.suffix != ".toml" and not is_path(str(recipe))
+        name = f"./{recipe}" if bare else str(recipe)
+        if pictures is not None and source_of(name):
+            raise InputError(f"pictures: given twice: {name} are images as well.")
+        named = recipe_of(name, changes, data_root=data_root, watcher=watcher, network=network)
+    elif pictures is not None:
+        raise InputError(f"pictures: given twice: {kind_of(recipe)} is images as well.")
+    else:
+        frame = hasattr(recipe, "columns")
+        pictures = load(recipe, watcher=watcher) if frame else as_pictures(recipe)
+        found = derived_from(pictures, changes, split=split, network=network)
+        named = Named(found.recipe, (), found.choices)
+    if named.pictures is not None:
+        return named
+    images, seconds = read_pictures(named.recipe, data_root, pictures, watcher)
+    given = None if pictures is None else images
+    return replace(named, pictures=images, seconds=seconds, given=given)
 
 
 def given_overrides(
@@ -189,10 +225,12 @@ def check_testable(recipe: Recipe, split: Split) -> None:
         )
 
 
-def log_data(run: Run, pictures: Pictures, split: Split, seconds: float) -> None:
-    """Log how long reading the images took and how many of each class each part has.
+def log_data(
+    run: Run, pictures: Pictures, split: Split, seconds: float, choices: Sequence[Choice] = ()
+) -> None:
+    """Log how long reading the images took, and how many of each class each part has.
 
-    Also saves the statistics of the training images.
+    Also logs why a derived recipe is as it is, and saves the statistics of the training images.
     """
     counts = {part: tuple(pictures.counts(getattr(split, part))) for part in PARTS}
     run.log.append(
@@ -200,6 +238,8 @@ def log_data(run: Run, pictures: Pictures, split: Split, seconds: float) -> None
             seconds=seconds, counts=counts, differs=pictures.differs, classes=pictures.classes
         )
     )
+    if choices:
+        run.log.append(RecipeDerived(choices=tuple((c.field, c.value, c.reason) for c in choices)))
     keep_statistics(run, pictures, split)
 
 

@@ -15,12 +15,9 @@ from hydrofoil.data.split import Split
 from hydrofoil.device import free_memory, on_cuda
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.recipe.schema import Recipe
-from hydrofoil.recipe.source import is_path
+from hydrofoil.recipe.source import TEST, VALID, is_path
 from hydrofoil.timing import CPU
 from hydrofoil.wording import gigabytes, percent
-
-VALID, TEST = 0.1, 0.2  # of own images without parts
-DIGITS = 4  # of mean and deviation
 
 
 def with_parts(recipe: Recipe, pictures: Pictures) -> tuple[Recipe, list[str]]:
@@ -63,11 +60,7 @@ def with_normalization(recipe: Recipe, pictures: Pictures, split: Split) -> Reci
     """Return a recipe with mean and deviation of the training images, unless it has its own."""
     if recipe.data.mean is not None:
         return recipe
-    means, deviations = pictures.channel_statistics(split.train)
-    changes = {
-        "mean": tuple(round(mean, DIGITS) for mean in means),
-        "std": tuple(round(deviation, DIGITS) or 1.0 for deviation in deviations),
-    }
+    changes = pictures.normalization(split.train)
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
 
 

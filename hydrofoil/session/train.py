@@ -4,11 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from hydrofoil.data.convert import as_pictures
+from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
+from hydrofoil.data.split import Split
 from hydrofoil.device import pick_device
 from hydrofoil.models.code import Network, text_of
+from hydrofoil.models.derived import Named
 from hydrofoil.observe.observer import Observer, Start
-from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.environment import environment
 from hydrofoil.run.reference import keep_reference
 from hydrofoil.session.data import (
@@ -16,7 +21,6 @@ from hydrofoil.session.data import (
     given_overrides,
     log_data,
     own_threads,
-    read_pictures,
     resolve_data,
 )
 from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
@@ -28,7 +32,7 @@ from hydrofoil.train.loop import fit
 
 @own_threads()
 def train(
-    recipe: str | Path | Recipe,
+    recipe: Any,
     overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     run: str | Path | None = None,
@@ -50,7 +54,7 @@ def train(
     Ctrl-C ends the step, saves the run for `resume` and raises `Stopped`, whose `run` it is.
 
     Args:
-        recipe: A shipped recipe's name, a file's path, or a recipe.
+        recipe: A recipe, its name or file; or images to derive one from: see `docs/recipes.md`.
         overrides: Such as "train.epochs=3", or values by name: {"train.epochs": 3}.
         run: The folder; default: the next free runs/<recipe>-<n>.
         seed: The recipe's train.seed.
@@ -69,21 +73,57 @@ def train(
     Raises:
         HydrofoilError: A wrong recipe, missing data, a folder in use, a loss that is not finite.
     """
-    resolved, said = find_recipe(recipe, given_overrides(train, overrides, fields), seed)
-    place, watching = pick_device(device), all_observers(observers, track)
-    images, seconds = read_pictures(resolved, data_root, pictures, default_watcher(watcher))
-    resolved, split, said = resolve_data(resolved, images, split, said, device=place, for_test=test)
-    classifier, state, prepared, notes = untrained(resolved, images, split, place, model)
-    created = Run.create(run, prepared.recipe, split, environment(place, command), text_of(model))
+    watching = all_observers(observers, track)
+    named = find_recipe(
+        recipe, given_overrides(train, overrides, fields), seed, pictures, split, data_root, model,
+        default_watcher(watcher),
+    )  # fmt: skip
+    images, place = as_pictures(named.pictures), pick_device(device)
+    created, start = _begin(named, images, split, place, model, run, command, for_test=test)
+    created.with_given(model, named.given, data_root)
     with created.writing(say_for(watcher)), Observers(created, watching) as watched:
-        log_data(created.with_given(model, pictures, data_root), images, split, seconds)
-        with watched.training(Start(created, classifier, split, state, prepared, (*said, *notes))):
+        log_data(created, images, start.split, named.seconds, named.choices)
+        with watched.training(start):
             for epoch in fit(
-                classifier, images, split, created.recipe,  # with executor and threads
-                state=state, executor=prepared.executor, watch=watched.steps,
+                start.model, images, start.split, created.recipe,  # with executor and threads
+                state=start.state, executor=start.prepared.executor, watch=watched.steps,
             ):  # fmt: skip
                 watched.epoch(epoch)
-        keep_reference(created, place, images, split, model)
-        if test:
-            open_test_split(created, images, place, model)
+        _finish(created, images, start.split, place, model, test=test)
     return created
+
+
+def _begin(
+    named: Named,
+    images: Pictures,
+    split: Any,
+    place: torch.device,
+    model: Network | None,
+    run: str | Path | None,
+    command: Sequence[str],
+    *,
+    for_test: bool,
+) -> tuple[Run, Start]:
+    """Return a new run and its training before the first step: see `train` for the arguments."""
+    resolved, split, said = resolve_data(
+        named.recipe, images, split, named.notes, device=place, for_test=for_test
+    )
+    classifier, state, prepared, notes = untrained(resolved, images, split, place, model)
+    created = Run.create(run, prepared.recipe, split, environment(place, command), text_of(model))
+    said += notes
+    return created, Start(created, classifier, split, state, prepared, tuple(said), named.choices)
+
+
+def _finish(
+    run: Run,
+    images: Pictures,
+    split: Split,
+    place: torch.device,
+    model: Network | None,
+    *,
+    test: bool,
+) -> None:
+    """Keep what new images are compared with, and test if that was requested."""
+    keep_reference(run, place, images, split, model)
+    if test:
+        open_test_split(run, images, place, model)

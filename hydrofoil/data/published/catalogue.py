@@ -25,6 +25,7 @@ from hydrofoil.data.published.readers import (
     read_digits,
     read_mnist,
 )
+from hydrofoil.recipe.source import DATASETS
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -188,7 +189,7 @@ def _emnist(part: str, classes: tuple[str, ...], counts: tuple[int, int]) -> Sou
     return Source(
         lambda files: read_emnist(files, part, classes),
         f"EMNIST {part}", (1, 28, 28), len(classes), counts, "EMNIST/raw", emnist_files(part),
-        aliases=(f"emnist{part}",), home=EMNIST_HOME,
+        aliases=DATASETS[f"emnist-{part}"], home=EMNIST_HOME,
     )  # fmt: skip
 
 
@@ -218,7 +219,7 @@ SOURCES = {
     "mnist": Source(
         lambda files: read_mnist(files, DIGIT_CLASSES, "mnist"),
         "MNIST", (1, 28, 28), 10, (60_000, 10_000), "MNIST/raw", IDX_FILES, MNIST_PUBLISHED,
-        aliases=("mnist", "mnistraw", "mnistdata", "mnistdataset"),
+        aliases=DATASETS["mnist"],
         pictures_hash="9827c01c2d5efbc9b71edf92799b9f54efaacf9877fc197b9e2fab4851716d81",
         image_digests=digests.MNIST_IMAGES, label_digests=digests.MNIST_LABELS,
     ),
@@ -226,13 +227,13 @@ SOURCES = {
         lambda files: read_mnist(files, FASHION_CLASSES, "fashion-mnist"),
         "Fashion-MNIST", (1, 28, 28), 10, (60_000, 10_000), "FashionMNIST/raw", IDX_FILES,
         FASHION_PUBLISHED,
-        aliases=("fashionmnist", "fmnist", "fashionmnistraw", "fashionmnistdataset"),
+        aliases=DATASETS["fashion-mnist"],
         label_digests=digests.FASHION_LABELS, md5=FASHION_MD5, groups=FASHION_GROUPS,
     ),
     "cifar10": Source(
         lambda files: read_cifar(files, CIFAR10_FILES, b"labels", CIFAR10_CLASSES, "cifar10"),
         "CIFAR-10", (3, 32, 32), 10, (50_000, 10_000), "cifar-10-batches-py", CIFAR10_FILES,
-        (CIFAR10_PUBLISHED,), aliases=("cifar10", "cifar10batchespy", "cifar10python"),
+        (CIFAR10_PUBLISHED,), aliases=DATASETS["cifar10"],
         pictures_hash="5ab0830d29c4d085462133542366dcefd2e6c3e547f829cddd9e718e44efc6d4",
         image_digests=digests.CIFAR10_IMAGES, label_digests=digests.CIFAR10_LABELS,
         groups=CIFAR10_GROUPS,
@@ -240,12 +241,12 @@ SOURCES = {
     "cifar100": Source(
         read_cifar100,
         "CIFAR-100", (3, 32, 32), 100, (50_000, 10_000), "cifar-100-python", CIFAR100_FILES,
-        (CIFAR100_PUBLISHED,), aliases=("cifar100", "cifar100python"), md5=CIFAR100_MD5,
+        (CIFAR100_PUBLISHED,), aliases=DATASETS["cifar100"], md5=CIFAR100_MD5,
     ),
     "kmnist": Source(
         lambda files: read_mnist(files, KMNIST_CLASSES, "kmnist"),
         "Kuzushiji-MNIST", (1, 28, 28), 10, (60_000, 10_000), "KMNIST/raw", IDX_FILES,
-        KMNIST_PUBLISHED, aliases=("kmnist", "kuzushijimnist", "kmnistraw"),
+        KMNIST_PUBLISHED, aliases=DATASETS["kmnist"],
     ),
     "emnist-letters": _emnist("letters", tuple(ascii_lowercase), (124_800, 20_800)),
     "emnist-balanced": _emnist("balanced", BALANCED_CLASSES, (112_800, 18_800)),
@@ -253,12 +254,12 @@ SOURCES = {
     "svhn": Source(
         lambda files: read_svhn(files, DIGIT_CLASSES),
         "SVHN", (3, 32, 32), 10, (73_257, 26_032), "SVHN", SVHN_FILES, SVHN_PUBLISHED,
-        aliases=("svhn", "housenumbers"), md5=SVHN_MD5,
+        aliases=DATASETS["svhn"], md5=SVHN_MD5,
     ),
     "stl10": Source(
         lambda files: read_stl10(files, STL10_CLASSES),
         "STL-10", (3, 96, 96), 10, (5_000, 8_000), "stl10_binary", STL10_FILES,
-        aliases=("stl10", "stl10binary"), md5=STL10_MD5,
+        aliases=DATASETS["stl10"], md5=STL10_MD5,
         home="https://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
     ),
 }  # fmt: skip

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydrofoil.errors import HydrofoilError, reason
+from hydrofoil.recipe.source import squash
 
 MOST_ENTRIES = 2000  # of a folder that are looked at: a published dataset's folder has a dozen
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
@@ -61,15 +62,6 @@ class Found:
 
     files: dict[str, Path]
     archive: Archive | None = None
-
-
-def squash(name: str) -> str:
-    """Return a name in lower case without punctuation.
-
-    >>> squash("Fashion MNIST"), squash("cifar-10")
-    ('fashionmnist', 'cifar10')
-    """
-    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def spellings(file: str) -> frozenset[str]:
