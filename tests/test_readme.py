@@ -9,6 +9,7 @@ import pytest
 from hydrofoil import shipped_recipes
 from hydrofoil.cli.main import app, main
 from hydrofoil.data.published.catalogue import SOURCES
+from hydrofoil.recipe.source import known_as
 from hydrofoil.report.text import field_lines
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +64,7 @@ def test_commands_in_the_pages_name_what_there_is(page: Path) -> None:
         verb, *rest = shlex.split(command)[1:]
         assert verb in verbs, command
         if verb in ("train", "import") and not rest[0].startswith((".", "/")):
-            assert rest[0] in shipped_recipes(), command
+            assert rest[0] in shipped_recipes() or known_as(rest[0]), command
         if verb == "show" and not rest[0].startswith("runs/"):
             assert rest[0] in {*shipped_recipes(), *SOURCES, "last"}, command
 
