@@ -103,10 +103,9 @@ def train(path: Path, way: str, seconds: float) -> dict[str, Any]:
     array = np.load(path, mmap_mode=None if way == "resident" else "r")
     pictures = hf.Pictures(array, labels(len(array)), [str(k) for k in range(CLASSES)])
     split = hf.Split(torch.arange(len(array)), (), (), "")  # fit asks for no hash
-    recipe = hf.read_recipe(
-        "cifar10-cnn3", epochs=1, execute="native", valid=0.0, select="last",
-        resident=True if way == "resident" else None,
-    )  # fmt: skip
+    fixed = ["train.epochs=1", "train.execute=native", "train.select=last", "data.valid=0"]
+    fixed += ["data.resident=true"] if way == "resident" else []
+    recipe = hf.read_recipe("cifar10-cnn3", fixed)
     recipe, notes = with_window(recipe, pictures, split, CPU)
     model = hf.build(recipe, pictures.shape, pictures.classes)
     state = hf.State.fresh(model, recipe)
