@@ -6,6 +6,7 @@ Axes: N images, C channels, H rows, W columns.
 import hashlib
 import statistics
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from hydrofoil.errors import HydrofoilError
 from hydrofoil.recipe.schema import Data
 from hydrofoil.wording import percent, plural
 
-VERSION = 1  # of the preparation; with another one, files are decoded again
+VERSION = 2  # of the preparation; with another one, files are decoded again
 SAMPLE = 1000  # images whose sizes decide
 MOST_SIDE = 64
 MOST_SKIPPED = 0.01
@@ -116,6 +117,7 @@ class _Decoding:
         try:
             made = self._fill(cache, made)
             self._check_unchanged()
+            close_gaps(made.values, self.unreadable)
             about = {
                 "source": shown(self.listing.source),
                 "images": len(self.listing),
@@ -181,15 +183,40 @@ class _Decoding:
 
 
 def resized(pictures: Pictures, size: tuple[int, int], fit: Fit) -> Pictures:
-    """Return a set with images of another size."""
+    """Return a set with images of another size; of a set in a file, another file in the cache."""
     if size == pictures.shape[1:]:
         return pictures
-    channels = pictures.shape[0]
-    made = np.empty((len(pictures), channels, *size), np.uint8)
-    for at, picture_CHW in enumerate(pictures.pictures_NCHW.numpy()):
-        image = Image.fromarray(picture_CHW[0] if channels == 1 else picture_CHW.transpose(1, 2, 0))
-        made[at] = np.asarray(fitted(image, size, fit)).reshape(*size, channels).transpose(2, 0, 1)
-    return pictures.with_images(torch.from_numpy(made))
+    channels, cache, key = pictures.shape[0], ImageCache(), ""
+    shape = (len(pictures), channels, *size)
+    if pictures.mapped:
+        known = repr((VERSION, PIL.__version__, pictures.hash, size, fit))
+        key = hashlib.sha256(known.encode()).hexdigest()[:32]
+        if found := cache.find(key):
+            return pictures.with_images(torch.from_numpy(found[0]), mapped=True)
+    made = cache.create(shape) if key else Unfinished(np.empty(shape, np.uint8), None)
+    try:
+        for at, picture_CHW in enumerate(pictures.pictures_NCHW.numpy()):
+            image = Image.fromarray(
+                picture_CHW[0] if channels == 1 else picture_CHW.transpose(1, 2, 0)
+            )
+            resized_HWC = np.asarray(fitted(image, size, fit)).reshape(*size, channels)
+            made.values[at] = resized_HWC.transpose(2, 0, 1)
+        about = {"source": pictures.source, "images": len(pictures), "unreadable": {}}
+        values = cache.keep(made, key, about)
+    except BaseException:
+        made.discard()
+        raise
+    return pictures.with_images(torch.from_numpy(values), mapped=isinstance(values, np.memmap))
+
+
+def close_gaps(rows: Array, gaps: Collection[int]) -> None:
+    """Move rows toward the beginning, in place, until all but the gaps are there in their order."""
+    if not gaps:
+        return
+    kept = np.delete(np.arange(len(rows)), sorted(gaps))
+    for start in range(min(gaps), len(kept), ROWS):
+        sources = kept[start : start + ROWS]
+        rows[start : start + len(sources)] = rows[sources]
 
 
 def _colored(cache: ImageCache, gray: Unfinished) -> Unfinished:
@@ -234,8 +261,8 @@ def _pictures(
     """Return a listing's images without the unreadable ones."""
     kept = [at for at in range(len(listing)) if at not in unreadable]
     losses = list(listing.losses)
+    pictures_NCHW = pictures_NCHW[: len(kept)]
     if unreadable:
-        pictures_NCHW = pictures_NCHW[kept]
         first = list(unreadable.items())[:3]
         some = [f"{shown(listing.names[at])} ({text.rstrip('.')})" for at, text in first]
         losses.append(left_out(len(unreadable), "image", f"cannot be read: {'; '.join(some)}"))

@@ -199,9 +199,9 @@ class Pictures:
         """Return the same set, with how it differs from the published one."""
         return self._with(differs=differs)
 
-    def with_images(self, pictures_NCHW: Tensor) -> "Pictures":
+    def with_images(self, pictures_NCHW: Tensor, *, mapped: bool = False) -> "Pictures":
         """Return the same set with other images, one for each."""
-        changed = self._with(pictures_NCHW=pictures_NCHW, mapped=False)
+        changed = self._with(pictures_NCHW=pictures_NCHW, mapped=mapped)
         changed.__dict__.pop("hash", None)
         return changed
 
