@@ -26,9 +26,12 @@ from hydrofoil.data.window import Window, read_images
 from hydrofoil.session.resolve import with_window
 from hydrofoil.timing import CPU
 from hydrofoil.train.executors import prepare
-from hydrofoil.train.executors.windowed import Windowed
+from hydrofoil.train.executors.eager import Eager
+from hydrofoil.train.executors.graph import Graph
+from hydrofoil.train.executors.windowed import Windowed, make_window, windowed
 from hydrofoil.train.feed import order_of
 from tests.conftest import Cli
+from tests.fake_cuda import emulated
 from tests.resume_steps import fingerprint, kept_at_each_step
 from tests.sets import write_folder
 
@@ -185,6 +188,26 @@ def test_training_from_a_file_is_bit_identical_to_training_in_memory(
     assert hf.resume(read).path == read.path  # nothing to do, and nothing wrong
 
 
+def test_a_graph_of_one_capture_takes_the_steps_of_all_windows() -> None:
+    pictures, ends = hf.load("digits"), list[str]()
+    split = hf.Split(torch.arange(1, 300), (), (), pictures)
+    with emulated() as world:
+        for resident in (True, False):
+            recipe = hf.read_recipe("digits", window=96, batch_size=32, epochs=2, resident=resident)
+            model = hf.build(recipe, pictures.shape, pictures.classes)
+            state = hf.State.fresh(model, recipe)
+            window = make_window(recipe, pictures, split, CPU)
+            kind, images = (Graph, window.held) if window else (Eager, pictures)
+            executor = kind(model, state.optimizer, images, batch_size=32)
+            if window:
+                executor = windowed(executor, model, window, recipe, split)
+            list(hf.fit(model, pictures, split, recipe, state=state, executor=executor))
+            ends.append(model.weights_hash())
+    assert ends[0] == ends[1]
+    assert world.captures == 1
+    assert not world.races
+
+
 def test_validation_images_are_scored_in_parts_that_fit_the_window(tmp_path: Path) -> None:
     mapped = mapped_digits(tmp_path)
     recipe = hf.read_recipe("digits", window=100, resident=False, execute="native")
@@ -297,7 +320,7 @@ def test_a_set_is_read_in_windows_where_it_does_not_fit_in_half_of_the_free_memo
 def test_a_note_says_why_the_images_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolved(100_000, monkeypatch)[2] == [
         "data.resident = false and data.window = 384: the images take 0.00 GB, "
-        "and 0.00 GB of memory are free"
+        "more than half of the free memory (0.00 GB)"
     ]
 
 

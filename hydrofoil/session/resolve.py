@@ -89,7 +89,8 @@ def with_window(
     chosen += [] if window == data.window else [f"data.window = {window}"]
     why = "as wide as half of the free memory allows"
     if large:
-        why = f"the images take {gigabytes(size)}, and {gigabytes(free or 0)} of memory are free"
+        memory = gigabytes(free or 0)
+        why = f"the images take {gigabytes(size)}, more than half of the free memory ({memory})"
     notes = [f"{' and '.join(chosen)}: {why}"] if chosen else []
     return recipe.model_copy(update={"data": changed}), notes
 

@@ -40,6 +40,7 @@ class Tables:
     """
 
     def __init__(self, pictures: int, batch_size: int, layers: int, device: torch.device) -> None:
+        pictures = max(pictures, (WARM_UP + 1) * batch_size)  # capturing takes as many steps
         steps = count_steps(pictures, batch_size)
         self.batch_size = batch_size
         self.order_N = torch.zeros(pictures, dtype=torch.int64, device=device)
@@ -147,6 +148,7 @@ class Graph:
         """Capture a step, and leave model and optimizer as they were."""
         model, optimizer = self.step.model, self.step.optimizer
         model.train()
+        self._tables.step.zero_()
         try:
             with unchanged(model, optimizer):
                 self._replay = capture(self._one_step, model.device)
