@@ -18,10 +18,11 @@ from hydrofoil.check.doubtful import doubt, doubtful_labels
 from hydrofoil.check.folds import (
     OutOfFold,
     Plan,
+    Trial,
     draw_folds,
-    mirroring_keeps_class,
     out_of_fold,
     plan_for,
+    quick_trial,
 )
 from hydrofoil.check.overlap import overlaps
 from hydrofoil.data.pictures import Pictures
@@ -261,7 +262,7 @@ def test_labels_that_no_model_can_learn_are_not_judged() -> None:
     digits = part_of_digits(200)
     labels_N = torch.randint(0, 10, (200,), generator=torch.Generator().manual_seed(0))
     random = Pictures(digits.pictures_NCHW, labels_N, digits.classes)
-    found = out_of_fold(random, plan=replace(PLAN, epochs=3, mirror=False))
+    found = out_of_fold(random, plan=replace(PLAN, epochs=3))
     (finding,) = doubtful_labels(random, found.probabilities_NK)
     assert finding.level == "note"
     assert finding.title.startswith("The labels cannot be judged")
@@ -270,19 +271,23 @@ def test_labels_that_no_model_can_learn_are_not_judged() -> None:
 
 def test_mirrored_digits_are_other_signs_and_mirrored_brightness_is_the_same() -> None:
     digits = part_of_digits(400)
-    assert not mirroring_keeps_class(digits, PLAN, 0, torch.device("cpu"))
+    trial = quick_trial(digits, 0, torch.device("cpu"))
+    assert not trial.mirroring_keeps_class
+    assert trial.accuracy > 0.8 > trial.mirrored
+    assert not plan_for(digits, trial).mirror
     bright_N = torch.arange(200) % 2
     noise = torch.randint(0, 100, (200, 1, 8, 8), generator=torch.Generator().manual_seed(1))
     pictures_NCHW = (noise + 120 * bright_N.view(-1, 1, 1, 1)).to(torch.uint8)
     brightness = Pictures(pictures_NCHW, bright_N, ["dark", "bright"])
-    assert mirroring_keeps_class(brightness, PLAN, 0, torch.device("cpu"))
+    trial = quick_trial(brightness, 0, torch.device("cpu"))
+    assert plan_for(brightness, trial).mirror
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 5), (4, 9, 3), (1, 70, 64), (3, 33, 17)])
 def test_images_of_any_size_can_be_judged(shape: tuple[int, int, int]) -> None:
     pictures_NCHW = torch.randint(0, 256, (33, *shape), dtype=torch.uint8)
     pictures = Pictures(pictures_NCHW, torch.arange(33) % 3, ["a", "b", "c"])
-    plan = replace(plan_for(pictures), folds=2, epochs=1, widths=(4, 4, 4))
+    plan = replace(plan_for(pictures, Trial(0.3, 0.3)), folds=2, epochs=1, widths=(4, 4, 4))
     found = out_of_fold(pictures, plan=plan)
     assert found.probabilities_NK.shape == (33, 3)
     assert np.isfinite(found.probabilities_NK).all()
@@ -319,3 +324,33 @@ def test_overlapping_classes_are_shown_side_by_side() -> None:
     assert finding.rows[0].captions == ("labeled cat", "labeled dog")
     for row in finding.rows:
         assert [int(labels_N[image]) for image in row.images] == [0, 1]
+
+
+def test_confident_mistakes_of_weak_models_are_no_serious_finding() -> None:
+    rng = np.random.default_rng(9)
+    true_N = rng.integers(10, size=1000)
+    logits_NK = 3 * rng.normal(size=(1000, 10)) + 4.0 * np.eye(10)[true_N]
+    probabilities_NK = np.exp(logits_NK) / np.exp(logits_NK).sum(1, keepdims=True)
+    assert 0.3 < (probabilities_NK.argmax(1) == true_N).mean() < 0.6
+    pictures = Pictures(
+        torch.zeros(1000, 1, 2, 2, dtype=torch.uint8), torch.from_numpy(true_N), list("0123456789")
+    )
+    finding = doubtful_labels(pictures, probabilities_NK)[0]
+    assert finding.level == "note"
+    assert finding.figures["likely_errors"] == 0
+    assert not any(row.changes for row in finding.rows)
+
+
+def test_labels_of_which_half_are_wrong_are_serious_although_the_models_disagree_with_them() -> (
+    None
+):
+    probabilities_NK, labels_N, true_N = made(10, 2000, K=10, noise=0.5, sharp=7.0)
+    pictures = Pictures(
+        torch.zeros(2000, 1, 2, 2, dtype=torch.uint8),
+        torch.from_numpy(labels_N),
+        list("0123456789"),
+    )
+    finding = doubtful_labels(pictures, probabilities_NK)[0]
+    assert finding.level == "serious"
+    likely = [row.images[0] for row in finding.rows if row.changes]
+    assert (labels_N != true_N)[likely].mean() > 0.95

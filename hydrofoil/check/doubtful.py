@@ -5,7 +5,7 @@ columns the true one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ from hydrofoil.wording import interval, isolated, percent, plural
 
 SERIOUS = 0.03  # of all labels; the published CIFAR-10 and MNIST are far below
 LEARNED = 0.25  # of the way from the majority rate to 100%: models below it say nothing
+TRUSTED = 0.6  # of that way: the confident mistakes of models below it look like wrong labels
+EXPLAINED = 0.2, 0.5  # of the disagreement: errors beyond it are serious; trusted in any case
 QUANTILES = np.linspace(0.25, 0.9, 66)  # of what models think of wrong labels
 MOST_PAIRS = 50  # of classes, in the figures
 
@@ -147,10 +149,13 @@ def doubtful_labels(
     }
     if wilson(correct, N)[0] <= majority + LEARNED * (1 - majority):
         return [_learned_too_little(figures)]
-    findings = [
-        _labels_finding(pictures, doubt(probabilities_NK, labels_N), probabilities_NK, figures)
-    ]
-    overlapping = overlap_finding(pictures, probabilities_NK)
+    found = doubt(probabilities_NK, labels_N)
+    trusted = correct / N >= majority + TRUSTED * (1 - majority)
+    if not trusted and found.rate < EXPLAINED[1] * (1 - correct / N):
+        nothing_N = np.zeros(N, np.bool_)
+        found = replace(found, likely_N=nothing_N, possible_N=found.likely_N)
+    findings = [_labels_finding(pictures, found, probabilities_NK, figures)]
+    overlapping = overlap_finding(pictures, probabilities_NK, weak=not trusted)
     return [*findings, overlapping] if overlapping else findings
 
 
@@ -176,7 +181,9 @@ def _labels_finding(
 ) -> Finding:
     N, likely, possible = len(pictures), int(found.likely_N.sum()), int(found.possible_N.sum())
     low, high = wilson(likely, N)
-    level = "serious" if low > SERIOUS else "warning" if likely else "note"
+    explained = found.rate / max(1 - figures["out_of_fold_accuracy"], 1e-9)
+    serious = low > SERIOUS and explained >= EXPLAINED[0]
+    level = "serious" if serious else "warning" if likely else "note"
     given_learning = float(1 - np.trace(found.joint_KK) / N)
     accuracy = percent(figures["out_of_fold_accuracy"], 1)
     rows = tuple(_row(pictures, found, probabilities_NK, image) for image in found.ranked.tolist())
@@ -191,6 +198,10 @@ def _labels_finding(
         text.append(
             f"Confident learning suspects {plural(possible, 'more label')}; they follow, and most "
             "are probably correct labels of difficult images."
+        )
+    elif possible:
+        text.append(
+            "Confident mistakes of such models look the same, so most of these labels may be right."
         )
     if rows:
         text.append(

@@ -5,7 +5,7 @@ Axes: N images, C channels, H rows, W columns, K classes, F folds, G groups.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
@@ -29,12 +29,15 @@ from hydrofoil.train.loop import Progress, fit
 
 Watch = Callable[[float, float], None]  # images that training has seen, and will have seen
 
-LARGE = 20_000  # images from here on: two folds, so that each model has time for more epochs
-MOST_SEEN = 1_400_000  # images of 32×32 pixels in all epochs of all folds: minutes on two cores
+LARGE = 20_000  # images from here on: two folds, so that there is time for more epochs of each
+EASY = 0.85  # accuracy of the quick training from which a narrow network is enough
+MOST_SEEN = 1_300_000  # images in all epochs of all folds: 5 minutes on two fast cores
 EPOCHS = (3, 15)  # at least and at most
+EASY_EPOCHS = 6  # of large sets that are easy
 SMALL_STEP = 32_768  # pixels: a step of fewer takes longer on two threads than on one
-TRIED = 4_000  # images of the quick training that decides whether mirroring keeps the class
-LOST = 0.05  # accuracy that mirrored test images may lose in it
+TRIED = 4_000  # images of the quick training
+TRIED_STEPS = 250  # of 64 images
+LOST = 0.05  # accuracy that mirrored images may lose in it, if mirroring keeps the class
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,7 @@ class Plan:
         batch_size: Images per step.
         widths: Channels of the network's blocks.
         shift: The largest shift of a training image, in pixels.
-        mirror: Whether images are mirrored, in training and for prediction; None: a quick training
-            decides.
+        mirror: Whether images are mirrored, in training and for prediction.
         lr: The highest learning rate.
     """
 
@@ -57,7 +59,7 @@ class Plan:
     batch_size: int
     widths: tuple[int, ...]
     shift: int
-    mirror: bool | None = None
+    mirror: bool = False
     lr: float = 0.2
 
 
@@ -76,20 +78,38 @@ class OutOfFold:
     plan: Plan
 
 
-def plan_for(pictures: Pictures) -> Plan:
-    """Return a plan by the number and size of the images."""
+@dataclass(frozen=True)
+class Trial:
+    """How well a quick training on a part of the set recognizes images that it did not see.
+
+    Args:
+        accuracy: On the images as they are, from 0 to 1.
+        mirrored: On their mirror images.
+    """
+
+    accuracy: float
+    mirrored: float
+
+    @property
+    def mirroring_keeps_class(self) -> bool:
+        """True of photographs and false of characters: a mirrored 3 is not a digit."""
+        return self.mirrored >= self.accuracy - LOST
+
+
+def plan_for(pictures: Pictures, trial: Trial) -> Plan:
+    """Return a plan by the number and size of the images, and by a quick training."""
     N, (_, H, W) = len(pictures), pictures.shape
-    large = N >= LARGE
+    large, easy = N >= LARGE, trial.accuracy >= EASY
     folds = 2 if large else 3
-    pixels = min(1.0, 32 * 32 / (H * W)) if large else 1.0
     least, most = EPOCHS
-    epochs = round(MOST_SEEN * pixels / (N * (folds - 1)))
+    epochs = EASY_EPOCHS if large and easy else MOST_SEEN // (N * (folds - 1))
     return Plan(
         folds=folds,
         epochs=max(least, min(most, epochs)),
         batch_size=256 if large else 64,
-        widths=(32, 64, 128) if large else (16, 32, 64),
+        widths=(16, 32, 64) if easy else (32, 64, 128),
         shift=min(H, W) // 16,
+        mirror=trial.mirroring_keeps_class,
         lr=0.2 if large else 0.05,
     )
 
@@ -109,7 +129,7 @@ def out_of_fold(
         pictures: The set; published test images are folded like all others.
         groups_N: Images that have to stay together beside those of `pictures.groups_N` and exact
             duplicates: near-duplicates, say. A copy with another label would vouch for itself.
-        plan: Default: `plan_for`.
+        plan: Default: `plan_for`, after a `quick_trial`.
         seed: Of folds, weights, order and augmentation.
         device: auto, cpu, cuda, cuda:1 or mps.
         watch: Called several times a second with the images that training has seen, and will have.
@@ -118,12 +138,10 @@ def out_of_fold(
         HydrofoilError: There is no such device, or a training diverges.
     """
     place = pick_device(device)
-    plan = plan or plan_for(pictures)
+    plan = plan or plan_for(pictures, quick_trial(pictures, seed, place))
     fold_N = draw_folds(pictures, plan.folds, seed, groups_N)
     trained = [torch.from_numpy(np.flatnonzero(fold_N != fold)) for fold in range(plan.folds)]
     total = float(plan.epochs * sum(map(len, trained)))
-    if plan.mirror is None:
-        plan = replace(plan, mirror=mirroring_keeps_class(pictures, plan, seed, place))
     found_NK = torch.zeros(len(pictures), pictures.K, dtype=torch.float64)
     seen = 0.0
     for fold, train_N in enumerate(trained):
@@ -133,7 +151,7 @@ def out_of_fold(
         report = _reporter(watch, seen, len(train_N), total)
         model = _train(pictures, train_N, plan, key(seed, "fold", fold) % 2**31, place, report)
         with exact(place, _threads(pictures, plan.batch_size) or available_threads()):
-            found_NK[left_N] = predict(model, pictures, left_N, mirror=bool(plan.mirror)).cpu()
+            found_NK[left_N] = predict(model, pictures, left_N, mirror=plan.mirror).cpu()
         seen += plan.epochs * len(train_N)
     return OutOfFold(found_NK.numpy(), fold_N, plan)
 
@@ -157,26 +175,21 @@ def predict(model: Classifier, pictures: Pictures, index_N: Tensor, *, mirror: b
     return torch.cat(parts)
 
 
-def mirroring_keeps_class(pictures: Pictures, plan: Plan, seed: int, device: torch.device) -> bool:
-    """Tell whether a model that saw no mirrored image recognizes them nearly as well as the others.
-
-    It does on photographs and does not on characters: a mirrored 3 is no digit.
-    """
-    order_N = torch.randperm(len(pictures), generator=generator(seed, "mirror"))
-    train_N, test_N = order_N[: TRIED // 2 * 2].chunk(2) if len(order_N) > 1 else (order_N, order_N)
-    steps = ceil(len(train_N) / 64)
-    quick = replace(
-        plan, epochs=max(4, min(30, ceil(250 / steps))), batch_size=64, mirror=False,
-        widths=(16, 32, 64), lr=0.05,
-    )  # fmt: skip
-    model = _train(pictures, train_N, quick, key(seed, "mirror") % 2**31, device, None)
+def quick_trial(pictures: Pictures, seed: int, device: torch.device) -> Trial:
+    """Train a narrow network for seconds on a part of the set, and test it on another."""
+    order_N = torch.randperm(len(pictures), generator=generator(seed, "trial"))[:TRIED]
+    train_N, test_N = order_N.chunk(2) if len(order_N) > 1 else (order_N, order_N)
+    _, H, W = pictures.shape
+    epochs = max(4, min(30, ceil(TRIED_STEPS * 64 / len(train_N))))
+    quick = Plan(1, epochs, 64, (16, 32, 64), min(H, W) // 16, lr=0.05)
+    model = _train(pictures, train_N, quick, key(seed, "trial") % 2**31, device, None)
     labels_N = pictures.labels_N[test_N].cpu()
     pictures_NCHW = pictures.pictures_NCHW[test_N]
-    plain, mirrored = (
+    accuracy, mirrored = (
         float((logits_of(model, shown_NCHW).argmax(1).cpu() == labels_N).double().mean())
         for shown_NCHW in (pictures_NCHW, pictures_NCHW.flip(3))
     )
-    return mirrored >= plain - LOST
+    return Trial(accuracy, mirrored)
 
 
 def _reporter(
@@ -212,7 +225,7 @@ def _train(
         "pct_start": 0.2, "div_factor": 5.0, "final_div_factor": 100.0,
         "threads": _threads(pictures, batch_size),
     }  # fmt: skip
-    network = network_of(plan.widths, plan.shift, bool(plan.mirror))
+    network = network_of(plan.widths, plan.shift, plan.mirror)
     recipe = with_network(read_recipe("digits", overrides_of(fields)), network)
     model = build(recipe, pictures.shape, pictures.classes, network).to(device)
     split = Split(train_N, (), (), pictures)

@@ -14,6 +14,7 @@ from hydrofoil.evaluate.metrics import wilson
 from hydrofoil.wording import interval, isolated, percent, plural
 
 OVERLAP = 0.2  # error and doubt of a pair from here on; guessing has 0.5
+WEAK_OVERLAP = 0.35  # the same of models that separate few classes well
 SHARED = 0.05  # mean probability of the one class, in images of the other, of pairs to look at
 EXAMPLES = 4  # rows of images for each pair
 
@@ -40,11 +41,16 @@ class Overlap:
     doubt: float
 
 
-def overlaps(probabilities_NK: Floats, labels_N: Ints) -> list[Overlap]:
+def overlaps(probabilities_NK: Floats, labels_N: Ints, least: float = OVERLAP) -> list[Overlap]:
     """Return the pairs of classes that out-of-fold models cannot separate, the worst first.
 
     Between two classes, exchanged labels make errors of which the models are sure, while images
-    that look alike make errors and doubt. Both are at least `OVERLAP` in the pairs returned.
+    that look alike make errors and doubt.
+
+    Args:
+        probabilities_NK: Of each class, by models that did not see the image.
+        labels_N: The given labels.
+        least: The error and the doubt of the pairs returned.
 
     >>> labels_N = np.array([0, 1, 1, 0] * 10)
     >>> overlaps(np.array([[0.6, 0.4], [0.55, 0.45]] * 20), labels_N)[0].error
@@ -58,7 +64,7 @@ def overlaps(probabilities_NK: Floats, labels_N: Ints) -> list[Overlap]:
     large_K = counts_K > FEWEST
     shared_KK = np.triu(mean_KK + mean_KK.T >= 2 * SHARED, 1) & large_K & large_K[:, None]
     found = [_pair(probabilities_NK, labels_N, int(a), int(b)) for a, b in np.argwhere(shared_KK)]
-    sure = [pair for pair in found if _is_overlap(pair)]
+    sure = [pair for pair in found if _is_overlap(pair, least)]
     return sorted(sure, key=lambda pair: -min(pair.error, pair.doubt))
 
 
@@ -79,20 +85,23 @@ def _share(of_a_N: Floats, of_b_N: Floats) -> Floats:
     return of_b_N / np.maximum(of_a_N + of_b_N, 1e-12)
 
 
-def _is_overlap(pair: Overlap) -> bool:
-    least = wilson(pair.images - pair.correct, pair.images)[0]
-    return min(pair.error, pair.doubt) >= OVERLAP and least >= OVERLAP / 2
+def _is_overlap(pair: Overlap, least: float) -> bool:
+    low = wilson(pair.images - pair.correct, pair.images)[0]
+    return min(pair.error, pair.doubt) >= least and low >= least / 2
 
 
-def overlap_finding(pictures: Pictures, probabilities_NK: Floats) -> Finding | None:
+def overlap_finding(
+    pictures: Pictures, probabilities_NK: Floats, *, weak: bool = False
+) -> Finding | None:
     """Return the finding of the kind `overlap`; None: the models separate all classes.
 
     Args:
         pictures: The set.
         probabilities_NK: Out of fold: see `folds.out_of_fold`.
+        weak: The models separate few classes well: only the worst pairs are named.
     """
     labels_N = pictures.labels_N.cpu().numpy()
-    found = overlaps(probabilities_NK, labels_N)
+    found = overlaps(probabilities_NK, labels_N, WEAK_OVERLAP if weak else OVERLAP)
     if not found:
         return None
     names = [
@@ -111,8 +120,8 @@ def overlap_finding(pictures: Pictures, probabilities_NK: Floats) -> Finding | N
             f"{percent(worst.correct / worst.images, 1)} to the right one "
             f"({interval(wilson(worst.correct, worst.images))}); guessing would reach 50%. They "
             "are unsure in most of these images, so wrong labels are not the reason.",
-            "Merge the classes, make their difference visible in the images (larger images, "
-            "another crop), or collect more of them.",
+            "Collect more images of them, make their difference visible (larger images, another "
+            "crop), or merge the classes.",
         ),
         tuple(row for pair in found for row in _rows(pictures, probabilities_NK, pair)),
         {
