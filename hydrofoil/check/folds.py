@@ -29,7 +29,7 @@ from hydrofoil.train.loop import Progress, fit
 
 Watch = Callable[[float, float], None]  # images that training has seen, and will have seen
 
-LARGE = 20_000  # images from here on: two folds, so that there is time for more epochs of each
+LARGE = 20_000  # images from here on: two folds, which leaves time for more epochs
 EASY = 0.85  # accuracy of the quick training from which a narrow network is enough
 MOST_SEEN = 1_300_000  # images in all epochs of all folds: 5 minutes on two fast cores
 EPOCHS = (3, 15)  # at least and at most
