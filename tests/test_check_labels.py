@@ -23,6 +23,7 @@ from hydrofoil.check.folds import (
     out_of_fold,
     plan_for,
     quick_trial,
+    reason_not_to_train,
 )
 from hydrofoil.check.overlap import overlaps
 from hydrofoil.data.pictures import Pictures
@@ -354,3 +355,32 @@ def test_labels_of_which_half_are_wrong_are_serious_although_the_models_disagree
     assert finding.level == "serious"
     likely = [row.images[0] for row in finding.rows if row.changes]
     assert (labels_N != true_N)[likely].mean() > 0.95
+
+
+def test_a_set_without_two_classes_of_some_images_is_not_trained_on() -> None:
+    assert not reason_not_to_train(little(torch.tensor([0] * 6 + [1] * 6)))
+    assert reason_not_to_train(little(torch.tensor([0] * 600 + [1] * 5)))
+    assert reason_not_to_train(little(torch.zeros(600, dtype=torch.int64)))
+
+
+def test_a_class_that_is_one_group_is_not_judged(
+    exchanged: tuple[Pictures, Tensor, OutOfFold],
+) -> None:
+    pictures = exchanged[0]
+    groups_N = torch.arange(len(pictures))
+    groups_N[pictures.labels_N == 0] = 0  # all zeros were written by one person
+    plan = replace(PLAN, epochs=6)
+    found = out_of_fold(pictures, groups_N=groups_N, plan=plan)
+    zeros_N = (pictures.labels_N == 0).numpy()
+    assert np.array_equal(np.isnan(found.probabilities_NK).all(1), zeros_N)
+    assert np.isfinite(found.probabilities_NK[~zeros_N]).all()
+    finding = doubtful_labels(pictures, found.probabilities_NK)[0]
+    assert finding.figures["not_judged"] == zeros_N.sum()
+    assert any("cannot be judged" in line for line in finding.text)
+    for row in finding.rows:
+        assert int(pictures.labels_N[row.images[0]]) != 0
+        assert row.captions[0].startswith(f"labeled {int(pictures.labels_N[row.images[0]])},")
+    nothing = out_of_fold(pictures, groups_N=torch.zeros(len(pictures)), plan=plan)
+    (note,) = doubtful_labels(pictures, nothing.probabilities_NK)
+    assert note.level == "note"
+    assert note.title.startswith("No label can be judged")

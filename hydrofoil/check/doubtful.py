@@ -4,7 +4,7 @@ Axes: N images, K classes, M pairs of an image and a class; of a joint, rows are
 columns the true one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -135,28 +135,59 @@ def doubtful_labels(
 
     Args:
         pictures: The set.
-        probabilities_NK: Out of fold: see `folds.out_of_fold`.
+        probabilities_NK: Out of fold: see `folds.out_of_fold`; NaN: the image is not judged.
         facts: More figures for the JSON, such as how the models were trained.
     """
-    labels_N = pictures.labels_N.cpu().numpy()
-    N, correct = len(pictures), int((probabilities_NK.argmax(1) == labels_N).sum())
-    majority = int(np.bincount(labels_N, minlength=pictures.K).max()) / N
-    figures: dict[str, Any] = {
-        "out_of_fold_accuracy": correct / N,
+    judged = np.flatnonzero(~np.isnan(probabilities_NK).any(1))
+    findings = _findings(
+        probabilities_NK[judged],
+        pictures.labels_N.cpu().numpy()[judged],
+        pictures.classes,
+        {**(facts or {}), "not_judged": len(pictures) - len(judged)},
+    )
+    return [_of_the_set(finding, judged) for finding in findings]
+
+
+def _findings(
+    probabilities_NK: Floats, labels_N: Ints, classes: Sequence[str], figures: dict[str, Any]
+) -> list[Finding]:
+    """Return the findings, with the positions of the judged images as indices."""
+    N, correct = len(labels_N), int((probabilities_NK.argmax(1) == labels_N).sum())
+    if not N:
+        title = "No label can be judged: no class has images in two parts of the set"
+        return [Finding("labels", "note", title, figures=figures)]
+    accuracy = correct / N
+    majority = int(np.bincount(labels_N, minlength=len(classes)).max()) / N
+    figures |= {
+        "out_of_fold_accuracy": accuracy,
         "out_of_fold_interval": wilson(correct, N),
         "majority_rate": majority,
-        **(facts or {}),
     }
     if wilson(correct, N)[0] <= majority + LEARNED * (1 - majority):
         return [_learned_too_little(figures)]
     found = doubt(probabilities_NK, labels_N)
-    trusted = correct / N >= majority + TRUSTED * (1 - majority)
-    if not trusted and found.rate < EXPLAINED[1] * (1 - correct / N):
+    trusted = accuracy >= majority + TRUSTED * (1 - majority)
+    if not trusted and found.rate < EXPLAINED[1] * (1 - accuracy):
         nothing_N = np.zeros(N, np.bool_)
         found = replace(found, likely_N=nothing_N, possible_N=found.likely_N)
-    findings = [_labels_finding(pictures, found, probabilities_NK, figures)]
-    overlapping = overlap_finding(pictures, probabilities_NK, weak=not trusted)
+    findings = [_labels_finding(found, probabilities_NK, classes, figures)]
+    overlapping = overlap_finding(probabilities_NK, labels_N, classes, weak=not trusted)
     return [*findings, overlapping] if overlapping else findings
+
+
+def _of_the_set(finding: Finding, judged: Ints) -> Finding:
+    """Return a finding with the indices that its images have in the set."""
+    rows = tuple(
+        replace(
+            row,
+            images=tuple(int(judged[image]) for image in row.images),
+            changes=tuple(
+                replace(change, image=int(judged[change.image])) for change in row.changes
+            ),
+        )
+        for row in finding.rows
+    )
+    return replace(finding, rows=rows)
 
 
 def _learned_too_little(figures: dict[str, Any]) -> Finding:
@@ -177,16 +208,20 @@ def _learned_too_little(figures: dict[str, Any]) -> Finding:
 
 
 def _labels_finding(
-    pictures: Pictures, found: Doubt, probabilities_NK: Floats, figures: dict[str, Any]
+    found: Doubt, probabilities_NK: Floats, classes: Sequence[str], figures: dict[str, Any]
 ) -> Finding:
-    N, likely, possible = len(pictures), int(found.likely_N.sum()), int(found.possible_N.sum())
+    N, likely, possible = (
+        len(found.labels_N),
+        int(found.likely_N.sum()),
+        int(found.possible_N.sum()),
+    )
     low, high = wilson(likely, N)
     explained = found.rate / max(1 - figures["out_of_fold_accuracy"], 1e-9)
     serious = low > SERIOUS and explained >= EXPLAINED[0]
     level = "serious" if serious else "warning" if likely else "note"
     given_learning = float(1 - np.trace(found.joint_KK) / N)
     accuracy = percent(figures["out_of_fold_accuracy"], 1)
-    rows = tuple(_row(pictures, found, probabilities_NK, image) for image in found.ranked.tolist())
+    rows = tuple(_row(found, probabilities_NK, classes, image) for image in found.ranked.tolist())
     text = [
         f"Models that did not see an image agree with {accuracy} of the labels; "
         "these are the labels that they contradict most, the most doubtful first."
@@ -202,6 +237,11 @@ def _labels_finding(
     elif possible:
         text.append(
             "Confident mistakes of such models look the same, so most of these labels may be right."
+        )
+    if figures["not_judged"]:
+        text.append(
+            f"{plural(figures['not_judged'], 'image')} cannot be judged: their class has no other "
+            "image outside their group."
         )
     if rows:
         text.append(
@@ -221,7 +261,7 @@ def _labels_finding(
             "estimated_noise_rate": found.rate,
             "likely_interval": (low, high),
             "confident_learning_noise_rate": given_learning,
-            "noise_by_pair": noise_by_pair(pictures.classes, found),
+            "noise_by_pair": noise_by_pair(classes, found),
         },
     )
 
@@ -237,9 +277,9 @@ def _title(likely: int, possible: int, count: int) -> str:
     return f"No label of {count:,} looks wrong"
 
 
-def _row(pictures: Pictures, found: Doubt, probabilities_NK: Floats, image: int) -> Row:
+def _row(found: Doubt, probabilities_NK: Floats, classes: Sequence[str], image: int) -> Row:
     given, guess = int(found.labels_N[image]), int(found.guess_N[image])
-    name, other = pictures.classes[given], pictures.classes[guess]
+    name, other = classes[given], classes[guess]
     probability = float(probabilities_NK[image, guess])
     caption = f"labeled {isolated(name)}, looks like {isolated(other)} ({probability:.2f})"
     likely = bool(found.likely_N[image])
@@ -247,7 +287,7 @@ def _row(pictures: Pictures, found: Doubt, probabilities_NK: Floats, image: int)
     return Row((image,), (caption,), "likely" if likely else "possible", changes)
 
 
-def noise_by_pair(classes: tuple[str, ...], found: Doubt) -> list[dict[str, Any]]:
+def noise_by_pair(classes: Sequence[str], found: Doubt) -> list[dict[str, Any]]:
     """Return the pairs of given and guessed class with the most likely errors.
 
     Each has the names, the likely errors, the images with that label, and how many of these

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hydrofoil.check.labels import Floats, Ints
+from hydrofoil.check.labels import FEWEST, Floats, Ints
 from hydrofoil.check.network import network_of
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
@@ -68,7 +68,8 @@ class OutOfFold:
     """What the folds' models think.
 
     Args:
-        probabilities_NK: Of each class, by the model that did not see the image.
+        probabilities_NK: Of each class, by the model that did not see the image; NaN where that
+            model saw no image of the label's class, since all of these are in the image's group.
         fold_N: The fold of each image.
         plan: How the models were trained.
     """
@@ -106,12 +107,25 @@ def plan_for(pictures: Pictures, trial: Trial) -> Plan:
     return Plan(
         folds=folds,
         epochs=max(least, min(most, epochs)),
-        batch_size=256 if large else 64,
+        batch_size=128 if large else 64,
         widths=(16, 32, 64) if easy else (32, 64, 128),
         shift=min(H, W) // 16,
         mirror=trial.mirroring_keeps_class,
-        lr=0.2 if large else 0.05,
+        lr=0.1 if large else 0.05,
     )
+
+
+def reason_not_to_train(pictures: Pictures) -> str:
+    """Return why folds of a set would say nothing about its labels; empty: they may.
+
+    >>> from hydrofoil.data.source import load
+    >>> reason_not_to_train(load("digits"))
+    ''
+    """
+    counts_K = torch.bincount(pictures.labels_N.cpu(), minlength=pictures.K)
+    if int((counts_K > FEWEST).sum()) >= 2:
+        return ""
+    return f"expected two classes of {FEWEST + 1} images or more"
 
 
 def out_of_fold(
@@ -142,17 +156,19 @@ def out_of_fold(
     fold_N = draw_folds(pictures, plan.folds, seed, groups_N)
     trained = [torch.from_numpy(np.flatnonzero(fold_N != fold)) for fold in range(plan.folds)]
     total = float(plan.epochs * sum(map(len, trained)))
-    found_NK = torch.zeros(len(pictures), pictures.K, dtype=torch.float64)
+    labels_N = pictures.labels_N.cpu()
+    found_NK = torch.full((len(pictures), pictures.K), torch.nan, dtype=torch.float64)
     seen = 0.0
     for fold, train_N in enumerate(trained):
-        left_N = torch.from_numpy(np.flatnonzero(fold_N == fold))
-        if not len(left_N) or not len(train_N):
+        known_K = torch.bincount(labels_N[train_N], minlength=pictures.K) > 0
+        left_N = torch.from_numpy(np.flatnonzero((fold_N == fold) & known_K[labels_N].numpy()))
+        seen += plan.epochs * len(train_N)
+        if not len(left_N):
             continue
-        report = _reporter(watch, seen, len(train_N), total)
+        report = _reporter(watch, seen - plan.epochs * len(train_N), len(train_N), total)
         model = _train(pictures, train_N, plan, key(seed, "fold", fold) % 2**31, place, report)
         with exact(place, _threads(pictures, plan.batch_size) or available_threads()):
             found_NK[left_N] = predict(model, pictures, left_N, mirror=plan.mirror).cpu()
-        seen += plan.epochs * len(train_N)
     return OutOfFold(found_NK.numpy(), fold_N, plan)
 
 

@@ -3,13 +3,13 @@
 Axes: N images, K classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hydrofoil.check.finding import Finding, Row
 from hydrofoil.check.labels import FEWEST, Floats, Ints
-from hydrofoil.data.pictures import Pictures
 from hydrofoil.evaluate.metrics import wilson
 from hydrofoil.wording import interval, isolated, percent, plural
 
@@ -91,23 +91,20 @@ def _is_overlap(pair: Overlap, least: float) -> bool:
 
 
 def overlap_finding(
-    pictures: Pictures, probabilities_NK: Floats, *, weak: bool = False
+    probabilities_NK: Floats, labels_N: Ints, classes: Sequence[str], *, weak: bool = False
 ) -> Finding | None:
     """Return the finding of the kind `overlap`; None: the models separate all classes.
 
     Args:
-        pictures: The set.
-        probabilities_NK: Out of fold: see `folds.out_of_fold`.
+        probabilities_NK: Of each class, by models that did not see the image.
+        labels_N: The given labels.
+        classes: The class names.
         weak: The models separate few classes well: only the worst pairs are named.
     """
-    labels_N = pictures.labels_N.cpu().numpy()
     found = overlaps(probabilities_NK, labels_N, WEAK_OVERLAP if weak else OVERLAP)
     if not found:
         return None
-    names = [
-        f"{isolated(pictures.classes[pair.a])} and {isolated(pictures.classes[pair.b])}"
-        for pair in found
-    ]
+    names = [f"{isolated(classes[pair.a])} and {isolated(classes[pair.b])}" for pair in found]
     more = f", and {plural(len(found) - 3, 'more pair')}" if len(found) > 3 else ""
     worst = found[0]
     return Finding(
@@ -123,11 +120,11 @@ def overlap_finding(
             "Collect more images of them, make their difference visible (larger images, another "
             "crop), or merge the classes.",
         ),
-        tuple(row for pair in found for row in _rows(pictures, probabilities_NK, pair)),
+        tuple(row for pair in found for row in _rows(probabilities_NK, labels_N, classes, pair)),
         {
             "pairs": [
                 {
-                    "classes": [pictures.classes[pair.a], pictures.classes[pair.b]],
+                    "classes": [classes[pair.a], classes[pair.b]],
                     "images": pair.images,
                     "separated": pair.correct / pair.images,
                     "separated_interval": wilson(pair.correct, pair.images),
@@ -140,9 +137,10 @@ def overlap_finding(
     )
 
 
-def _rows(pictures: Pictures, probabilities_NK: Floats, pair: Overlap) -> list[Row]:
+def _rows(
+    probabilities_NK: Floats, labels_N: Ints, classes: Sequence[str], pair: Overlap
+) -> list[Row]:
     """Return images of both classes side by side, the most ambiguous first."""
-    labels_N = pictures.labels_N.cpu().numpy()
     share_N = _share(probabilities_NK[:, pair.a], probabilities_NK[:, pair.b])
     known_N = probabilities_NK[:, [pair.a, pair.b]].sum(1) >= 0.5  # no third class is likelier
     sides: list[list[int]] = []
@@ -150,7 +148,7 @@ def _rows(pictures: Pictures, probabilities_NK: Floats, pair: Overlap) -> list[R
         own_N = np.flatnonzero((labels_N == label) & known_N)
         order_N = np.argsort(np.abs(share_N[own_N] - 0.5), kind="stable")
         sides.append(own_N[order_N[:EXAMPLES]].tolist())
-    names = [isolated(pictures.classes[label]) for label in (pair.a, pair.b)]
+    names = [isolated(classes[label]) for label in (pair.a, pair.b)]
     text = f"{names[0]} or {names[1]}?"
     return [
         Row(images, tuple(f"labeled {name}" for name in names), text)
