@@ -105,9 +105,11 @@ def test_unreadable_files_are_reported_though_they_are_not_among_the_images(tmp_
     pictures, found = checked(root)
     assert len(pictures) == 238
     assert found["unreadable"].title == "2 of 240 image files cannot be read"
-    lines = [row.text for row in found["unreadable"].rows]
-    assert lines[0].startswith("cat/3.png: not an image that hydrofoil reads")
-    assert "rows are missing" in lines[1] or "ends before" in lines[1]
+    first, second = found["unreadable"].figures["unreadable"]
+    assert first["file"] == "cat/3.png"
+    assert first["reason"].startswith("not an image that hydrofoil reads")
+    assert second["file"] == "dog/7.png"
+    assert "rows are missing" in second["reason"]
 
 
 def test_what_all_images_have_in_common_is_no_finding(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_set_without_test_images_is_checked_on_its_validation_images() -> None
     pictures, parts = changed("inverted")
     moved = hf.Split(parts.train, parts.test, [], pictures)
     (found,) = check_drift(pictures, moved)
-    assert found.title.startswith("validation and training images differ")
+    assert found.title.startswith("Validation and training images differ")
     assert check_drift(pictures, hf.Split(parts.train, [], [], pictures)) == []
 
 

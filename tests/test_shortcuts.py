@@ -95,7 +95,7 @@ def test_a_planted_shortcut_is_serious_and_named(cue: str, tmp_path: Path) -> No
 
 def test_file_type_alone_predicts_93_percent(tmp_path: Path) -> None:
     found = finding(write(tmp_path / "pets", _type))
-    assert found.title == "file type alone predicts 93.3% of the labels (majority rate 50.0%)"
+    assert found.title == "File type alone predicts 93.3% of the labels (majority rate 50.0%)"
 
 
 def _plain(made: Image.Image, path: Path, label: int, number: int) -> None:
@@ -105,7 +105,7 @@ def _plain(made: Image.Image, path: Path, label: int, number: int) -> None:
 def test_images_without_a_shortcut_have_a_note_alone(tmp_path: Path) -> None:
     found = finding(write(tmp_path / "pets", _plain))
     assert (found.level, found.rows) == ("note", ())
-    assert found.title.startswith("no shortcut found: the strongest cue, ")
+    assert found.title.startswith("No shortcut found: the strongest cue, ")
 
 
 def _copied(made: Image.Image, path: Path, label: int, number: int) -> None:

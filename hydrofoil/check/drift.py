@@ -81,7 +81,7 @@ def check_drift(pictures: Pictures, split: Split) -> list[Finding]:
 
 
 def _title(part: str, area: float, level: Level) -> str:
-    name = {"test": "test", "valid": "validation"}[part]
+    name = {"test": "Test", "valid": "Validation"}[part]
     if level == "note":
         return f"{name} and training images look alike (AUC {area:.2f})"
     return f"{name} and training images differ: a classifier tells them apart with AUC {area:.2f}"

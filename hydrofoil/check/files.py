@@ -63,8 +63,7 @@ def _unreadable(facts: Facts, count: int) -> Finding | None:
             f"Replace {'them' if several else 'it'} with a good copy, or remove "
             f"{'them' if several else 'it'}.",
         ),
-        tuple(Row((), text=f"{name}: {reason}") for name, reason in facts.unreadable),
-        {"unreadable": [{"file": name, "reason": why} for name, why in facts.unreadable]},
+        figures={"unreadable": [{"file": name, "reason": why} for name, why in facts.unreadable]},
     )
 
 
@@ -78,7 +77,7 @@ def _truncated(facts: Facts) -> Finding | None:
         f"{plural(len(damaged), 'image file')} {'lacks its' if len(damaged) == 1 else 'lack their'}"
         " end",
         (
-            "Their pixels are all there, so that hydrofoil uses them; other programs may not.",
+            "Their pixels are all there, so that they are used; other programs may refuse them.",
             "A copy or a download was probably interrupted: copy them again.",
         ),
         _rows(damaged),
@@ -107,7 +106,7 @@ def _mislabeled(facts: Facts) -> Finding | None:
         f"{plural(len(wrong), 'image file')} {'is' if len(wrong) == 1 else 'are'} of another "
         f"format than the ending says, such as {first['content']} in {first['ending']}",
         (
-            "hydrofoil goes by the content; other programs may refuse them.",
+            "They are read by their content; other programs may refuse them.",
             "Rename them. If all of them are of one class, see also the shortcuts.",
         ),
         _rows(wrong, [f"{facts.formats[at]} content" for at in wrong]),

@@ -93,7 +93,6 @@ def check_shortcuts(pictures: Pictures, facts: Facts | None = None) -> list[Find
     group_N = None if pictures.groups_N is None else pictures.groups_N.cpu().numpy()[sample_N]
     fold_N = _folds(label_N[sample_N], group_N)
     found = [_predict(cue, label_N[sample_N], fold_N) for cue in cues]
-    found.sort(key=lambda one: -one.gain)
     levels: list[Level] = [_level(one, len(found)) for one in found]
     return [_finding(pictures, sample_N, found, levels)] if found else []
 
@@ -177,7 +176,10 @@ def _finding(
     pictures: Pictures, sample_N: Array, found: list[Predicted], levels: list[Level]
 ) -> Finding:
     ranks: list[Level] = ["serious", "warning", "note"]
-    order = sorted(range(len(found)), key=lambda at: (ranks.index(levels[at]), -found[at].gain))
+    # Of cues that are about equally strong, the plainest one comes first, as `find_cues` has them.
+    order = sorted(
+        range(len(found)), key=lambda at: (ranks.index(levels[at]), -round(found[at].gain, 1))
+    )
     found, levels = [found[at] for at in order], [levels[at] for at in order]
     worst, level = found[0], levels[0]
     majority = worst.majority / worst.count
@@ -206,16 +208,16 @@ def _title(pictures: Pictures, worst: Predicted, level: Level) -> str:
     accuracy, majority = worst.correct / worst.count, worst.majority / worst.count
     if level == "note":
         return (
-            f"no shortcut found: the strongest cue, {worst.cue.name}, predicts "
+            f"No shortcut found: the strongest cue, {worst.cue.name}, predicts "
             f"{percent(accuracy, 1)} of the labels (majority rate {percent(majority, 1)})"
         )
     if worst.gain < STRONG and worst.classes:
         names = [isolated(pictures.classes[number]) for number in worst.classes[:3]]
         more = len(worst.classes) - len(names)
         names += [f"{more:,} more"] if more else []
-        return f"{worst.cue.name} alone recognizes {all_of(names)}"
+        return f"{_named(worst)} alone recognizes {all_of(names)}"
     return (
-        f"{worst.cue.name} alone predicts {percent(accuracy, 1)} of the labels "
+        f"{_named(worst)} alone predicts {percent(accuracy, 1)} of the labels "
         f"(majority rate {percent(majority, 1)})"
     )
 

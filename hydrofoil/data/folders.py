@@ -70,10 +70,11 @@ def tree_of_folder(source: str, root: Path) -> Tree:
     files.sort(key=lambda file: file.parts)
     why = f"{some_of(circles)}: it leads back to a folder above"
     losses = [left_out(len(circles), "link", why)] if circles else []
-    return Tree(source, files, _paths, losses)
+    return Tree(source, files, read_paths, losses)
 
 
-def _paths(places: Sequence[object]) -> Iterator[tuple[int, Path | bytes]]:
+def read_paths(places: Sequence[object]) -> Iterator[tuple[int, Path | bytes]]:
+    """Return places that are paths as they are: the `Reader` of files in folders."""
     for at, path in enumerate(places):
         yield at, Path(str(path))
 

@@ -9,6 +9,7 @@ from hydrofoil.data.folders import (
     Tree,
     is_image_name,
     list_folders,
+    read_paths,
     stamp_of,
     tree_of_folder,
 )
@@ -26,6 +27,7 @@ from hydrofoil.data.tables import (
     find_columns,
     list_table,
     parse_csv,
+    stamp_of_path,
     table_of_frame,
 )
 from hydrofoil.errors import HydrofoilError, reason
@@ -91,10 +93,10 @@ def _found(data: Data, path: Path) -> Listing | Pictures:
         if is_image_parquet(path, data.source):
             return list_parquet(data.source, [(path, "")], data)
         table = parquet_table(path, data.source, data)
-        return list_table(table, _beside(data.source, path), data)
+        return list_table(table, _beside(data, path, table), data)
     if name.endswith(TABLES):
         table = parse_csv(_read(path, data.source), data.source, data.source)
-        return list_table(table, _beside(data.source, path), data)
+        return list_table(table, _beside(data, path, table), data)
     if name.endswith(ARCHIVES):
         return _of_tree(tree_of_archive(data.source, path), data)
     raise HydrofoilError(
@@ -153,6 +155,11 @@ def _read(path: Path, name: str) -> bytes:
     return path.read_bytes()
 
 
-def _beside(source: str, table: Path) -> Tree:
-    """Return the files in a table's folder, or an absolute path's own."""
-    return tree_of_folder(source, table.parent)
+def _beside(data: Data, path: Path, table: Table) -> Tree:
+    """Return the files that a table names, or, where that may not be literal, all in its folder."""
+    paths = table.columns[find_columns(table, data)["path"]]
+    table.notes.clear()
+    first = next(filter(None, paths), "")
+    if stamp_of_path(path.parent / first) == "missing":  # without its folder or its ending
+        return tree_of_folder(data.source, path.parent)
+    return Tree(data.source, files_of(paths, path.parent), read_paths)

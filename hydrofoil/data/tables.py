@@ -103,14 +103,27 @@ def table_of_frame(frame: Any) -> tuple[Table, Tree]:
     return Table(".", "the frame", columns, first_row=0), Tree(".", [], read)
 
 
-def files_of(paths: Sequence[str]) -> list[File]:
-    """Return the files that paths name, seen from the current folder; missing ones are left out."""
-    found = [(path, stamp_of(Path(path).expanduser())) for path in dict.fromkeys(paths) if path]
-    return [
-        File(normal(path), stamp, str(Path(path).expanduser()))
-        for path, stamp in found
-        if stamp != "missing"
-    ]
+def files_of(paths: Sequence[str], root: Path | None = None) -> list[File]:
+    """Return the files that relative paths name; missing ones are left out.
+
+    Args:
+        paths: Absolute ones need no looking for, and are left out.
+        root: Where they start; default: the current folder, and ~ is the user's.
+    """
+    files: list[File] = []
+    for path in dict.fromkeys(paths):
+        file = Path(path).expanduser() if root is None else root / path
+        if not Path(path).is_absolute() and (stamp := stamp_of_path(file)) != "missing":
+            files.append(File(normal(path), stamp, str(file)))
+    return files
+
+
+def stamp_of_path(file: Path) -> str:
+    """Return a file's stamp; "missing" also where it can be no path, or no file."""
+    try:
+        return "missing" if file.is_dir() else stamp_of(file)
+    except ValueError:  # it holds a NUL
+        return "missing"
 
 
 def normal(path: str) -> tuple[str, ...]:
@@ -174,9 +187,8 @@ def list_table(table: Table, tree: Tree, data: Data) -> Listing:
         HydrofoilError: Columns are missing, or a path has two labels.
     """
     columns = find_columns(table, data)
-    files = {file.parts: file for file in tree.files}
     paths = table.columns[columns["path"]]
-    place = _Places(table, files)
+    place = _Places(table, tree)
     found: dict[str, Found] = {}
     repeated, unlabeled = 0, list[str]()
     values = {what: table.columns[name] for what, name in columns.items()}
@@ -233,8 +245,8 @@ class _Read:
     def __call__(self, places: Sequence[object]) -> Iterator[tuple[int, Path | bytes]]:
         there = [at for at, place in enumerate(places) if not isinstance(place, _Missing)]
         for at, place in enumerate(places):
-            if isinstance(place, _Missing):
-                yield at, Path(place.path)
+            if isinstance(place, _Missing):  # in an archive, no name becomes a path of this machine
+                yield at, b"" if self.tree.containers else Path(place.path)
         for position, content in self.tree.read([places[at] for at in there]):
             yield there[position], content
 
@@ -243,24 +255,31 @@ class _Places:
     """Finds the files that a table's paths name.
 
     They start from the table's folder, or from a folder in it; endings that are left out are found.
+    A table in a folder, not in an archive, may also name files elsewhere, as ../pets/cat/1.jpg.
     """
 
-    def __init__(self, table: Table, files: Mapping[tuple[str, ...], File]) -> None:
-        self.files, self.folder = files, table.folder
+    def __init__(self, table: Table, tree: Tree) -> None:
+        self.files = {file.parts: file for file in tree.files}
+        self.folder, self.packed = table.folder, bool(tree.containers)
         self.root = Path(table.source).expanduser()
+        if self.root.is_file() and not self.packed:
+            self.root = self.root.parent
         self.prefix: tuple[str, ...] | None = None
         self.ending = ""
 
     def of(self, path: str) -> tuple[str, object]:
         """Return a path's stamp, and where its content is."""
         parts = normal(path)
-        if self.prefix is None:
+        absolute = Path(path).is_absolute() and not self.packed
+        elsewhere = absolute or parts[0] == ".."
+        if self.prefix is None and not elsewhere:
             self._learn(parts)
         inside = (*self.folder, *(self.prefix or ()), *parts[:-1], f"{parts[-1]}{self.ending}")
         file = self.files.get(inside) or self.files.get((*self.folder, *parts))
-        if file is None:
-            beside = Path(*self.folder, path) if self.root.is_file() else self.root / path
-            return "missing", _Missing(str(beside))
+        if file is None or absolute:
+            beside = self.root.joinpath(*self.folder, path)
+            stamp = "missing" if self.packed else stamp_of_path(beside)
+            return stamp, _Missing(str(beside)) if stamp == "missing" else str(beside)
         return file.stamp, file.at
 
     def _learn(self, parts: tuple[str, ...]) -> None:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
+from hydrofoil.check.apply import first_of_each, proposed
 from hydrofoil.check.finding import Change, Finding, Row
 from hydrofoil.check.result import Check, levels_line
 from hydrofoil.data.listing import shown
@@ -47,13 +48,30 @@ class ShownImage:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A box of a row.
+
+    Args:
+        change: What the user agrees to.
+        value: Its value as JSON.
+        offer: The text at the box.
+        first: It is what agreeing to the finding as a whole means, not an alternative.
+    """
+
+    change: Change
+    value: str
+    offer: str
+    first: bool
+
+
+@dataclass(frozen=True)
 class ShownRow:
-    """A row of a finding; of each change, its value as JSON and what its box offers."""
+    """A row of a finding."""
 
     images: list[ShownImage]
     more: int
     text: str
-    changes: list[tuple[Change, str, str]]
+    choices: list[Choice]
 
 
 def check_page(check: Check) -> bytes:
@@ -95,18 +113,21 @@ def _lead(check: Check) -> str:
 def _finding(check: Check, finding: Finding) -> dict[str, Any]:
     """Return a finding as the template shows it."""
     rows = [_row(check, row) for row in finding.rows[:MOST_ROWS]]
-    changes = sum(len(row.changes) for row in finding.rows)
     return {
         "kind": finding.kind,
         "level": finding.level,
         "level_word": LEVEL_WORDS[finding.level],
-        "title": shown_text(finding.title),
+        "title": _capitalized(shown_text(finding.title)),
         "text": [sentence(shown_text(line)) for line in finding.text],
         "tables": figure_tables(finding, MOST_ROWS),
         "rows": rows,
         "more": len(finding.rows) - len(rows),
-        "changes": changes,
+        "changes": len(proposed(finding)),
     }
+
+
+def _capitalized(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _row(check: Check, row: Row) -> ShownRow:
@@ -115,7 +136,11 @@ def _row(check: Check, row: Row) -> ShownRow:
         _image(check, at, caption)
         for at, caption in zip(row.images[:MOST_SIDE_BY_SIDE], captions, strict=False)
     ]
-    changes = [(change, json.dumps(change.value), _offer(check, change)) for change in row.changes]
+    first = first_of_each(row)
+    changes = [
+        Choice(change, json.dumps(change.value), _offer(check, change), change in first)
+        for change in row.changes
+    ]
     return ShownRow(images, len(row.images) - len(images), shown_text(row.text), changes)
 
 

@@ -100,7 +100,7 @@ def shown_text(text: str) -> str:
 def _table(name: str, rows: Sequence[Mapping[str, Any]], most: int) -> Table:
     head = list(rows[0])
     cells = [[_cell(key, row.get(key)) for key in head] for row in rows[:most]]
-    words = [key.replace("_", " ") for key in head]
+    words = [key.replace("_", " ").replace("auc", "AUC") for key in head]
     return Table(name.replace("_", " "), words, cells, len(rows) - len(cells))
 
 

@@ -29,7 +29,7 @@
     box.addEventListener("change", () => {
       for (const one of boxes) {
         if (one.dataset.kind === box.dataset.all) {
-          one.checked = box.checked;
+          one.checked = box.checked && "first" in one.dataset;
           one.disabled = box.checked;
         }
       }
