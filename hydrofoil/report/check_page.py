@@ -6,15 +6,11 @@ other. What is in the names of files and classes is text, wherever it comes from
 Axes: N images, C channels, H rows, W columns.
 """
 
-import base64
-import hashlib
 import io
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
@@ -23,7 +19,7 @@ from hydrofoil.check.finding import Change, Finding, Row
 from hydrofoil.check.result import Check, levels_line
 from hydrofoil.data.listing import shown
 from hydrofoil.report.check_text import figure_tables, shown_text
-from hydrofoil.report.page import render
+from hydrofoil.report.page import render, with_script
 from hydrofoil.report.sections import Inlined, as_uri
 from hydrofoil.report.sheet import as_image, scale_of
 from hydrofoil.run.commands import command_line
@@ -34,7 +30,6 @@ MOST_SIDE_BY_SIDE = 8  # images of a row
 SIDE = 96  # pixels of the page that an image is wide or high
 LOSSLESS = 32  # larger images are inlined as JPEG, a quarter of the bytes
 LEVEL_WORDS = {"serious": "Serious", "warning": "Warning", "note": "Note"}
-SCRIPT = Path(__file__).parent / "templates" / "check.js"
 
 
 @dataclass(frozen=True)
@@ -79,8 +74,6 @@ def check_page(check: Check) -> bytes:
 
     See `figure_tables` for the figures that it shows.
     """
-    script = SCRIPT.read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     pictures = check.pictures
     source = shown(pictures.source)
     arguments = ["hydrofoil", "check", source, "--apply", "changes.json", "--out", "table.csv"]
@@ -96,8 +89,7 @@ def check_page(check: Check) -> bytes:
         not_checked=list(check.not_checked.items()),
         changeable=any(row.changes for finding in check.findings for row in finding.rows),
         command=command_line(arguments),
-        script=Markup(script),
-        policy=f"; script-src 'sha256-{digest}'",
+        **with_script("check.js"),
     )
 
 

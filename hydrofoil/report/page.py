@@ -1,14 +1,18 @@
 """One HTML file of a run or of several; `comparison_page` has that of a comparison.
 
-No script runs on it, nothing is fetched, and every name is escaped. The templates look the figures
-of a test up in test.json by their path, so that none can differ from it; `sections` makes the rest.
+Nothing is fetched, every name is escaped, and no script runs but that of a check or a review. The
+templates look the figures of a test up in test.json by their path, so that none can differ from it;
+`sections` makes the rest.
 """
 
+import base64
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from hydrofoil import __version__, wording
 from hydrofoil.compare.statistics import p_words
@@ -52,6 +56,17 @@ def runs_page(paths: Sequence[Path], network: Network | None = None) -> bytes:
     """
     runs = [gather(path, network) for path in paths]
     return render("runs.html", **runs_values(runs))
+
+
+def with_script(name: str) -> dict[str, Any]:
+    """Return the values of a template with one script: the script, and the policy that allows it.
+
+    Args:
+        name: Of a file among the templates.
+    """
+    script = (Path(__file__).parent / "templates" / name).read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"script": Markup(script), "policy": f"; script-src 'sha256-{digest}'"}
 
 
 def render(template: str, **values: Any) -> bytes:

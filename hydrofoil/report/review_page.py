@@ -6,26 +6,20 @@ other. It names neither the guess of a model nor the stratum of an image: they w
 Axes: N images, C channels, H rows, W columns.
 """
 
-import base64
-import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
-
-from markupsafe import Markup
 
 from hydrofoil.check.review import Review
 from hydrofoil.data.listing import shown
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.report.check_text import shown_text
-from hydrofoil.report.page import render
+from hydrofoil.report.page import render, with_script
 from hydrofoil.report.sections import Inlined, as_uri
 from hydrofoil.report.sheet import as_image, png, scale_of
 from hydrofoil.run.commands import command_line
 from hydrofoil.wording import plural
 
 SIDE = 288  # pixels of the page that an image is wide or high
-SCRIPT = Path(__file__).parent / "templates" / "review.js"
 
 
 @dataclass(frozen=True)
@@ -44,8 +38,6 @@ def review_page(pictures: Pictures, review: Review) -> bytes:
         pictures: The set.
         review: The sample, from `draw_review`.
     """
-    script = SCRIPT.read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     source = shown(pictures.source)
     count = len(review.images)
     likely = next((len(one.images) for one in review.strata if one.name == "likely"), 0)
@@ -58,8 +50,7 @@ def review_page(pictures: Pictures, review: Review) -> bytes:
         images=[_image(pictures, at) for at in review.images],
         strata=json.dumps(review.as_dict()["strata"]),
         command=command_line(["hydrofoil", "check", source, "--votes", "votes.json"]),
-        script=Markup(script),
-        policy=f"; script-src 'sha256-{digest}'",
+        **with_script("review.js"),
     )
 
 
