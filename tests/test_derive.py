@@ -16,6 +16,7 @@ from hydrofoil.errors import HydrofoilError
 from hydrofoil.models import build
 from hydrofoil.models.derived import derived_from, recipe_of
 from hydrofoil.models.summary import total_multiply_adds
+from hydrofoil.observe.notebook import NotebookProgress
 from hydrofoil.recipe import derive as rules
 from hydrofoil.recipe.derive import GIVEN, Derived, Facts, derive, name_of
 from hydrofoil.recipe.read import parse_recipe, shipped_recipes, source_of
@@ -54,9 +55,9 @@ def run_cli(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, s
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (Facts((3, 16, 16), 2, 4, {}), {"train.batch_size": 4, "train.epochs": 100}),
+        (Facts((3, 16, 16), 2, 4, {}), {"train.batch_size": 4, "train.epochs": 80}),
         (Facts((1, 8, 8), 10, 1258, PARTS), {"model.widths": [16, 32, 64]}),
-        (Facts((3, 64, 64), 5, 1400, PARTS), {"model.widths": [16, 32, 64, 64]}),
+        (Facts((3, 64, 64), 5, 1400, PARTS), {"model.widths": [8, 16, 32, 64]}),
         (Facts((3, 3, 90), 5, 1400, PARTS), {"model.name": "mlp"}),
         (Facts((3, 32, 32), 100, 45_000, {}), {"train.batch_size": 64}),
         (Facts((1, 28, 28), 2, 1, {}), {"train.batch_size": 1}),
@@ -95,8 +96,8 @@ def test_the_multiply_adds_of_a_small_set_fit_the_time_budget(side: int, images:
     recipe = derived(facts).recipe
     network = build(recipe, facts.shape, [""] * 10).network
     forward_and_back = 3 * total_multiply_adds(network, facts.shape)
-    total = recipe.train.epochs * images * forward_and_back
-    assert total / rules.MULTIPLY_ADDS_A_SECOND <= rules.BUDGET_SECONDS
+    assert recipe.train.epochs * images * forward_and_back / rules.RATE <= rules.BUDGET_SECONDS
+    assert recipe.train.epochs >= 5
 
 
 def test_an_own_value_is_kept_and_what_depends_on_it_follows() -> None:
@@ -325,3 +326,26 @@ def test_wrong_words_are_answered(
         main(words)
     assert end.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_notebook_shows_why_the_recipe_is_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown: list[str] = []
+    progress = NotebookProgress()
+    monkeypatch.setattr(progress.display, "show", lambda html, text: shown.append(str(html)))
+    hf.train(write_folder(Path("pets"), 4), list(QUICK), observers=[progress])
+    assert "why this recipe" in shown[-1]
+    assert GIVEN in shown[-1]
+
+
+def test_a_class_with_many_times_the_images_of_another_is_named(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "pets", 8)
+    for number in range(3, 8):
+        (folder / "cat" / f"{number}.png").unlink()
+    found = {choice.field: choice for choice in recipe_of(str(folder)).choices}
+    assert "train.balance" not in found  # 8 images and 3
+    (folder / "cat" / "2.png").unlink()
+    found = {choice.field: choice for choice in recipe_of(str(folder)).choices}
+    assert "4 times" in found["train.balance"].reason

@@ -197,6 +197,7 @@ def _facts(pictures: Pictures, data: Data, given: set[str], training: int | None
         images = training
     elif data.train != "all":
         images = round(images * data.train) if data.train < 1 else min(images, int(data.train))
+    counts = [count for count in pictures.counts(torch.arange(rest)) if count] or [1]
     why = next((note for note in pictures.notes if note.startswith("size ")), "")
     return Facts(
         shape=pictures.shape,
@@ -204,6 +205,7 @@ def _facts(pictures: Pictures, data: Data, given: set[str], training: int | None
         images=max(1, images),
         parts=parts,
         why_size=why.partition(": ")[2],
+        imbalance=max(counts) / min(counts),
         normalization=None if is_path(data.source) else _normalization(pictures),
     )
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from hydrofoil.data.published.download import Download
 from hydrofoil.observe.observer import Ended, Observer, Start
+from hydrofoil.recipe.derive import Choice
 from hydrofoil.report import text
 from hydrofoil.report.charts import tag
 from hydrofoil.report.notebook import training_html
@@ -51,13 +52,14 @@ class NotebookProgress(Observer):
         self.first = self.began = 0.0
         self.epochs: list[Epoch] = []
         self.notes: tuple[str, ...] = ()
+        self.choices: tuple[Choice, ...] = ()
         self.line = ""
 
     run: Run | None
 
     def prepared(self, start: Start) -> None:
         """Show an empty bar, the notes, and the epochs of earlier sessions."""
-        self.run, self.notes = start.run, start.notes
+        self.run, self.notes, self.choices = start.run, start.notes, start.choices
         self.total, self.done = start.run.recipe.train.epochs, start.state.epoch
         self.epochs = start.run.epochs()[: self.done] if start.resumed else []
         self.first, self.began = float(self.done), time.perf_counter()
@@ -102,7 +104,7 @@ class NotebookProgress(Observer):
         epochs = shown_epochs(self.epochs)
         hidden = len(self.epochs) - len(epochs)
         bar = tag("progress", value=done, max=self.total)
-        html = training_html(title, bar, self.line, epochs, self.notes, hidden)
+        html = training_html(title, bar, self.line, epochs, self.notes, hidden, self.choices)
         self.display.show(html, f"{title}: {self.line}")
 
 

@@ -14,22 +14,22 @@ from hydrofoil.recipe.naming import short_name
 from hydrofoil.recipe.read import overridden, recipe_from, shipped_recipes
 from hydrofoil.recipe.schema import Recipe, dotted, toml_value
 from hydrofoil.recipe.source import ENDINGS
-from hydrofoil.wording import by, plural
+from hydrofoil.wording import by, duration, plural
 
 Chosen = dict[str, tuple[Any, str]]  # by dotted name: the value, and the reason
 Shape = tuple[int, int, int]
 GIVEN = "your choice"
 LONGEST_NAME = 60
 # Stages of convolution and pooling by the shorter side: the last maps are 1 to 5 pixels wide.
-STAGES = ((48, 4), (8, 3), (4, 2))
-WIDTHS = (16, 32, 64, 64)
-LEAST_SIDE = 4  # a smaller image has no room for convolutions
+STAGES = ((96, 5), (48, 4), (8, 3), (4, 2))
+WIDTHS = ((16, 32, 64, 64, 64), (8, 16, 32, 64, 64))  # the narrow ones where time is short
+SHORT = 15  # epochs for which there has to be time in the wide network
 MOST_BATCH, LEAST_BATCH, STEPS_AN_EPOCH = 64, 8, 40
-MOST_EPOCHS, LEAST_EPOCHS = 100, 8
-# Of a processor with two cores and AVX2, half of what records/2026-11-25-derived measured.
-MULTIPLY_ADDS_A_SECOND = 12e9
+EPOCHS_OF_ONE, MOST_EPOCHS, LEAST_EPOCHS = 400, 80, 8
+IMBALANCED = 3  # times as many images in the largest class as in the smallest
+RATE = 15e9  # multiply-adds a second on two slow cores: half of what the record measured
 IMAGE_SECONDS = 40e-6  # of an image beside its multiply-adds
-BUDGET_SECONDS = 40.0  # for training on so many images; more images take proportionally longer
+BUDGET_SECONDS = 45.0  # for training on so many images; more images take proportionally longer
 BUDGET_IMAGES = 2000
 
 
@@ -44,6 +44,7 @@ class Facts:
         parts: The fractions to hold out for validation and test; 0: the images have such a part.
         why_size: Why the images have this size; empty: it is their own.
         normalization: Mean and deviation of each channel; None: of the images that will train.
+        imbalance: How many times the images of the smallest class the largest one has.
     """
 
     shape: Shape
@@ -52,6 +53,7 @@ class Facts:
     parts: Mapping[str, float]
     why_size: str = ""
     normalization: Mapping[str, Sequence[float]] | None = None
+    imbalance: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -132,17 +134,22 @@ def derive(
         HydrofoilError: An override does not fit the recipe.
     """
     about = f"derived from {source}: {plural(facts.images, 'training image')} of "
-    about += f"{by(facts.shape)}, {plural(facts.classes, 'class')}"
-    top = {"name": name_of(source), "about": about.replace("classs", "classes")}
+    about += f"{by(facts.shape)}, {facts.classes:,} classes"
+    top = {"name": name_of(source), "about": about}
+
+    def read(chosen: Chosen) -> Recipe:
+        return recipe_from(_document(top, chosen), overrides, source)
+
     chosen: Chosen = {"data.source": (source, "")}
-    chosen |= _data(facts) | (_own_network() if own_network else _network(facts))
-    chosen |= _batch(facts) | {"train.epochs": (1, "")} | _optimizer("adamw", norm=True)
-    recipe = recipe_from(_document(top, chosen), overrides, source)
-    norm = getattr(recipe.model, "norm", "none") != "none"
-    chosen |= _optimizer(recipe.optimizer.name, norm=norm)
-    recipe = recipe_from(_document(top, chosen), overrides, source)
-    chosen |= _epochs(facts, multiply_adds(recipe))
-    recipe = recipe_from(_document(top, chosen), overrides, source)
+    chosen |= _data(facts) | _batch(facts) | _epochs(facts, 1) | _optimizer("adamw", norm=True)
+    for widths in WIDTHS:
+        chosen |= _own_network() if own_network else _network(facts, widths)
+        chosen |= _epochs(facts, multiply_adds(read(chosen)))
+        if chosen["train.epochs"][0] >= min(SHORT, _wanted_epochs(facts)):
+            break
+    model, optimizer = read(chosen).model, read(chosen).optimizer
+    chosen |= _optimizer(optimizer.name, norm=getattr(model, "norm", "none") != "none")
+    recipe = read(chosen)
     return Derived(recipe, _choices(recipe, chosen, overridden(overrides)))
 
 
@@ -194,8 +201,10 @@ def _data(facts: Facts) -> Chosen:
     """Choose size, parts and normalization."""
     size = facts.why_size or "the size of the images"
     found: Chosen = {"data.size": (list(facts.shape[1:]), size)}
-    for part, share in facts.parts.items():
-        found[f"data.{part}"] = (share, "no such part is given" if share else "")
+    for part, what in (("valid", "validation"), ("test", "testing")):
+        share = facts.parts.get(part, 0.0)
+        why = f"held out for {what}: the set has no such part" if share else ""
+        found[f"data.{part}"] = (share, why)
     for name, values in (facts.normalization or {}).items():
         found[f"data.{name}"] = (list(values), "of the training images")
     return found
@@ -205,24 +214,21 @@ def _own_network() -> Chosen:
     return {"model.name": ("custom", "your network")}
 
 
-def _network(facts: Facts) -> Chosen:
+def _network(facts: Facts, widths: Sequence[int]) -> Chosen:
     """Choose the network by the images' size: more stages of pooling for larger images."""
     side = min(facts.shape[1:])
-    stages = next((stages for least, stages in STAGES if side >= least), 1)
-    if side < LEAST_SIDE:
+    stages = next((stages for least, stages in STAGES if side >= least), 0)
+    if not stages:
         return {
-            "model.name": ("mlp", f"images of {by(facts.shape[1:])} are too small to convolve"),
-            "model.hidden": ([128], "little to learn"),
+            "model.name": ("mlp", f"images of {by(facts.shape[1:])} are too small to pool"),
+            "model.hidden": ([128], "one layer, since the images hold little"),
         }
-    last = side >> stages
+    halved = " → ".join(str(side >> stage) for stage in range(stages + 1))
     return {
-        "model.name": ("cnn3", "3×3 convolutions suit small images"),
-        "model.widths": (
-            list(WIDTHS[:stages]),
-            f"{plural(stages, 'pooling')} make {side} pixels {last}",
-        ),
-        "model.norm": ("batch", "trains faster, and needs fewer images"),
-        "model.hidden": ([], "fewer weights, so less overfitting"),
+        "model.name": ("cnn3", "3×3 convolutions, then one linear layer"),
+        "model.widths": (list(widths[:stages]), f"{plural(stages, 'stage')}: {halved} pixels"),
+        "model.norm": ("batch", "allows a high learning rate"),
+        "model.hidden": ([], "fewer weights to overfit with"),
         "model.dropout": (0.5, "against overfitting"),
     }
 
@@ -232,40 +238,47 @@ def _batch(facts: Facts) -> Chosen:
     wanted = max(LEAST_BATCH, min(MOST_BATCH, facts.images // STEPS_AN_EPOCH))
     size = 1 << (max(1, min(wanted, facts.images)).bit_length() - 1)
     steps = math.ceil(facts.images / size)
-    return {
+    found: Chosen = {
         "train.batch_size": (size, f"{plural(steps, 'step')} an epoch"),
-        "train.select": ("last", "the learning rate ends at zero, so the last epoch is best"),
-        "schedule.name": ("one-cycle", "rises and ends at zero: high rates, exact end"),
+        "train.select": ("last", "the learning rate falls to zero: the last epoch is the best"),
+        "schedule.name": ("one-cycle", "rises to the peak, then falls to zero"),
     }
+    if facts.imbalance >= IMBALANCED:
+        why = f"the largest class has {facts.imbalance:.0f} times the images of the smallest; loss "
+        found["train.balance"] = ("none", f"{why}or sampling would favor small classes")
+    return found
 
 
 def _optimizer(name: str, *, norm: bool) -> Chosen:
     """Choose the optimizer's settings."""
+    peak = "the peak, as batch norm allows it" if norm else "the peak, without batch norm"
     if name == "sgd":
         return {
             "optimizer.name": ("sgd", ""),
-            "optimizer.lr": (0.05 if norm else 0.01, "the peak of the schedule"),
-            "optimizer.momentum": (0.9, "usual"),
-            "optimizer.nesterov": (True, "usual"),
+            "optimizer.lr": (0.05 if norm else 0.01, peak),
+            "optimizer.momentum": (0.9, "the usual value"),
+            "optimizer.nesterov": (True, "usual with momentum"),
             "optimizer.weight_decay": (0.001, "against overfitting"),
         }
     if name != "adamw":
         return {"optimizer.name": (name, "")}
     return {
-        "optimizer.name": ("adamw", "needs little tuning"),
-        "optimizer.lr": (0.01 if norm else 0.001, "the peak of the schedule"),
+        "optimizer.name": ("adamw", "needs no tuning for each set"),
+        "optimizer.lr": (0.01 if norm else 0.001, peak),
         "optimizer.weight_decay": (0.05, "against overfitting"),
     }
 
 
+def _wanted_epochs(facts: Facts) -> int:
+    """Return how many epochs suffice for so many images: fewer for more of them."""
+    return max(LEAST_EPOCHS, min(MOST_EPOCHS, round(EPOCHS_OF_ONE / facts.images ** (1 / 3))))
+
+
 def _epochs(facts: Facts, multiply_adds: int) -> Chosen:
     """Choose the epochs by the number of images, and by the time that they take."""
-    wanted = round(450 / max(1, facts.images) ** (1 / 3))
-    epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, wanted))
-    seconds = IMAGE_SECONDS + 3 * multiply_adds / MULTIPLY_ADDS_A_SECOND
-    possible = int(BUDGET_SECONDS / (seconds * min(facts.images, BUDGET_IMAGES) or 1))
-    took = seconds * facts.images
-    if possible < epochs:
-        epochs = max(1, possible)
-        return {"train.epochs": (epochs, f"the time budget: about {took * epochs:.0f} s")}
-    return {"train.epochs": (epochs, f"{facts.images:,} images; at most {took * epochs:.0f} s")}
+    wanted, seconds = _wanted_epochs(facts), IMAGE_SECONDS + 3 * multiply_adds / RATE
+    possible = int(BUDGET_SECONDS / (seconds * min(facts.images, BUDGET_IMAGES)))
+    epochs = max(1, min(wanted, possible))
+    took = f"at most {duration(max(1, seconds * facts.images * epochs))} min on two cores"
+    why = f"for {plural(facts.images, 'training image')}" if epochs == wanted else "to save time"
+    return {"train.epochs": (epochs, f"{why}; {took}")}

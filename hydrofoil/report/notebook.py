@@ -24,6 +24,7 @@ from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Scores
 from hydrofoil.evaluate.result import Epoch, TestResult
 from hydrofoil.recipe.changes import RESOLVED, changed_fields, original
+from hydrofoil.recipe.derive import Choice
 from hydrofoil.recipe.schema import Recipe, dotted
 from hydrofoil.report import text
 from hydrofoil.report.charts import tag
@@ -166,11 +167,23 @@ def epochs_table(epochs: Sequence[Epoch], best: int | None = None, hidden: int =
 
 
 def training_html(
-    title: str, bar: Markup, line: str, epochs: Sequence[Epoch], notes: Sequence[str], hidden: int
+    title: str,
+    bar: Markup,
+    line: str,
+    epochs: Sequence[Epoch],
+    notes: Sequence[str],
+    hidden: int,
+    choices: Sequence[Choice] = (),
 ) -> Markup:
-    """Show a training: its title, a bar, what is left, notes, and its epochs."""
+    """Show a training: its title, a bar, what is left, notes, and its epochs.
+
+    Why a derived recipe is as it is stands folded below the notes.
+    """
     head = tag("div", tag("b", title), " ", bar, " ", line)
     said = [tag("div", f"note: {note}", class_="soft") for note in notes]
+    if choices:
+        rows = [tag("tr", *(tag("td", cell) for cell in choice.row)) for choice in choices]
+        said.append(tag("details", tag("summary", "why this recipe"), tag("table", *rows)))
     best = next((epoch.number for epoch in reversed(epochs) if epoch.best), None)
     table = [epochs_table(epochs, best, hidden)] if epochs else []
     return _box(head, *said, *table)
