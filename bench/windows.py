@@ -1,20 +1,23 @@
 """What training costs that reads its images in windows, because they do not fit in memory.
 
     python bench/windows.py [--images 1000000] [--seconds 60] [--turns 3] [--limit 1.5e9]
-                            [--folder FOLDER] [--json FILE]
+                            [--threads 1] [--ways resident cold] [--folder FOLDER] [--json FILE]
 
 Makes a set of 3×32×32 images in a file (3 GB for a million; noise with a patch whose place is the
-class, sorted by class), and trains native steps of cifar10-cnn3 with its batch size in three ways,
+class, sorted by class), and trains native steps of cifar10-cnn3 with its batch size in these ways,
 which take turns, each in a process of its own:
 
 * resident: all images in memory, no limit.
 * cold: in a process limited to so many bytes, after the file was dropped from the page cache. What
   the process reads counts against its limit.
 * warm: the same, while the file is in the page cache, for which the limit does not count.
+* mapped: limited like cold, but without windows: all images are shuffled together and read where
+  they lie in the file. Only if asked for.
 
 hydrofoil chooses the windows by itself, by the free memory that it finds. The limit is one of a
-control group (version 1 or 2), which needs root; without it, nothing is measured. A rate is images
-by seconds from the beginning of the epoch, so that it includes the reading of the first window.
+control group (version 1 or 2), which needs root; without it, nothing is measured. All ways have the
+same number of threads, so that no trial at the start decides the result. A rate is images by
+seconds from the beginning of the epoch, so that it includes the reading of the first window.
 """
 
 import argparse
@@ -41,11 +44,11 @@ from hydrofoil.timing import CPU
 SHAPE = (3, 32, 32)
 CLASSES = 10
 PART = 10_000  # images that are made at once
-WAYS = ("resident", "cold", "warm")
+WAYS = ("resident", "cold", "warm", "mapped")
 GROUP = "hydrofoil-bench"
 
 
-class Done(Exception):  # noqa: N818 - not an error
+class Over(Exception):  # noqa: N818 - not an error
     """The time of a measurement is over."""
 
 
@@ -104,7 +107,7 @@ def train(path: Path, way: str, seconds: float) -> dict[str, Any]:
     pictures = hf.Pictures(array, labels(len(array)), [str(k) for k in range(CLASSES)])
     split = hf.Split(torch.arange(len(array)), (), (), "")  # fit asks for no hash
     fixed = ["train.epochs=1", "train.execute=native", "train.select=last", "data.valid=0"]
-    fixed += ["data.resident=true"] if way == "resident" else []
+    fixed += ["data.resident=true"] if way in ("resident", "mapped") else []
     recipe = hf.read_recipe("cifar10-cnn3", fixed)
     recipe, notes = with_window(recipe, pictures, split, CPU)
     model = hf.build(recipe, pictures.shape, pictures.classes)
@@ -117,9 +120,9 @@ def train(path: Path, way: str, seconds: float) -> dict[str, Any]:
         anonymous.append(status("RssAnon"))
         seen.append((time.perf_counter() - began, progress.sums.count))
         if seen[-1][0] >= seconds:
-            raise Done
+            raise Over
 
-    with contextlib.suppress(Done):
+    with contextlib.suppress(Over):
         list(hf.fit(model, pictures, split, recipe, state=state, executor=prepared.executor,
                     watch=watch))  # fmt: skip
     taken, images = seen[-1]
@@ -139,19 +142,24 @@ def status(name: str) -> int:
     return 0
 
 
-def measure(path: Path, way: str, seconds: float, limit: int) -> dict[str, Any]:
+def measure(path: Path, way: str, seconds: float, limit: int, threads: int) -> dict[str, Any]:
     """Train in a process of its own, perhaps in a limited group; return what it reports."""
+    environ = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     drop(path)
     if way == "warm":
         warm(path)
     command = [sys.executable, __file__, "--child", way, "--file", str(path),
                "--seconds", str(seconds)]  # fmt: skip
     if way == "resident":
-        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        return json.loads(
+            subprocess.run(command, check=True, env=environ, stdout=subprocess.PIPE).stdout
+        )
     with limited(limit) as group:
         # The shell joins the group before Python starts, so that all of it counts.
         joined = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group), *command]
-        found = json.loads(subprocess.run(joined, check=True, stdout=subprocess.PIPE).stdout)
+        found = json.loads(
+            subprocess.run(joined, check=True, env=environ, stdout=subprocess.PIPE).stdout
+        )
         for name in ("memory.max_usage_in_bytes", "memory.peak"):
             with contextlib.suppress(OSError):
                 found["group_peak_bytes"] = int((group / name).read_text())
@@ -161,7 +169,7 @@ def measure(path: Path, way: str, seconds: float, limit: int) -> dict[str, Any]:
 def show(found: list[dict[str, Any]]) -> None:
     """Print a row for each way."""
     resident = statistics.median(r["images_per_second"] for r in found if r["way"] == "resident")
-    for way in WAYS:
+    for way in dict.fromkeys(row["way"] for row in found):
         rates = [row["images_per_second"] for row in found if row["way"] == way]
         rows = [row for row in found if row["way"] == way]
         middle = statistics.median(rates)
@@ -184,6 +192,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--limit", type=float, default=1.5e9, help="bytes")
+    parser.add_argument("--threads", type=int, default=1, help="of the steps")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS[:3])
     parser.add_argument("--folder", type=Path, help="on whose disk; default: the temporary one")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", choices=WAYS, help=argparse.SUPPRESS)
@@ -197,8 +207,8 @@ def main() -> None:
         make(path, given.images)
         found = list[dict[str, Any]]()
         for _ in range(given.turns):
-            for way in WAYS:
-                found.append(measure(path, way, given.seconds, int(given.limit)))
+            for way in given.ways:
+                found.append(measure(path, way, given.seconds, int(given.limit), given.threads))
                 row = found[-1]
                 print(
                     f"{way}: {row['images_per_second']:,.0f} images/s; {row['notes']}", flush=True

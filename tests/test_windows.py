@@ -15,6 +15,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+import windows as benchmark
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -334,3 +335,19 @@ def test_a_run_records_the_window_in_which_it_was_drawn(
     monkeypatch.setattr("hydrofoil.session.resolve.free_memory", lambda _: GIGABYTE)
     more = hf.resume(run, epochs=2)
     assert (more.recipe.data.resident, more.recipe.data.window) == (False, 384)
+
+
+def test_the_benchmark_trains_on_its_set_with_all_images_in_memory_and_in_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "PART", 90)
+    benchmark.make(tmp_path / "images.npy", 200)
+    images_NCHW = np.load(tmp_path / "images.npy")
+    assert images_NCHW.shape == (200, 3, 32, 32)
+    assert len(np.unique(images_NCHW[:, 0, 20], axis=0)) == 200  # noise, never twice the same
+    monkeypatch.setattr("hydrofoil.session.resolve.free_memory", lambda _: 1_000_000)
+    (resident, cold) = (
+        benchmark.train(tmp_path / "images.npy", way, 60) for way in ("resident", "cold")
+    )
+    assert (resident["window"], cold["window"]) == (0, 80)  # 250,000 bytes: 4 batches of 20
+    assert resident["images"] == cold["images"] == 200

@@ -72,7 +72,8 @@ def pictures_html(pictures: Pictures) -> Markup:
     counts = pictures.counts(torch.arange(len(pictures)))
     columns = A_CLASS if pictures.shape[0] == 1 else 2 * A_CLASS // 3
     shown = [k for k in range(pictures.K) if counts[k]][:MOST_CLASSES]
-    rows = [pictures.pictures_NCHW[pictures.labels_N == k][:columns].cpu() for k in shown]
+    first = [(pictures.labels_N == k).nonzero()[:columns, 0] for k in shown]
+    rows = [pictures.pictures_NCHW[index_N].cpu() for index_N in first]
     height, png = _mosaic(rows, columns)
     names = [
         tag("div", f"{pictures.classes[k]} ", tag("span", f"{counts[k]:,}", class_="soft"),

@@ -68,7 +68,8 @@ def fit(
 
     Args:
         model: Trained in place; a bare network gets the recipe's normalization.
-        pictures: The dataset, as `hf.Pictures` takes it; copied to the model's device once.
+        pictures: The dataset, as `hf.Pictures` takes it; copied to the
+            model's device once, unless data.resident is false.
         split: Which pictures train and validate, or (train, valid) indices; test is not touched.
         recipe: The settings, or their name or path.
         state: Where to resume; default: the beginning.
