@@ -89,8 +89,9 @@ def with_window(
     chosen += [] if window == data.window else [f"data.window = {window}"]
     why = "as wide as half of the free memory allows"
     if large:
-        memory = gigabytes(free or 0)
-        why = f"the images take {gigabytes(size)}, more than half of the free memory ({memory})"
+        where = "the GPU's" if on_cuda(device) else "the"
+        why = f"the images take {gigabytes(size)}, more than half of {where} free memory "
+        why += f"({gigabytes(free or 0)})"
     notes = [f"{' and '.join(chosen)}: {why}"] if chosen else []
     return recipe.model_copy(update={"data": changed}), notes
 
