@@ -68,8 +68,7 @@ def fit(
 
     Args:
         model: Trained in place; a bare network gets the recipe's normalization.
-        pictures: The dataset, as `hf.Pictures` takes it; copied to the
-            model's device once, unless data.resident is false.
+        pictures: The dataset, as `hf.Pictures` takes it; read as data.resident says.
         split: Which pictures train and validate, or (train, valid) indices; test is not touched.
         recipe: The settings, or their name or path.
         state: Where to resume; default: the beginning.
