@@ -31,7 +31,7 @@ LEARNED = 0.25  # of the way from the majority rate to 100%: models below it say
 TRUSTED = 0.6  # of that way: the confident mistakes of models below it look like wrong labels
 EXPLAINED = 0.2, 0.5  # of the disagreement: errors beyond it are serious; trusted in any case
 QUANTILES = np.linspace(0.25, 0.9, 66)  # of what models think of wrong labels
-MOST_PAIRS = 50  # of classes, in the figures
+MOST_PAIRS = 12  # of classes, in the figures
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,13 +278,11 @@ def _title(likely: int, possible: int, count: int) -> str:
 
 
 def _row(found: Doubt, probabilities_NK: Floats, classes: Sequence[str], image: int) -> Row:
-    given, guess = int(found.labels_N[image]), int(found.guess_N[image])
-    name, other = classes[given], classes[guess]
+    guess, likely = int(found.guess_N[image]), bool(found.likely_N[image])
     probability = float(probabilities_NK[image, guess])
-    caption = f"labeled {isolated(name)}, looks like {isolated(other)} ({probability:.2f})"
-    likely = bool(found.likely_N[image])
-    changes = (Change(image, "label", other),) if likely else ()
-    return Row((image,), (caption,), "likely" if likely else "possible", changes)
+    caption = f"looks like {isolated(classes[guess])} ({probability:.2f})"
+    changes = (Change(image, "label", classes[guess]),) if likely else ()
+    return Row((image,), (caption,), "likely error" if likely else "possible error", changes)
 
 
 def noise_by_pair(classes: Sequence[str], found: Doubt) -> list[dict[str, Any]]:

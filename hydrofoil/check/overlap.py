@@ -148,9 +148,5 @@ def _rows(
         own_N = np.flatnonzero((labels_N == label) & known_N)
         order_N = np.argsort(np.abs(share_N[own_N] - 0.5), kind="stable")
         sides.append(own_N[order_N[:EXAMPLES]].tolist())
-    names = [isolated(classes[label]) for label in (pair.a, pair.b)]
-    text = f"{names[0]} or {names[1]}?"
-    return [
-        Row(images, tuple(f"labeled {name}" for name in names), text)
-        for images in zip(*sides, strict=False)
-    ]
+    text = f"{isolated(classes[pair.a])} or {isolated(classes[pair.b])}?"
+    return [Row(images, text=text) for images in zip(*sides, strict=False)]
