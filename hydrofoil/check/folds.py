@@ -4,7 +4,7 @@ Axes: N images, C channels, H rows, W columns, K classes, F folds, G groups.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -29,11 +29,11 @@ from hydrofoil.train.loop import Progress, fit
 
 Watch = Callable[[float, float], None]  # images that training has seen, and will have seen
 
-LARGE = 20_000  # images from here on: two folds, which leaves time for more epochs
+LARGE = 20_000  # images from here on: two folds if difficult, which leaves time for more epochs
 EASY = 0.85  # accuracy of the quick training from which a narrow network is enough
 MOST_SEEN = 1_300_000  # images in all epochs of all folds: 5 minutes on two fast cores
 EPOCHS = (3, 15)  # at least and at most
-EASY_EPOCHS = 6  # of large sets that are easy
+EASY_EPOCHS = 8  # of large sets that are easy
 SMALL_STEP = 32_768  # pixels: a step of fewer takes longer on two threads than on one
 TRIED = 4_000  # images of the quick training
 TRIED_STEPS = 250  # of 64 images
@@ -101,7 +101,7 @@ def plan_for(pictures: Pictures, trial: Trial) -> Plan:
     """Return a plan by the number and size of the images, and by a quick training."""
     N, (_, H, W) = len(pictures), pictures.shape
     large, easy = N >= LARGE, trial.accuracy >= EASY
-    folds = 2 if large else 3
+    folds = 2 if large and not easy else 3
     least, most = EPOCHS
     epochs = EASY_EPOCHS if large and easy else MOST_SEEN // (N * (folds - 1))
     return Plan(
@@ -109,7 +109,7 @@ def plan_for(pictures: Pictures, trial: Trial) -> Plan:
         epochs=max(least, min(most, epochs)),
         batch_size=128 if large else 64,
         widths=(16, 32, 64) if easy else (32, 64, 128),
-        shift=min(H, W) // 16,
+        shift=ceil(min(H, W) / 16) if min(H, W) >= 16 else 0,
         mirror=trial.mirroring_keeps_class,
         lr=0.1 if large else 0.05,
     )
@@ -168,36 +168,46 @@ def out_of_fold(
         report = _reporter(watch, seen - plan.epochs * len(train_N), len(train_N), total)
         model = _train(pictures, train_N, plan, key(seed, "fold", fold) % 2**31, place, report)
         with exact(place, _threads(pictures, plan.batch_size) or available_threads()):
-            found_NK[left_N] = predict(model, pictures, left_N, mirror=plan.mirror).cpu()
+            found_NK[left_N] = predict(model, pictures, left_N, plan).cpu()
     return OutOfFold(found_NK.numpy(), fold_N, plan)
 
 
-def predict(model: Classifier, pictures: Pictures, index_N: Tensor, *, mirror: bool) -> Tensor:
+def predict(model: Classifier, pictures: Pictures, index_N: Tensor, plan: Plan) -> Tensor:
     """Return probabilities_NK of the indexed images.
 
     Args:
         model: Trained on other images.
         pictures: The set.
         index_N: Which of its images.
-        mirror: Take the mean of an image's and its mirror image's probabilities.
+        plan: Says how an image may be varied; its probabilities are the mean over some variants.
     """
     parts: list[Tensor] = []
     for part_N in index_N.split(10_000):
         pictures_NCHW = pictures.pictures_NCHW[part_N.to(pictures.pictures_NCHW.device)]
-        found_NK = probabilities(logits_of(model, pictures_NCHW))
-        if mirror:
-            found_NK = (found_NK + probabilities(logits_of(model, pictures_NCHW.flip(3)))) / 2
-        parts.append(found_NK)
+        views = [probabilities(logits_of(model, view)) for view in _views(pictures_NCHW, plan)]
+        parts.append(torch.stack(views).mean(0))
     return torch.cat(parts)
+
+
+def _views(pictures_NCHW: Tensor, plan: Plan) -> Iterator[Tensor]:
+    """Yield the images, and mirrored or, where that would change the class, shifted by a pixel."""
+    yield pictures_NCHW
+    if plan.mirror:
+        yield pictures_NCHW.flip(3)
+    elif plan.shift:
+        for axis in (2, 3):
+            places = torch.arange(pictures_NCHW.shape[axis], device=pictures_NCHW.device)
+            for shift in (-1, 1):
+                at = (places + shift).clamp(0, len(places) - 1)
+                yield pictures_NCHW.index_select(axis, at)
 
 
 def quick_trial(pictures: Pictures, seed: int, device: torch.device) -> Trial:
     """Train a narrow network for seconds on a part of the set, and test it on another."""
     order_N = torch.randperm(len(pictures), generator=generator(seed, "trial"))[:TRIED]
     train_N, test_N = order_N.chunk(2) if len(order_N) > 1 else (order_N, order_N)
-    _, H, W = pictures.shape
     epochs = max(4, min(30, ceil(TRIED_STEPS * 64 / len(train_N))))
-    quick = Plan(1, epochs, 64, (16, 32, 64), min(H, W) // 16, lr=0.05)
+    quick = Plan(1, epochs, 64, (16, 32, 64), 0, lr=0.05)
     model = _train(pictures, train_N, quick, key(seed, "trial") % 2**31, device, None)
     labels_N = pictures.labels_N[test_N].cpu()
     pictures_NCHW = pictures.pictures_NCHW[test_N]

@@ -11,10 +11,12 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import affine_grid, grid_sample, pad
 
 SCALE = 0.125  # of the logits, as in Page's "How to train your ResNet" (2018)
 BATCH_MEMORY = 0.4  # momentum of the running statistics: trainings have few steps
+TURN = 0.2  # radians: 11 degrees
+SCALED = 0.1  # of height and width
 STEM = 24  # channels of the first convolution
 LEAST_SIDE = 4  # rows or columns that are not pooled further
 
@@ -38,8 +40,9 @@ def fast_bfloat16(kind: str) -> bool:
 class LabelNetwork(nn.Module):
     """Takes normalized images N×C×H×W and returns a logit for each class.
 
-    While training it shifts each image by a few pixels, and mirrors half of them where a mirrored
-    image keeps its class. It draws from torch's global generator, which `fit` seeds in each step.
+    While training it shifts each image by a few pixels. It also mirrors half of them, or, where a
+    mirrored image would not keep its class, turns and scales them a little. It draws from torch's
+    global generator, which `fit` seeds in each step.
 
     Args:
         shape: Channels, height and width of the images.
@@ -91,23 +94,46 @@ class LabelNetwork(nn.Module):
         return logits_NK.float() * SCALE
 
     def _varied(self, pictures_NCHW: Tensor) -> Tensor:
-        """Return images shifted and mirrored at random; what a shift uncovers is reflected."""
-        N, _, H, W = pictures_NCHW.shape
+        """Return images that are changed at random."""
         if self.mirror:
-            mirrored_N = torch.rand(N) < 0.5
-            mirrored_N111 = mirrored_N.view(-1, 1, 1, 1).to(pictures_NCHW.device)
-            pictures_NCHW = torch.where(mirrored_N111, pictures_NCHW.flip(3), pictures_NCHW)
-        if self.shift:
-            padded_NCHW = pad(pictures_NCHW, (self.shift,) * 4, mode="reflect")
-            offsets = torch.randint(0, 2 * self.shift + 1, (2, N)).to(pictures_NCHW.device)
-            device = pictures_NCHW.device
-            rows_NH = offsets[0][:, None] + torch.arange(H, device=device)
-            columns_NW = offsets[1][:, None] + torch.arange(W, device=device)
-            at = torch.arange(N, device=device)[:, None, None]
-            # Indexing around a slice puts the channels last, where the convolutions want them.
-            taken = padded_NCHW[at, :, rows_NH[:, :, None], columns_NW[:, None, :]]
-            pictures_NCHW = taken.permute(0, 3, 1, 2)
-        return pictures_NCHW
+            return self._shifted(_mirrored(pictures_NCHW))
+        return _turned(pictures_NCHW, self.shift) if self.shift else pictures_NCHW
+
+    def _shifted(self, pictures_NCHW: Tensor) -> Tensor:
+        """Return shifted images; what a shift uncovers is reflected."""
+        if not self.shift:
+            return pictures_NCHW
+        N, _, H, W = pictures_NCHW.shape
+        device = pictures_NCHW.device
+        padded_NCHW = pad(pictures_NCHW, (self.shift,) * 4, mode="reflect")
+        offsets = torch.randint(0, 2 * self.shift + 1, (2, N)).to(device)
+        rows_NH = offsets[0][:, None] + torch.arange(H, device=device)
+        columns_NW = offsets[1][:, None] + torch.arange(W, device=device)
+        at = torch.arange(N, device=device)[:, None, None]
+        # Indexing around a slice puts the channels last, where the convolutions want them.
+        taken = padded_NCHW[at, :, rows_NH[:, :, None], columns_NW[:, None, :]]
+        return taken.permute(0, 3, 1, 2)
+
+
+def _mirrored(pictures_NCHW: Tensor) -> Tensor:
+    """Return images of which half are mirrored."""
+    mirrored_N111 = (torch.rand(len(pictures_NCHW)) < 0.5).view(-1, 1, 1, 1)
+    return torch.where(mirrored_N111.to(pictures_NCHW.device), pictures_NCHW.flip(3), pictures_NCHW)
+
+
+def _turned(pictures_NCHW: Tensor, shift: int) -> Tensor:
+    """Return images that are turned, scaled and shifted by bilinear interpolation."""
+    N, _, H, W = pictures_NCHW.shape
+    drawn = 2 * torch.rand(5, N) - 1
+    angle_N, height_N, width_N = TURN * drawn[0], 1 + SCALED * drawn[1], 1 + SCALED * drawn[2]
+    down_N, right_N = 2 * shift / H * drawn[3], 2 * shift / W * drawn[4]
+    rows = [
+        torch.stack([width_N * angle_N.cos(), -height_N * angle_N.sin(), right_N], 1),
+        torch.stack([width_N * angle_N.sin(), height_N * angle_N.cos(), down_N], 1),
+    ]
+    matrices = torch.stack(rows, 1).to(pictures_NCHW.device)
+    grid = affine_grid(matrices, list(pictures_NCHW.shape), align_corners=False)
+    return grid_sample(pictures_NCHW, grid, padding_mode="border", align_corners=False)
 
 
 def _convolution(channels: int, width: int, pool: nn.Module) -> list[nn.Module]:
