@@ -31,6 +31,7 @@ LEARNED = 0.25  # of the way from the majority rate to 100%: models below it say
 TRUSTED = 0.6  # of that way: the confident mistakes of models below it look like wrong labels
 EXPLAINED = 0.2, 0.5  # of the disagreement: errors beyond it are serious; trusted in any case
 QUANTILES = np.linspace(0.25, 0.9, 66)  # of what models think of wrong labels
+LISTED = 100  # of the labels that models contradict, at least
 MOST_PAIRS = 12  # of classes, in the figures
 
 
@@ -43,7 +44,8 @@ class Doubt:
         guess_N: The most probable class of each image.
         confidence_N: The probability of its given label.
         likely_N: Whether the label is likely to be wrong.
-        possible_N: Whether it is not, but confident learning suspects it.
+        possible_N: Whether it is not, but is among the most doubtful or suspected by confident
+            learning.
         rate: The estimated fraction of wrong labels.
         joint_KK: How many images have each given and true label, by confident learning.
     """
@@ -84,7 +86,9 @@ def doubt(probabilities_NK: Floats, labels_N: Ints) -> Doubt:
     likely_N = confidence_N <= bound
     likely_N[order_N[: round(rate * len(labels_N))]] = True
     likely_N &= suspected_N
-    possible_N = by_both(probabilities_NK, labels_N) & ~likely_N
+    possible_N = by_both(probabilities_NK, labels_N)
+    possible_N[order_N[:LISTED]] = suspected_N[order_N[:LISTED]]
+    possible_N &= ~likely_N
     guess_N = probabilities_NK.argmax(1)
     return Doubt(labels_N, guess_N, confidence_N, likely_N, possible_N, rate, joint_KK)
 
@@ -231,12 +235,12 @@ def _labels_finding(
     ]
     if likely and possible:
         text.append(
-            f"Confident learning suspects {plural(possible, 'more label')}; they follow, and most "
-            "are probably correct labels of difficult images."
+            f"{plural(possible, 'more label')} that the models contradict follow; most of them are "
+            "probably correct labels of difficult images."
         )
     elif possible:
         text.append(
-            "Confident mistakes of such models look the same, so most of these labels may be right."
+            "Most of these labels are probably right: the models make mistakes of their own."
         )
     if figures["not_judged"]:
         text.append(
@@ -273,7 +277,8 @@ def _title(likely: int, possible: int, count: int) -> str:
             f"{'is' if likely == 1 else 'are'} probably wrong"
         )
     if possible:
-        return f"{plural(possible, 'label')} of {count:,} may be wrong"
+        verb = "is" if possible == 1 else "are"
+        return f"{plural(possible, 'label')} of {count:,} {verb} worth a look"
     return f"No label of {count:,} looks wrong"
 
 
