@@ -181,6 +181,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Explain a model's predictions: Grad-CAM, occlusion, feature maps, filters."""
+    from hydrofoil.data.listing import shown
     from hydrofoil.device import pick_device
     from hydrofoil.files import write_whole
     from hydrofoil.models.code import load_network
@@ -199,7 +200,7 @@ def explain(
     explained = [find(model, path, class_name, how) for path in pictures]
     for one, name in zip(explained, figure_names(pictures), strict=True):
         write_whole(folder / name, one.png)
-        say(f"{one.text}\n  saved: {folder / name}")
+        say(f"{one.text}\n  saved: {shown(str(folder / name))}")
         contents.append({**one.content, "drawn": str(folder / name)})
     layer, png = filters_figure(model)
     write_whole(folder / "filters.png", png)

@@ -49,7 +49,17 @@ def printer(as_json: bool) -> Callable[[object], None]:
 def print_json(as_json: bool, content: object) -> None:
     """Print a verb's result as JSON if that was requested."""
     if as_json:
-        print_verbatim(json.dumps(content, indent=2, ensure_ascii=False))
+        print_verbatim(_json(content))
+
+
+def _json(content: object) -> str:
+    """Return JSON; a file name that is not in UTF-8 keeps its bytes as escapes."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(content, indent=2)
+    return text
 
 
 def open_page(path: Path) -> None:
@@ -68,8 +78,7 @@ class JsonArray:
 
     def add(self, item: object) -> None:
         """Print the next item."""
-        text = json.dumps(item, indent=2, ensure_ascii=False)
-        print_verbatim(f"{',' if self._items else '['}\n{text}")
+        print_verbatim(f"{',' if self._items else '['}\n{_json(item)}")
         self._items += 1
 
     def end(self) -> None:

@@ -26,6 +26,7 @@ from hydrofoil.data import image_headers as headers
 from hydrofoil.data import image_pixels as pixels
 from hydrofoil.data.image_headers import DamagedError
 from hydrofoil.data.image_readers import READERS, Job
+from hydrofoil.data.listing import shown
 from hydrofoil.errors import HydrofoilError, reason
 
 OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -104,7 +105,7 @@ def decode(
     Raises:
         HydrofoilError: It cannot be read, is damaged, too large, or of no format that is read.
     """
-    label = name or (str(source) if isinstance(source, str | Path) else "the image")
+    label = shown(name or (str(source) if isinstance(source, str | Path) else "the image"))
     if isinstance(source, Image.Image):
         with _in_own_words(label):
             return _of_pillow(source, label)
@@ -121,7 +122,7 @@ def size_of(source: Path | bytes, name: str = "") -> tuple[int, int]:
     Raises:
         HydrofoilError: As `decode`.
     """
-    label = name or (str(source) if isinstance(source, Path) else "the image")
+    label = shown(name or (str(source) if isinstance(source, Path) else "the image"))
     with _opened(source, label) as file:
         kind = _format(file, label)
         if kind not in ("PNG", "JPEG"):

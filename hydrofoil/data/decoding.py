@@ -19,13 +19,16 @@ from hydrofoil.errors import HydrofoilError
 CHUNK = 64  # images that a thread takes at once; with 16, small ones wait for Python's lock
 Array = np.ndarray[Any, np.dtype[Any]]
 Task = tuple[int, Path | bytes]
-Done = tuple[int, Array | HydrofoilError]
+Done = tuple[int, Array | HydrofoilError, str]
 
 
-def decode_one(source: Path | bytes, size: tuple[int, int], fit: Fit, name: str = "") -> Array:
+def decode_one(
+    source: Path | bytes, size: tuple[int, int], fit: Fit, name: str = ""
+) -> tuple[Array, str]:
     """Return an image file as the images of a set are made: pixels_HWC, of 1 or 3 channels.
 
-    It has one channel where all its pixels are gray.
+    It has one channel where all its pixels are gray. The text says which image it is of a file that
+    holds several, such as "the first of 12 frames"; empty: it holds one.
 
     Args:
         source: A file's path or its content.
@@ -36,22 +39,23 @@ def decode_one(source: Path | bytes, size: tuple[int, int], fit: Fit, name: str 
     Raises:
         HydrofoilError: It cannot be read.
     """
-    whole = plain_image(source) if isinstance(source, Path) else None
+    whole, which = plain_image(source) if isinstance(source, Path) else None, ""
     if whole is None:
         decoded = decode(source, target=(size[1], size[0]), name=name, reduce=True)
         whole = opaque(decoded.pixels_HWC)
+        which = decoded.done[-1] if decoded.frames > 1 else ""
     pixels_HWC = np.asarray(fitted(whole, size, fit)).reshape(*size, -1)
     if pixels_HWC.shape[2] == 1 or len(set(pixels_HWC[0, 0].tolist())) > 1:
-        return pixels_HWC
+        return pixels_HWC, which
     red_HW = pixels_HWC[..., 0]
     gray = (red_HW == pixels_HWC[..., 1]).all() and (red_HW == pixels_HWC[..., 2]).all()
-    return pixels_HWC[..., :1] if gray else pixels_HWC
+    return (pixels_HWC[..., :1] if gray else pixels_HWC), which
 
 
 def decode_all(
     tasks: Iterable[Task], count: int, size: tuple[int, int], fit: Fit, workers: int
 ) -> Iterator[Done]:
-    """Yield each image's number and pixels, or the error that kept it from being read.
+    """Yield each image's number and what `decode_one` returned; an error in the pixels' place.
 
     A few images more than the workers need are read ahead, so that memory stays flat.
 
@@ -83,7 +87,7 @@ def _decode_chunk(chunk: list[Task], size: tuple[int, int], fit: Fit) -> list[Do
     done: list[Done] = []
     for number, source in chunk:
         try:
-            done.append((number, decode_one(source, size, fit, "image")))
+            done.append((number, *decode_one(source, size, fit, "image")))
         except HydrofoilError as error:
-            done.append((number, error))
+            done.append((number, error, ""))
     return done

@@ -1,5 +1,6 @@
 """A folder of class folders, perhaps below train, valid and test, as a listing of its images."""
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ MOST_DEEP = 32  # folders below one another
 Reader = Callable[[Sequence[object]], Iterator[tuple[int, Path | bytes]]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class File:
     """A file of a tree.
 
@@ -47,6 +48,7 @@ class Tree:
         files: Sorted by path; hidden ones and clutter are left out.
         read: Gives the files' contents.
         losses: What was left out, a line each.
+        empty: Folders with nothing in them, by their path.
         containers: Archives that hold the files, and what changes when they do.
     """
 
@@ -54,6 +56,7 @@ class Tree:
     files: list[File]
     read: Reader
     losses: list[str] = field(default_factory=list[str])
+    empty: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
     containers: dict[Path, str] = field(default_factory=dict[Path, str])
 
 
@@ -63,14 +66,14 @@ def tree_of_folder(source: str, root: Path) -> Tree:
     Raises:
         HydrofoilError: A folder cannot be read.
     """
-    files: list[File] = []
-    circles: list[str] = []
+    tree, circles = Tree(source, [], read_paths), list[str]()
     status = os.stat(root)
-    _walk(root, (), [(status.st_dev, status.st_ino)], files, circles)
-    files.sort(key=lambda file: file.parts)
-    why = f"{some_of(circles)}: it leads back to a folder above"
-    losses = [left_out(len(circles), "link", why)] if circles else []
-    return Tree(source, files, read_paths, losses)
+    _walk(root, (), [(status.st_dev, status.st_ino)], tree, circles)
+    tree.files.sort(key=lambda file: file.parts)
+    if circles:
+        why = f"{some_of(circles)}: it leads back to itself or to a folder above"
+        tree.losses.append(left_out(len(circles), "link", why))
+    return tree
 
 
 def read_paths(places: Sequence[object]) -> Iterator[tuple[int, Path | bytes]]:
@@ -83,7 +86,7 @@ def _walk(
     folder: Path,
     above: tuple[str, ...],
     chain: list[tuple[int, int]],
-    files: list[File],
+    tree: Tree,
     circles: list[str],
 ) -> None:
     """Collect the files below a folder; `chain` holds device and inode of it and those above."""
@@ -92,19 +95,27 @@ def _walk(
             found = list(entries)
     except OSError as error:
         raise HydrofoilError(f"{shown(str(folder))}: cannot be read: {reason(error)}.") from error
-    for entry in found:
-        if is_clutter(entry.name):
-            continue
+    visible = [entry for entry in found if not is_clutter(entry.name)]
+    if not visible and above:
+        tree.empty.append(above)
+    for entry in visible:
         parts = (*above, entry.name)
-        if not entry.is_dir():
-            files.append(File(parts, stamp_of(entry), entry.path))
+        try:
+            is_folder = entry.is_dir()
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                circles.append("/".join(parts))
+                continue
+            is_folder = False  # decoding says what is wrong with it
+        if not is_folder:
+            tree.files.append(File(parts, stamp_of(entry), entry.path))
             continue
         status = entry.stat() if os.name != "nt" else os.stat(entry.path)
         if (status.st_dev, status.st_ino) in chain or len(parts) > MOST_DEEP:
             circles.append("/".join(parts))
             continue
         inner = [*chain, (status.st_dev, status.st_ino)]
-        _walk(Path(entry.path), parts, inner, files, circles)
+        _walk(Path(entry.path), parts, inner, tree, circles)
 
 
 def stamp_of(file: Path | os.DirEntry[str]) -> str:
@@ -176,6 +187,7 @@ def list_folders(tree: Tree, group: str = "") -> Listing:
     listing = listed(tree.source, found, tree.read)
     listing.containers = tree.containers
     listing.losses = [*tree.losses, *_left_out(tree, images, loose), *listing.losses]
+    listing.losses += _without_images(tree, images, depth + split + 1)
     return listing
 
 
@@ -235,6 +247,17 @@ def _explain_nothing(tree: Tree, images: Sequence[File]) -> None:
             "folder for each class, such as pets/cat/1.jpg,\nor a table with their paths and "
             "labels: data.source=./labels.csv"
         )
+
+
+def _without_images(tree: Tree, images: Sequence[File], depth: int) -> list[str]:
+    """Name the folders where a class or part would be and no image is: they are no classes."""
+    holding = {file.parts[:depth] for file in images}
+    others = {file.parts[:depth] for file in tree.files if len(file.parts) > depth}
+    bare = {parts for parts in tree.empty if len(parts) <= depth} | (others - holding)
+    if not bare:
+        return []
+    names = ["/".join(parts) for parts in sorted(bare)]
+    return [f"{plural(len(names), 'folder')} without images: {some_of(names)}"]
 
 
 def _left_out(tree: Tree, images: Sequence[File], loose: Sequence[File]) -> list[str]:

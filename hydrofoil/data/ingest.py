@@ -56,7 +56,8 @@ def read_listing(listing: Listing, data: Data, watcher: Watcher) -> Pictures:
     pictures_NCHW, about = found
     unreadable: dict[int, str] = {int(at): str(text) for at, text in about["unreadable"].items()}
     _check_unreadable(listing, unreadable, data)
-    return _pictures(listing, pictures_NCHW, unreadable, why)
+    notes = [*_several(listing, about), *([why] if why else [])]
+    return _pictures(listing, pictures_NCHW, unreadable, notes)
 
 
 def choose_size(listing: Listing, data: Data) -> tuple[tuple[int, int], str]:
@@ -108,6 +109,7 @@ class _Decoding:
     ) -> None:
         self.listing, self.size, self.data, self.watcher = listing, size, data, watcher
         self.unreadable: dict[int, str] = {}
+        self.several: dict[int, str] = {}
         self.files: dict[int, Path] = {}
         self.done, self.began = 0, time.perf_counter()
 
@@ -122,6 +124,8 @@ class _Decoding:
                 "source": shown(self.listing.source),
                 "images": len(self.listing),
                 "unreadable": {str(at): text for at, text in self.unreadable.items()},
+                "several": len(self.several),
+                "first": dict(sorted(self.several.items())[:3]),
             }
             return cache.keep(made, key, about), about
         except BaseException:
@@ -130,7 +134,7 @@ class _Decoding:
 
     def _fill(self, cache: ImageCache, made: Unfinished) -> Unfinished:
         tasks, rows = self._tasks(), made.values
-        for at, result in decode_all(
+        for at, result, which in decode_all(
             tasks, len(self.listing), self.size, self.data.fit, available_threads()
         ):
             self.done += 1
@@ -143,6 +147,8 @@ class _Decoding:
                     made = _colored(cache, made)
                     rows = made.values
                 rows[at] = result.transpose(2, 0, 1)
+                if which:
+                    self.several[at] = which
             if self.done % SHOWN == 0:
                 self._show()
         self._show()
@@ -255,8 +261,41 @@ def _check_unreadable(listing: Listing, unreadable: dict[int, str], data: Data) 
         )
 
 
+def _check_classes_left(listing: Listing, unreadable: dict[int, str]) -> None:
+    """Refuse a set of which no image to train on is left of a class.
+
+    Raises:
+        HydrofoilError: All of them cannot be read.
+    """
+    if not unreadable:
+        return
+    train = range(listing.given.get("train", len(listing)))
+    lost = {listing.labels[at] for at in train if at in unreadable}
+    for label in sorted(lost - {listing.labels[at] for at in train if at not in unreadable}):
+        at = next(at for at in train if listing.labels[at] == label)
+        raise HydrofoilError(
+            f"{listing.source}: no image of {shown(listing.classes[label])} to train on can be "
+            f"read.\n{shown(listing.names[at])}: {unreadable[at]}\n"
+            "Replace such files, or remove the class."
+        )
+
+
+def _several(listing: Listing, about: dict[str, Any]) -> list[str]:
+    """Say which files hold several images, such as animations, and which of them is used."""
+    count = int(about["several"])
+    if not count:
+        return []
+    some = [f"{shown(listing.names[int(at)])} ({which})" for at, which in about["first"].items()]
+    more = f" and {count - len(some):,} more" if count > len(some) else ""
+    hold = "holds" if count == 1 else "hold"
+    return [
+        f"{plural(count, 'file')} {hold} several images, of which one is used: "
+        f"{', '.join(some)}{more}"
+    ]
+
+
 def _pictures(
-    listing: Listing, pictures_NCHW: Array, unreadable: dict[int, str], why: str
+    listing: Listing, pictures_NCHW: Array, unreadable: dict[int, str], notes: list[str]
 ) -> Pictures:
     """Return a listing's images without the unreadable ones."""
     kept = [at for at in range(len(listing)) if at not in unreadable]
@@ -272,6 +311,7 @@ def _pictures(
         end = start + listing.given.get(part, 0)
         given[part] = end - start - sum(start <= at < end for at in unreadable)
         start = end
+    _check_classes_left(listing, unreadable)
     groups = [listing.groups[at] for at in kept] if listing.groups else []
     return Pictures.own(
         torch.from_numpy(pictures_NCHW),
@@ -283,6 +323,6 @@ def _pictures(
         groups=groups,
         names=[listing.names[at] for at in kept],
         mapped=isinstance(pictures_NCHW, np.memmap),
-        notes=[*listing.notes, *([why] if why else [])],
+        notes=[*listing.notes, *notes],
         losses=losses,
     )

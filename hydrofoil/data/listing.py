@@ -53,7 +53,7 @@ class Listing:
         return len(self.names)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """One image that a source lists.
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,7 +190,7 @@ def list_table(table: Table, tree: Tree, data: Data) -> Listing:
     columns = find_columns(table, data)
     paths = table.columns[columns["path"]]
     place = _Places(table, tree)
-    found: dict[str, Found] = {}
+    found: dict[object, Found] = {}
     repeated, unlabeled = 0, list[str]()
     values = {what: table.columns[name] for what, name in columns.items()}
     for row, path in enumerate(paths):
@@ -199,9 +200,9 @@ def list_table(table: Table, tree: Tree, data: Data) -> Listing:
             continue
         part = _part(table, values["split"][row], row) if "split" in values else ""
         group = values["group"][row] if "group" in values else ""
-        stamp, at = place.of(path)
+        same, stamp, at = place.of(path)
         one = Found(path, f"{path} {stamp}", label, at, part, group)
-        before = found.setdefault(path, one)
+        before = found.setdefault(same, one)
         if before.label != label:
             raise HydrofoilError(
                 f"{shown(table.name)}: '{shown(path)}' has two labels, '{shown(before.label)}' and "
@@ -255,32 +256,38 @@ class _Places:
     """Finds the files that a table's paths name.
 
     They start from the table's folder, or from a folder in it; endings that are left out are found.
-    A table in a folder, not in an archive, may also name files elsewhere, as ../pets/cat/1.jpg.
+    A table on disk may also name files elsewhere; one in an archive only files of the archive.
     """
 
     def __init__(self, table: Table, tree: Tree) -> None:
         self.files = {file.parts: file for file in tree.files}
         self.folder, self.packed = table.folder, bool(tree.containers)
-        self.root = Path(table.source).expanduser()
-        if self.root.is_file() and not self.packed:
-            self.root = self.root.parent
+        source = Path(table.source).expanduser()
+        beside = source.parent if source.is_file() else source.joinpath(*table.folder)
+        self.base = os.path.abspath(beside)
         self.prefix: tuple[str, ...] | None = None
         self.ending = ""
 
-    def of(self, path: str) -> tuple[str, object]:
-        """Return a path's stamp, and where its content is."""
-        parts = normal(path)
-        absolute = Path(path).is_absolute() and not self.packed
-        elsewhere = absolute or parts[0] == ".."
-        if self.prefix is None and not elsewhere:
+    def of(self, path: str) -> tuple[object, str, object]:
+        """Return what is the same for all spellings of a path, its stamp, where its content is."""
+        parts, absolute = normal(path), Path(path).is_absolute() and not self.packed
+        if self.prefix is None and not absolute and parts[0] != "..":
             self._learn(parts)
         inside = (*self.folder, *(self.prefix or ()), *parts[:-1], f"{parts[-1]}{self.ending}")
-        file = self.files.get(inside) or self.files.get((*self.folder, *parts))
-        if file is None or absolute:
-            beside = self.root.joinpath(*self.folder, path)
-            stamp = "missing" if self.packed else stamp_of_path(beside)
-            return stamp, _Missing(str(beside)) if stamp == "missing" else str(beside)
-        return file.stamp, file.at
+        for place in () if absolute else (inside, (*self.folder, *parts)):
+            if file := self.files.get(place):
+                return place, file.stamp, file.at
+        return (path, "missing", _Missing(path)) if self.packed else self._elsewhere(path, absolute)
+
+    def _elsewhere(self, path: str, absolute: bool) -> tuple[object, str, object]:
+        """Find a file that is not in the table's folder, or is named by its absolute path."""
+        full = os.path.abspath(Path(self.base, path))
+        if absolute and full.startswith(self.base + os.sep):
+            place = (*self.folder, *normal(full[len(self.base) + 1 :]))
+            if file := self.files.get(place):
+                return place, file.stamp, file.at
+        stamp = stamp_of_path(Path(full))
+        return full, stamp, full if stamp != "missing" else _Missing(full)
 
     def _learn(self, parts: tuple[str, ...]) -> None:
         """Find out from the first path in which folder the images are, and how they end."""

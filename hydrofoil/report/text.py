@@ -9,6 +9,7 @@ from typing import TextIO
 
 from torch import Tensor
 
+from hydrofoil.data.listing import shown
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Download
 from hydrofoil.data.source import merges_published_test
@@ -410,7 +411,7 @@ def prediction_lines(path: str, prediction: Prediction, most: int = 5) -> str:
     ranked = list(prediction.probabilities.items())[:most]
     probabilities = "  ".join(f"{name} {percent(probability, 1)}" for name, probability in ranked)
     label = prediction.label or f"none of these (most probable: {prediction.most_probable})"
-    lines = [f"{path}: {label}", f"  {probabilities}"]
+    lines = [f"{shown(path)}: {label}", f"  {probabilities}"]
     lines += [f"  {'; '.join(prediction.done)}"] if prediction.done else []
     return "\n".join([*lines, *(f"  note: {note}" for note in prediction.notes)])
 
@@ -419,4 +420,4 @@ def prediction_line(path: str, prediction: Prediction) -> str:
     """Describe a prediction in one line: label, probability and notes."""
     label = prediction.label or f"none of these (most probable: {prediction.most_probable})"
     notes = "".join(f"  note: {note}" for note in prediction.notes)
-    return f"{path}: {label}  {percent(prediction.probability, 1)}{notes}"
+    return f"{shown(path)}: {label}  {percent(prediction.probability, 1)}{notes}"
