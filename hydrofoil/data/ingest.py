@@ -28,7 +28,7 @@ from hydrofoil.errors import HydrofoilError
 from hydrofoil.recipe.schema import Data
 from hydrofoil.wording import percent, plural
 
-VERSION = 2  # of the preparation; with another one, files are decoded again
+VERSION = 3  # of the preparation; with another one, files are decoded again
 SAMPLE = 1000  # images whose sizes decide
 MOST_SIDE = 64
 MOST_SKIPPED = 0.01
