@@ -38,6 +38,13 @@ def test_format_and_size_are_those_that_pillow_reads(kind: str, width: int, heig
     assert not fact.damaged
 
 
+@given(st.integers(1, 100))
+def test_the_quality_of_a_jpeg_is_the_one_that_it_was_saved_with(quality: int) -> None:
+    fact = file_fact(encoded("JPEG", (16, 16), quality=quality))
+    assert fact is not None
+    assert abs(fact.quality - quality) <= (1 if quality > 24 else 10)  # low ones clip at 255
+
+
 @given(st.sampled_from([1, 2, 5]), st.sampled_from(["PNG", "GIF", "WebP"]))
 def test_frames_are_counted(count: int, kind: str) -> None:
     file = io.BytesIO()

@@ -3,7 +3,6 @@
 Axes: N images, C channels, H rows, W columns, F features.
 """
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,7 +48,7 @@ def find_cues(pictures: Pictures, facts: Facts | None, sample_N: Array) -> list[
         sample_N: Indices of the images in the sample.
     """
     pictures_NCHW = pictures.pictures_NCHW[torch.from_numpy(sample_N)].cpu().numpy()
-    cues = [_border(pictures_NCHW), _mean_color(pictures_NCHW)]
+    cues: list[Cue | None] = [_border(pictures_NCHW), _mean_color(pictures_NCHW)]
     if facts is not None:
         width_N, height_N = facts.column("width")[sample_N], facts.column("height")[sample_N]
         bytes_N = facts.column("bytes")[sample_N]
@@ -57,11 +56,11 @@ def find_cues(pictures: Pictures, facts: Facts | None, sample_N: Array) -> list[
             _file_type(facts, sample_N),
             _image_size(width_N, height_N),
             _time(facts.column("time")[sample_N]),
-            _excess(bytes_N, pictures_NCHW),
+            _quality(facts.column("quality")[sample_N]),
             _bytes(bytes_N),
             *cues,
         ]
-    return [cue for cue in cues if _varies(cue.features_NF)]
+    return [cue for cue in cues if cue is not None and _varies(cue.features_NF)]
 
 
 def _varies(features_NF: Array) -> bool:
@@ -129,42 +128,21 @@ def _bytes(bytes_N: Array) -> Cue:
         "file size",
         np.log(np.maximum(bytes_N, 1))[:, None],
         lambda at: f"{bytes_N[at]:,.0f} bytes",
-        "File size depends on the subject too: detailed images take more bytes.",
+        "It depends on the subject too: detailed images take more bytes.",
     )
 
 
-def _excess(bytes_N: Array, pictures_NCHW: Array) -> Cue:
-    """Return by how much each file is larger than an image of its content usually is.
-
-    What the content explains is the length of the prepared image as PNG, in a regression of the
-    logarithms: a class of detailed images does not stand out by it.
-    """
-    content_N = np.log([_png_bytes(picture_CHW) for picture_CHW in pictures_NCHW])
-    size_N = np.log(np.maximum(bytes_N, 1))
-    known_N = np.isfinite(size_N)
-    spread = float(content_N[known_N].var()) if known_N.any() else 0.0
-    slope = 0.0
-    if spread:
-        slope = float(np.cov(content_N[known_N], size_N[known_N], bias=True)[0, 1]) / spread
-    excess_N = size_N - slope * content_N
-    middle = float(np.nanmean(excess_N)) if known_N.any() else 0.0
+def _quality(quality_N: Array) -> Cue | None:
+    """Return the quality of JPEGs; None: they all have the same one, or there are none."""
+    if len(np.unique(quality_N[np.isfinite(quality_N)])) < 2:
+        return None
     return Cue(
-        "file size for its content",
-        (excess_N - middle)[:, None],
-        lambda at: f"{bytes_N[at]:,.0f} bytes, {np.exp(excess_N[at] - middle):.2f} × the usual",
-        "The classes were compressed differently. Save all images in one format and quality.",
+        "JPEG quality",
+        quality_N[:, None],
+        lambda at: "no JPEG" if np.isnan(quality_N[at]) else f"JPEG quality {quality_N[at]:.0f}",
+        "Save all images in one format and quality: a network sees the traces of compression.",
         trusted=True,
     )
-
-
-def _png_bytes(picture_CHW: Array) -> int:
-    from PIL import Image
-
-    picture_HWC = picture_CHW.transpose(1, 2, 0)
-    image = Image.fromarray(picture_HWC[..., 0] if picture_HWC.shape[2] == 1 else picture_HWC)
-    file = io.BytesIO()
-    image.save(file, "png")
-    return len(file.getvalue())
 
 
 def _border(pictures_NCHW: Array) -> Cue:

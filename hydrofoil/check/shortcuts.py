@@ -12,9 +12,10 @@ single class with precision and recall of 90% or more; and notable if it makes a
 quarters of them. It must also be significant: a binomial test against the majority rate, at 1%
 over all cues together (Bonferroni).
 
-* File type, image size, time stamp, and file size beyond what the content explains say nothing of a
-  subject: strong is serious, notable a warning.
-* The plain file size depends on the content too: strong is a warning.
+* File type, image size, JPEG quality and time stamp say nothing of a subject: strong is serious,
+  notable a warning.
+* File size depends on the subject too, as a 1 of MNIST takes fewer bytes than a 0: strong is a
+  warning. What else makes a file larger is among the cues above.
 * Border and mean color are pixels, and legitimate signals in many sets: ships are on blue. Strong
   is a warning. Only a border that predicts nearly everything (a twentieth of the errors) is
   serious.

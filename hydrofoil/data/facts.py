@@ -51,6 +51,7 @@ class FileFact:
         height: Likewise.
         frames: Its images; 1 for a still.
         damaged: Its end is missing or damaged, its pixels are all there.
+        quality: Of a JPEG, 1 to 100; -1: unknown.
     """
 
     bytes: int = 0
@@ -60,6 +61,7 @@ class FileFact:
     height: int = UNKNOWN
     frames: int = 1
     damaged: bool = False
+    quality: int = UNKNOWN
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +157,8 @@ def file_fact(content: Path | bytes) -> FileFact | None:
         return _decoded(content, kind, size, changed)
     width, height, frames = found
     damaged = kind in ENDS and ENDS[kind] not in tail and _is_damaged(content)
-    return FileFact(size, changed, kind, width, height, frames, damaged)
+    quality = headers.jpeg_quality(io.BytesIO(head)) if kind == "JPEG" else UNKNOWN
+    return FileFact(size, changed, kind, width, height, frames, damaged, quality)
 
 
 def _ends(content: Path | bytes) -> tuple[int, float, bytes, bytes]:

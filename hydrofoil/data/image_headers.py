@@ -16,6 +16,7 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 NEEDED_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 # Segments of a JPEG without which its colors may come out wrong, JFIF and Adobe's: their length.
 NEEDED_SEGMENTS = {0xE0: 14, 0xEE: 12}
+LUMA_STEPS = 3688  # the sum of the luma table of ITU-T T.81, annex K, which is quality 50
 MARKER = re.compile(rb"\xff[\x02-\xcf\xda-\xfe]")  # of a segment that has a length
 NEEDED_TAGS = {
     254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323,
@@ -234,6 +235,20 @@ def read_jpeg(file: BinaryIO) -> Jpeg:
         elif marker == 0xDA and data:
             jpeg.buffered = jpeg.buffered or data[0] < components
     return jpeg
+
+
+def jpeg_quality(file: BinaryIO) -> int:
+    """Return the quality, 1 to 100, that a JPEG's first quantization table amounts to; -1: unknown.
+
+    It is that of the Independent JPEG Group's software, whose table other programs scale as well.
+    """
+    for marker, _, data in _segments(file):
+        if marker == 0xDB and len(data) >= 65:
+            wide = data[0] >> 4
+            values = struct.unpack_from(">64H" if wide else ">64B", data.ljust(129, b"\0"), 1)
+            scale = 100 * sum(values) / LUMA_STEPS
+            return max(1, min(100, round((200 - scale) / 2 if scale <= 100 else 5000 / scale)))
+    return -1
 
 
 def _segments(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:

@@ -20,12 +20,13 @@
       : `${count.toLocaleString("en")} change${count === 1 ? " is" : "s are"} chosen.`;
   }
 
+  document.getElementById("without-script").hidden = true;
   for (const box of boxes) {
-    box.disabled = false;
+    box.disabled = box.checked = false; // a browser may remember boxes over a reload
     box.addEventListener("change", show);
   }
   for (const box of alls) {
-    box.disabled = false;
+    box.disabled = box.checked = false;
     box.addEventListener("change", () => {
       for (const one of boxes) {
         if (one.dataset.kind === box.dataset.all) {
