@@ -103,6 +103,29 @@ def test_a_finding_with_many_rows_is_cut_and_says_so() -> None:
     assert len(check_lines(checked([Finding("blank", "warning", "", rows=rows)])).split("\n")) < 12
 
 
+def test_the_terminal_has_the_first_rows_and_no_details_of_notes() -> None:
+    rows = tuple(Row((at % 6,), ("dark",)) for at in range(5))
+    findings = [
+        Finding("blank", "warning", "5 images are blank", ("Leave them out",), rows),
+        Finding("size", "note", "Images have 2 sizes", ("Nothing to do",), rows),
+    ]
+    assert check_lines(checked(findings)).split("\n") == [
+        "./my pets: 6 images of 3×8×8, 2 classes (4 train, 2 test): nothing serious, 1 warning "
+        "and 1 note",
+        "",
+        "warning: 5 images are blank",
+        "  Leave them out.",
+        "  - cat/0.png (train, dark)",
+        "  - cat/1.png (<b>dog</b>, train, dark)",
+        "  - cat/2.png (train, dark)",
+        "  and 2 more",
+        "",
+        "note: Images have 2 sizes",
+        "",
+        "not checked: doubtful labels: too few images",
+    ]
+
+
 @pytest.mark.parametrize("side", [1, 8, 40, 300])
 def test_images_of_every_size_are_shown(side: int) -> None:
     page = read(check_page(checked([LEAK], side=side)))

@@ -226,8 +226,7 @@ def _title(pictures: Pictures, worst: Predicted, level: Level) -> str:
 def _text(worst: Predicted, notable: list[Predicted]) -> list[str]:
     bounds = percent_range(wilson(worst.correct, worst.count))
     measured = (
-        f"Measured out of fold on {worst.count:,} images; the 95% interval of {worst.cue.name} is "
-        f"{bounds}"
+        f"Its accuracy was measured out of fold on {worst.count:,} images: 95% interval {bounds}"
     )
     if not notable:
         return [measured]

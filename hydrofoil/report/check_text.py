@@ -37,8 +37,11 @@ def check_lines(check: Check) -> str:
         f"{shown(pictures.source)}: {plural(len(pictures), 'image')} of {by(pictures.shape)}, "
         f"{pictures.K:,} classes{said}: {levels_line(check)}"
     ]
+    before = ""
     for finding in check.findings:
-        lines += ["", *_finding_lines(check, finding)]
+        lines += [] if finding.level == before == "note" else [""]
+        lines += _finding_lines(check, finding)
+        before = finding.level
     if check.not_checked:
         lines.append("")
     lines += [f"not checked: {name}: {why}" for name, why in check.not_checked.items()]
@@ -48,6 +51,8 @@ def check_lines(check: Check) -> str:
 def _finding_lines(check: Check, finding: Finding) -> list[str]:
     word = colored(f"{finding.level}:", *STYLES[finding.level])
     lines = [f"{word} {shown_text(finding.title)}"]
+    if finding.level == "note":  # nothing to do: the page and the JSON have the rest
+        return lines
     lines += [f"  {sentence(shown_text(line))}" for line in finding.text]
     for one in figure_tables(finding, MOST_FIGURES):
         text = table([one.head, *one.rows])
@@ -61,10 +66,12 @@ def _finding_lines(check: Check, finding: Finding) -> list[str]:
 def _row_line(check: Check, row: Row) -> str:
     names: list[str] = []
     for place, at in enumerate(row.images[:MOST_NAMES]):
-        part = check.part_of(at)
-        about = [shown_text(check.class_of(at)), *([part] if part else [])]
+        about = [shown_text(check.class_of(at)), check.part_of(at)]
+        # What the folders of its path say already is not repeated.
+        about = [word for word in about if word not in check.name_of(at).split("/")[:-1]]
         about += [shown_text(row.captions[place])] if row.captions[place : place + 1] else []
-        names.append(f"{check.name_of(at)} ({', '.join(filter(None, about))})")
+        said = ", ".join(filter(None, about))
+        names.append(f"{check.name_of(at)} ({said})" if said else check.name_of(at))
     more = len(row.images) - MOST_NAMES
     names += [f"{more:,} more"] if more > 0 else []
     text = shown_text(row.text)
