@@ -19,7 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from hydrofoil.errors import HydrofoilError, nearest, reason
+from hydrofoil.errors import HydrofoilError, InputError, nearest, reason
 from hydrofoil.models.layers import Dropout, evaluating
 from hydrofoil.recipe.models import Custom
 from hydrofoil.recipe.schema import Recipe
@@ -86,6 +86,11 @@ def as_code(network: Network) -> NetworkCode:
     """
     if isinstance(network, NetworkCode):
         return network
+    if isinstance(network, str):
+        raise InputError(
+            f"model: got the text {network!r}: expected a class, a function or a module.\n"
+            f'A network of hydrofoil\'s own is a field of the recipe: model__name="{network}".'
+        )
     made = type(network) if isinstance(network, nn.Module) else network
     try:
         text = inspect.getsource(made)

@@ -145,9 +145,12 @@ def read_pictures(
     recipe: Recipe, data_root: str | Path, pictures: Any, watcher: Watcher | None
 ) -> tuple[Pictures, float]:
     """Return the images that are given, or the recipe's, and the seconds that reading them took."""
+    clock = Stopwatch(CPU)
+    if hasattr(pictures, "columns"):  # a frame of paths
+        options: dict[str, Any] = {"fit": recipe.data.fit, "size": recipe.data.size}
+        return load(pictures, watcher=watcher, **options), clock.seconds()
     if pictures is not None:
         return as_pictures(pictures), 0.0
-    clock = Stopwatch(CPU)
     pictures = load(recipe.data, data_root or recipe.data.root, watcher)
     return pictures, clock.seconds()
 
