@@ -348,7 +348,7 @@ def test_the_benchmark_trains_on_its_set_with_all_images_in_memory_and_in_window
     assert len(np.unique(images_NCHW[:, 0, 20], axis=0)) == 200  # noise, never twice the same
     monkeypatch.setattr("hydrofoil.session.resolve.free_memory", lambda _: 1_000_000)
     (resident, cold) = (
-        benchmark.train(tmp_path / "images.npy", way, 60) for way in ("resident", "cold")
+        benchmark.train(tmp_path / "images.npy", way, 60, 1) for way in ("resident", "cold")
     )
     assert (resident["window"], cold["window"]) == (0, 80)  # 250,000 bytes: 4 batches of 20
     assert resident["images"] == cold["images"] == 200
