@@ -96,6 +96,20 @@ def side(kind: Any, name: str, *overrides: str) -> Any:
     return executor, feed, model, state
 
 
+@pytest.mark.parametrize("execute", ["eager", "graph"])
+def test_windows_on_the_gpu_are_bit_identical_to_a_set_that_lies_there(execute: str) -> None:
+    pictures, ends = load("digits"), set[tuple[str, float]]()
+    for resident in ("true", "false"):
+        changes = ["train.epochs=2", "data.window=100", f"data.resident={resident}"]
+        recipe = read_recipe("digits", [*changes, f"train.execute={execute}"])
+        split = draw_split(pictures, valid=0.3)
+        model = build(recipe, pictures.shape, pictures.classes).to(CUDA)
+        *_, last = fit(model, pictures, split, recipe)
+        assert last.valid is not None
+        ends.add((model.weights_hash(), last.valid.loss))
+    assert len(ends) == 1
+
+
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch's word on a prototype
 @pytest.mark.parametrize("kind", [Eager, Graph])
 @pytest.mark.parametrize("name", ["cifar10-cnn3", "mnist-cnn"])  # dropout; Adam
