@@ -385,3 +385,30 @@ def test_a_class_that_is_one_group_is_not_judged(
     (note,) = doubtful_labels(pictures, nothing.probabilities_NK)
     assert note.level == "note"
     assert note.title.startswith("No label can be judged")
+
+
+def test_two_rounds_give_the_mean_of_two_draws_of_folds(
+    exchanged: tuple[Pictures, Tensor, OutOfFold],
+) -> None:
+    pictures, _, found = exchanged
+    plan = replace(found.plan, epochs=1)
+    once, twice = (out_of_fold(pictures, plan=replace(plan, rounds=rounds)) for rounds in (1, 2))
+    second_NK = 2 * twice.probabilities_NK - once.probabilities_NK  # the first round is the same
+    assert np.allclose(second_NK.sum(1), 1)
+    assert second_NK.min() > -1e-9
+    assert not np.allclose(second_NK, once.probabilities_NK, atol=0.01)
+
+
+def test_plans_follow_the_number_of_images_and_the_quick_training() -> None:
+    few, many = little(torch.arange(400) % 4), little(torch.arange(30_000) % 4)
+    easy, hard = Trial(0.95, 0.4), Trial(0.5, 0.5)
+    assert plan_for(few, easy).folds == plan_for(few, hard).folds == 3
+    assert (plan_for(many, hard).folds, plan_for(many, hard).rounds) == (2, 1)
+    assert (plan_for(many, easy).folds, plan_for(many, easy).rounds) == (3, 2)
+    assert plan_for(many, hard).mirror
+    assert not plan_for(many, easy).mirror
+    for pictures in (few, many):
+        for trial in (easy, hard):
+            plan = plan_for(pictures, trial)
+            seen = len(pictures) * (plan.folds - 1) * plan.epochs * plan.rounds
+            assert seen <= 1_500_000

@@ -33,7 +33,7 @@ LARGE = 20_000  # images from here on: two folds if difficult, which leaves time
 EASY = 0.85  # accuracy of the quick training from which a narrow network is enough
 MOST_SEEN = 1_300_000  # images in all epochs of all folds: 5 minutes on two fast cores
 EPOCHS = (3, 15)  # at least and at most
-EASY_EPOCHS = 8  # of large sets that are easy
+EASY_EPOCHS, EASY_ROUNDS = 5, 2  # of large sets that are easy
 SMALL_STEP = 32_768  # pixels: a step of fewer takes longer on two threads than on one
 TRIED = 4_000  # images of the quick training
 TRIED_STEPS = 250  # of 64 images
@@ -45,13 +45,14 @@ class Plan:
     """How the models of the folds are trained.
 
     Args:
-        folds: How many parts, and models.
+        folds: How many parts, and models of a round.
         epochs: Of each model.
         batch_size: Images per step.
         widths: Channels of the network's blocks.
         shift: The largest shift of a training image, in pixels.
         mirror: Whether images are mirrored, in training and for prediction.
         lr: The highest learning rate.
+        rounds: How often folds are drawn; an image's probabilities are the mean over its models.
     """
 
     folds: int
@@ -61,6 +62,7 @@ class Plan:
     shift: int
     mirror: bool = False
     lr: float = 0.2
+    rounds: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,7 @@ class OutOfFold:
     Args:
         probabilities_NK: Of each class, by the model that did not see the image; NaN where that
             model saw no image of the label's class, since all of these are in the image's group.
-        fold_N: The fold of each image.
+        fold_N: The fold of each image in the first round.
         plan: How the models were trained.
     """
 
@@ -112,6 +114,7 @@ def plan_for(pictures: Pictures, trial: Trial) -> Plan:
         shift=ceil(min(H, W) / 16) if min(H, W) >= 16 else 0,
         mirror=trial.mirroring_keeps_class,
         lr=0.1 if large else 0.05,
+        rounds=EASY_ROUNDS if large and easy else 1,
     )
 
 
@@ -153,23 +156,29 @@ def out_of_fold(
     """
     place = pick_device(device)
     plan = plan or plan_for(pictures, quick_trial(pictures, seed, place))
-    fold_N = draw_folds(pictures, plan.folds, seed, groups_N)
-    trained = [torch.from_numpy(np.flatnonzero(fold_N != fold)) for fold in range(plan.folds)]
-    total = float(plan.epochs * sum(map(len, trained)))
+    drawn = [
+        draw_folds(pictures, plan.folds, key(seed, "round", number) % 2**31, groups_N)
+        for number in range(plan.rounds)
+    ]
+    jobs = [(fold_N, fold) for fold_N in drawn for fold in range(plan.folds)]
+    total = float(plan.epochs * sum(int((fold_N != fold).sum()) for fold_N, fold in jobs))
     labels_N = pictures.labels_N.cpu()
-    found_NK = torch.full((len(pictures), pictures.K), torch.nan, dtype=torch.float64)
+    found_NK = torch.zeros(len(pictures), pictures.K, dtype=torch.float64)
     seen = 0.0
-    for fold, train_N in enumerate(trained):
+    for number, (fold_N, fold) in enumerate(jobs):
+        train_N = torch.from_numpy(np.flatnonzero(fold_N != fold))
+        left_N = torch.from_numpy(np.flatnonzero(fold_N == fold))
         known_K = torch.bincount(labels_N[train_N], minlength=pictures.K) > 0
-        left_N = torch.from_numpy(np.flatnonzero((fold_N == fold) & known_K[labels_N].numpy()))
+        found_NK[left_N[~known_K[labels_N[left_N]]]] = torch.nan
+        left_N = left_N[known_K[labels_N[left_N]]]
+        report = _reporter(watch, seen, len(train_N), total)
         seen += plan.epochs * len(train_N)
         if not len(left_N):
             continue
-        report = _reporter(watch, seen - plan.epochs * len(train_N), len(train_N), total)
-        model = _train(pictures, train_N, plan, key(seed, "fold", fold) % 2**31, place, report)
+        model = _train(pictures, train_N, plan, key(seed, "fold", number) % 2**31, place, report)
         with exact(place, _threads(pictures, plan.batch_size) or available_threads()):
-            found_NK[left_N] = predict(model, pictures, left_N, plan).cpu()
-    return OutOfFold(found_NK.numpy(), fold_N, plan)
+            found_NK[left_N] += predict(model, pictures, left_N, plan).cpu() / plan.rounds
+    return OutOfFold(found_NK.numpy(), drawn[0], plan)
 
 
 def predict(model: Classifier, pictures: Pictures, index_N: Tensor, plan: Plan) -> Tensor:
