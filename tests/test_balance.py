@@ -31,6 +31,9 @@ from hydrofoil import (
     score,
     train,
 )
+from hydrofoil.evaluate.diagnosis import diagnose
+from hydrofoil.evaluate.metrics import ByClass, Scores
+from hydrofoil.evaluate.result import Epoch
 from hydrofoil.models.layers import dropouts
 from hydrofoil.native.build import compiler
 from hydrofoil.native.unsupported import Unsupported
@@ -236,6 +239,31 @@ def test_a_test_reports_the_balanced_accuracy_of_its_answers_everywhere(cli: Cli
     assert cli("report", "r")[0] == 0
     page = (run.path / "report.html").read_text("utf-8")
     assert 'data-figure="balanced_accuracy"' in page
+
+
+@pytest.mark.parametrize(("balance", "train_loss", "correct", "kinds"), [
+    ("none", 0.15, (800, 45), ["not learning"]),
+    ("loss", 0.15, (800, 45), []),
+    ("sampling", 0.25, (800, 45), []),  # above the entropy of 95 and 5%, below that of halves
+    ("sampling", 0.25, (500, 25), ["not learning"]),
+])  # fmt: skip
+def test_a_balanced_training_learns_if_its_mean_recall_is_above_chance(
+    balance: str, train_loss: float, correct: tuple[int, int], kinds: list[str]
+) -> None:
+    """Of 1,000 validation images 950 are of one class: 95% would be right by saying it always."""
+    valid, predicted = Scores(0.4, sum(correct), 1000), (correct[0] + 50, 1000 - correct[0] - 50)
+    epochs = [
+        Epoch(
+            number=number, train=Scores(loss, 10 * sum(correct), 10_000), valid=valid, best=False,
+            train_seconds=1.0, valid_seconds=1.0, learning_rate=0.1,
+            valid_by_class=ByClass(correct, predicted),
+        )
+        for number, loss in enumerate((0.3, *[train_loss] * 5), start=1)
+    ]  # fmt: skip
+    recipe = read_recipe("digits", [f"train.balance={balance}", "train.epochs=6"])
+    found = diagnose(epochs, recipe, {"train": (9500, 500), "valid": (950, 50)}, ("many", "few"))
+    serious = ("not learning", "learning rate too high")
+    assert [one.kind for one in found if one.kind in serious] == kinds
 
 
 def test_a_comparison_says_both_accuracies_where_they_differ(cli: Cli) -> None:

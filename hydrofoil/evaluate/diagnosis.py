@@ -11,7 +11,7 @@ from math import log, sqrt
 from statistics import mean, median
 from typing import Any, Literal
 
-from hydrofoil.evaluate.metrics import Scores, wilson
+from hydrofoil.evaluate.metrics import Scores, mean_share, wilson
 from hydrofoil.evaluate.result import Epoch
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.wording import isolated, percent, plural
@@ -113,12 +113,23 @@ class Curves:
         self.majority = max(shares, default=0.0)
         # Knowing only how frequent each class is costs the entropy of those shares.
         trained = [count for count in counts.get("train", ()) if count]
+        if recipe.train.balance != "none":  # to a balanced training, all are equally frequent
+            trained = [1] * len(trained)
         self.chance = -sum(n / sum(trained) * log(n / sum(trained)) for n in trained)
 
     @property
     def judged(self) -> Scores:
         """The last epoch's validation, or its training where there is none."""
         return self.last.valid or self.last.train
+
+    @property
+    def recalls_above_chance(self) -> bool:
+        """Whether the mean recall of a balanced training is above that of one constant answer."""
+        found, balanced = self.last.valid_by_class, self.recipe.train.balance != "none"
+        if not balanced or not found or len(found.correct) != len(self.held_out):
+            return False
+        counted = zip(found.correct, self.held_out, strict=True)
+        return mean_share(counted)[1][0] > 1 / sum(count > 0 for count in self.held_out)
 
     @property
     def name(self) -> str:
@@ -225,6 +236,8 @@ def _at_chance(curves: Curves) -> list[Finding]:
     """Report an accuracy that always answering the largest class would reach."""
     scores = curves.judged
     if len(curves.held_out) < 2 or scores.interval[0] > curves.majority:
+        return []
+    if curves.recalls_above_chance:  # such as a balanced training, which answers rare classes too
         return []
     if len(curves.epochs) > 1 and difference(curves.last.train, scores)[1] >= GAP:
         return []  # it learns the training images by heart, and that is said
