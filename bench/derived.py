@@ -88,7 +88,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, {describe_device(torch.device('cpu'))}\n")
     everything: dict[str, Any] = {}
-    for source in arguments.sources:
+    for source in map(str, map(Path.resolve, map(Path, arguments.sources))):
         found: dict[str, list[dict[str, Any]]] = {}
         for seed in range(arguments.seeds):
             for name in arguments.only:

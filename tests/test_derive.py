@@ -60,6 +60,7 @@ def run_cli(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, s
         (Facts((3, 64, 64), 5, 1400, PARTS), {"model.widths": [8, 16, 32, 64]}),
         (Facts((3, 3, 90), 5, 1400, PARTS), {"model.name": "mlp"}),
         (Facts((3, 32, 32), 100, 45_000, {}), {"train.batch_size": 64}),
+        (Facts((3, 32, 32), 3, 350, PARTS), {"train.batch_size": 32}),
         (Facts((1, 28, 28), 2, 1, {}), {"train.batch_size": 1}),
     ],
 )
@@ -199,6 +200,23 @@ def test_a_printed_recipe_trains_the_same_weights(
     first, second = (hf.Run.open(name) for name in "ab")
     assert first.recipe == second.recipe
     assert first.model.weights_hash() == second.model.weights_hash()
+
+
+def test_the_folder_one_is_in_has_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_folder(tmp_path / "pets", 3))
+    assert recipe_of(".").recipe.name == recipe_of("../pets/").recipe.name == "pets"
+
+
+def test_a_published_set_of_a_recipes_name_gets_a_recipe_of_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text, _ = run_cli(capsys, "new", "digits")
+    recipe = parse_recipe(text, "new")
+    assert (recipe.name, recipe.data.source) == ("digits-images", "digits")
+    pictures = hf.load("digits")
+    assert recipe.data.mean == pytest.approx((pictures.pictures_NCHW.double().mean() / 255,), 1e-3)
 
 
 def test_json_has_the_choices(

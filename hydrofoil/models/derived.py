@@ -145,9 +145,11 @@ def derived_from(
         made = build(recipe, images.shape, images.classes, network).network
         return total_multiply_adds(made, images.shape)
 
+    name = Path(source).expanduser().resolve().name if is_path(source) else source
     return derive(
-        source, facts, overrides, multiply_adds=multiply_adds, own_network=network is not None
-    )
+        source, facts, overrides,
+        multiply_adds=multiply_adds, own_network=network is not None, name=name,
+    )  # fmt: skip
 
 
 def _described(source: str, overrides: Sequence[str]) -> Data:

@@ -24,7 +24,7 @@ LONGEST_NAME = 60
 STAGES = ((96, 5), (48, 4), (8, 3), (4, 2))
 WIDTHS = ((16, 32, 64, 64, 64), (8, 16, 32, 64, 64))  # the narrow ones where time is short
 SHORT = 15  # epochs for which there has to be time in the wide network
-MOST_BATCH, LEAST_BATCH, STEPS_AN_EPOCH = 64, 8, 40
+MOST_BATCH, LEAST_BATCH, STEPS_AN_EPOCH = 64, 32, 40
 EPOCHS_OF_ONE, MOST_EPOCHS, LEAST_EPOCHS = 400, 80, 8
 IMBALANCED = 3  # times as many images in the largest class as in the smallest
 RATE = 15e9  # multiply-adds a second on two slow cores: half of what the record measured
@@ -117,6 +117,7 @@ def derive(
     *,
     multiply_adds: Callable[[Recipe], int],
     own_network: bool = False,
+    name: str = "",
 ) -> Derived:
     """Return a recipe for a set of images, with the user's overrides, and the reasons.
 
@@ -129,13 +130,14 @@ def derive(
         overrides: As `read_recipe` takes them.
         multiply_adds: Returns what one image costs forward in a recipe's network.
         own_network: Whether the network is the user's own code.
+        name: What the set is called; default: as its source.
 
     Raises:
         HydrofoilError: An override does not fit the recipe.
     """
     about = f"derived from {source}: {plural(facts.images, 'training image')} of "
     about += f"{by(facts.shape)}, {facts.classes:,} classes"
-    top = {"name": name_of(source), "about": about}
+    top = {"name": name_of(name or source), "about": about}
 
     def read(chosen: Chosen) -> Recipe:
         return recipe_from(_document(top, chosen), overrides, source)
@@ -223,10 +225,14 @@ def _network(facts: Facts, widths: Sequence[int]) -> Chosen:
             "model.name": ("mlp", f"images of {by(facts.shape[1:])} are too small to pool"),
             "model.hidden": ([128], "one layer, since the images hold little"),
         }
+    narrow = "; narrow, for time for more epochs"
     halved = " → ".join(str(side >> stage) for stage in range(stages + 1))
     return {
         "model.name": ("cnn3", "3×3 convolutions, then one linear layer"),
-        "model.widths": (list(widths[:stages]), f"{plural(stages, 'stage')}: {halved} pixels"),
+        "model.widths": (
+            list(widths[:stages]),
+            f"{plural(stages, 'stage')}: {halved} pixels{'' if widths == WIDTHS[0] else narrow}",
+        ),
         "model.norm": ("batch", "allows a high learning rate"),
         "model.hidden": ([], "fewer weights to overfit with"),
         "model.dropout": (0.5, "against overfitting"),
