@@ -8,6 +8,7 @@ imports; the first of a set's trainings decodes it.
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,9 +25,9 @@ TUTORIALS = ("mnist-mlp", "mnist-cnn", "cifar10-lenet", "cifar10-lenet-linear", 
 DERIVED = "derived"
 
 
-def measure(source: str, name: str, seed: int) -> dict[str, Any]:
+def measure(source: str, name: str, seed: int, fields: list[str]) -> dict[str, Any]:
     """Train and test one recipe on a set; the error where its network does not fit the images."""
-    overrides = [] if name == DERIVED else [f"data.source={source}"]
+    overrides = [*fields, *([] if name == DERIVED else [f"data.source={source}"])]
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         try:
@@ -84,6 +85,7 @@ def main() -> None:
     parser.add_argument("sources", nargs="+")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=[DERIVED, *TUTORIALS])
+    parser.add_argument("--fields", nargs="*", default=[], help="of all, such as data.size=32")
     parser.add_argument("--out", type=Path, help="also write the figures there, as JSON")
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, {describe_device(torch.device('cpu'))}\n")
@@ -92,7 +94,9 @@ def main() -> None:
         found: dict[str, list[dict[str, Any]]] = {}
         for seed in range(arguments.seeds):
             for name in arguments.only:
-                found.setdefault(name, []).append(measure(source, name, seed))
+                one = measure(source, name, seed, arguments.fields)
+                found.setdefault(name, []).append(one)
+                print(Path(source).name, seed, name, one, file=sys.stderr, flush=True)
         print("\n".join(table(source, found)), flush=True)
         everything[Path(source).name] = found
         if arguments.out:
