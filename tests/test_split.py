@@ -31,7 +31,8 @@ def test_parts_are_disjoint_whole_and_drawn_by_class(
     assert torch.equal(together, torch.arange(len(labels)))
     for part, share in (("valid", valid), ("test", test)):
         index_N = getattr(split, part)
-        assert len(index_N) == round(share * len(labels))
+        small = sum(0 < count < 4 for count in np.bincount(labels))  # one of them stays in training
+        assert round(share * len(labels)) - small <= len(index_N) <= round(share * len(labels))
         for k, count in enumerate(np.bincount(labels, minlength=4)):
             assert abs(pictures.counts(index_N)[k] - share * count) < 2
 

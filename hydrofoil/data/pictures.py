@@ -199,6 +199,10 @@ class Pictures:
         """Return the same set, with how it differs from the published one."""
         return self._with(differs=differs)
 
+    def grouped(self, groups_N: Tensor) -> "Pictures":
+        """Return the same set, with what each image belongs to."""
+        return self._with(groups_N=groups_N)
+
     def with_images(self, pictures_NCHW: Tensor, *, mapped: bool = False) -> "Pictures":
         """Return the same set with other images, one for each."""
         changed = self._with(pictures_NCHW=pictures_NCHW, mapped=mapped)

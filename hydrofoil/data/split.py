@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hydrofoil.data.convert import as_pictures
-from hydrofoil.data.groups import draw_groups, keep_trained
+from hydrofoil.data.groups import draw_groups, every_nth, keep_trained
 from hydrofoil.data.labels import as_indices
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.display import notebook_html
@@ -245,22 +245,11 @@ def _drawn(
         valid_N, test_N = parts[1], parts[2]
     else:
         train_N = shuffled[torch.argsort(labels_N[shuffled], stable=True)]
-        valid_N, train_N = _every_nth(train_N, round(valid * len(shuffled)))
-        test_N, train_N = _every_nth(train_N, round(test * len(shuffled)))
+        valid_N, train_N = every_nth(train_N, round(valid * len(shuffled)))
+        test_N, train_N = every_nth(train_N, round(test * len(shuffled)))
         kept = keep_trained(train_N, valid_N, test_N, labels_N=labels_N)
         train_N, valid_N, test_N = kept
     return train_N[torch.argsort(labels_N[train_N], stable=True)], valid_N, test_N
-
-
-def _every_nth(by_class: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Take `count` evenly spaced elements and return them and the rest.
-
-    In a list that is sorted by class and shuffled within, each class then gives its share, to
-    within one picture, and the total is exact.
-    """
-    at = torch.arange(len(by_class), dtype=torch.int64)
-    taken = (at + 1) * count // max(len(by_class), 1) > at * count // max(len(by_class), 1)
-    return by_class[taken].sort().values, by_class[~taken]
 
 
 def _fewer(by_class: Tensor, labels_N: Tensor, train: int | float, pictures: Pictures) -> Tensor:

@@ -1,0 +1,156 @@
+"""The copies in a set, exact and near: found once, kept in the cache, and used by splits.
+
+Axes: N images, P pairs.
+"""
+
+import contextlib
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hydrofoil.check.near import Pairs, Progress, joined, near_pairs, no_pairs
+from hydrofoil.data.image_cache import ImageCache
+from hydrofoil.data.pictures import Pictures
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.files import npz, read_npz, write_whole
+
+VERSION = 1  # of the search; what another one found is searched again
+BLOCK = 4096  # images read at once
+MOST_SEARCHED = 200_000  # images; the time grows with their square
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """What is there more than once in a set.
+
+    Args:
+        exact: Indices of images with equal pixels, ascending; groups of two or more.
+        near: Pairs of images that look the same; none of them within a group of `exact`.
+        searched: Whether near copies were looked for.
+    """
+
+    exact: tuple[tuple[int, ...], ...]
+    near: Pairs
+    searched: bool
+
+
+def find_copies(
+    pictures: Pictures, progress: Progress | None = None, *, near: bool = True
+) -> Copies:
+    """Return the copies in a set, from the cache if it knows them.
+
+    Args:
+        pictures: The set; copies are searched within its own parts, and across them.
+        progress: Called with how many images are searched for, and how many there are.
+        near: Search for near copies; if not, they are returned where the cache knows them.
+    """
+    exact = exact_groups(pictures)
+    known = _recall(pictures)
+    if known is None and near and len(pictures) <= MOST_SEARCHED:
+        known = _search(pictures, exact, progress)
+        _keep(pictures, known)
+    return Copies(exact, no_pairs() if known is None else known, known is not None)
+
+
+def exact_groups(pictures: Pictures) -> tuple[tuple[int, ...], ...]:
+    """Return the groups of images whose pixels are equal, ordered by their first image."""
+    places: defaultdict[bytes, list[int]] = defaultdict(list)
+    for start in range(0, len(pictures), BLOCK):
+        block_NCHW = pictures.pictures_NCHW[start : start + BLOCK].cpu().contiguous().numpy()
+        for at, picture_CHW in enumerate(block_NCHW, start):
+            places[hashlib.blake2b(picture_CHW.data, digest_size=16).digest()].append(at)
+    return tuple(tuple(group) for group in places.values() if len(group) > 1)
+
+
+def _search(
+    pictures: Pictures, exact: Sequence[tuple[int, ...]], progress: Progress | None
+) -> Pairs:
+    """Search for near copies within each given part, and of each among those before it."""
+    once_N = torch.ones(len(pictures), dtype=torch.bool)
+    once_N[[at for group in exact for at in group[1:]]] = False
+    parts = [part_N[once_N[part_N]] for part_N in _given_parts(pictures)]
+    total, done = sum((1 + at) * len(part_N) for at, part_N in enumerate(parts)), 0
+
+    def count(now: int, _: int) -> None:
+        if progress:
+            progress(done + now, total)
+
+    images_NCHW = pictures.pictures_NCHW.cpu()
+    found: list[Pairs] = []
+    for at, part_N in enumerate(parts):
+        for before_N in parts[:at]:
+            found.append(near_pairs(images_NCHW, part_N, before_N, count))
+            done += len(part_N)
+        found.append(near_pairs(images_NCHW, part_N, None, count))
+        done += len(part_N)
+    return joined(found)
+
+
+def _given_parts(pictures: Pictures) -> list[Tensor]:
+    """Return the indices of the parts that a set has of its own, training first."""
+    test = len(pictures) - pictures.published_test
+    valid = test - pictures.published_valid
+    return list(torch.arange(len(pictures)).tensor_split([valid, test]))
+
+
+def _key(pictures: Pictures) -> str:
+    own = f"{VERSION} {pictures.hash} {pictures.published_valid} {pictures.published_test}"
+    return hashlib.sha256(own.encode()).hexdigest()[:32]
+
+
+def _recall(pictures: Pictures) -> Pairs | None:
+    with contextlib.suppress(OSError, ValueError, KeyError, HydrofoilError):
+        arrays = read_npz((ImageCache().folder / f"{_key(pictures)}.npz").read_bytes())
+        return Pairs(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+    return None
+
+
+def _keep(pictures: Pictures, pairs: Pairs) -> None:
+    content = npz({name: np.asarray(table) for name, table in vars(pairs).items()})
+    with contextlib.suppress(OSError, HydrofoilError):
+        write_whole(ImageCache().folder / f"{_key(pictures)}.npz", content, durable=False)
+
+
+def kept_together(pictures: Pictures, copies: Copies) -> Pictures:
+    """Return the same set, with groups that keep copies of an image in one part.
+
+    Args:
+        pictures: Groups that it has of its own are joined where they share copies.
+        copies: Exact ones, and near ones that are certain.
+    """
+    near = copies.near.where(copies.near.certain_P)
+    links = [(group[0], other) for group in copies.exact for other in group[1:]]
+    links += zip(near.first_P.tolist(), near.second_P.tolist(), strict=True)
+    if not links:
+        return pictures
+    if pictures.groups_N is not None:
+        first: dict[int, int] = {}
+        for at, group in enumerate(pictures.groups_N.tolist()):
+            if first.setdefault(group, at) != at:
+                links.append((first[group], at))
+    return pictures.grouped(torch.tensor(joined_groups(len(pictures), links)))
+
+
+def joined_groups(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
+    """Return the group of each of some items: its smallest member, by links between items.
+
+    >>> joined_groups(5, [(0, 3), (3, 4)])
+    [0, 1, 2, 0, 0]
+    """
+    above = list(range(count))
+
+    def top(at: int) -> int:
+        while above[at] != at:
+            above[at] = above[above[at]]
+            at = above[at]
+        return at
+
+    for one, other in links:
+        low, high = sorted((top(one), top(other)))
+        above[high] = low
+    return [top(at) for at in range(count)]
