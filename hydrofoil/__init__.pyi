@@ -1,5 +1,6 @@
 # The public names, listed once: a type checker reads this file, and __init__.py imports from it.
 
+from hydrofoil.check.result import Check as Check
 from hydrofoil.compare.several import Comparisons as Comparisons
 from hydrofoil.compare.verdict import Comparison as Comparison
 from hydrofoil.data.pictures import Pictures as Pictures
@@ -29,6 +30,7 @@ from hydrofoil.observe.signals import Stopped as Stopped
 from hydrofoil.recipe.read import read_recipe as read_recipe
 from hydrofoil.recipe.read import shipped_recipes as shipped_recipes
 from hydrofoil.recipe.schema import Recipe as Recipe
+from hydrofoil.session.check import check as check
 from hydrofoil.session.compare import compare as compare
 from hydrofoil.session.estimator import ClassifierEstimator as ClassifierEstimator
 from hydrofoil.session.keep import keep as keep

@@ -43,9 +43,9 @@ FLOW = [
     ["cli", "__main__"],
 ]
 PUBLIC = """
-    Answers Classifier ClassifierEstimator Comparison Comparisons Console Ended Epoch
+    Answers Check Classifier ClassifierEstimator Comparison Comparisons Console Ended Epoch
     HydrofoilError Metrics Observer Pictures Prediction Progress Proof Recipe Run Scores Split
-    Start State Stopped TestResult answer build compare draw_split fit grad_cam keep load
+    Start State Stopped TestResult answer build check compare draw_split fit grad_cam keep load
     measure occlusion pick_device predict prepare prove read_recipe resume score
     shipped_recipes summarize test train
 """.split()

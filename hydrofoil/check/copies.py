@@ -22,6 +22,7 @@ from hydrofoil.files import npz, read_npz, write_whole
 VERSION = 1  # of the search; what another one found is searched again
 BLOCK = 4096  # images read at once
 MOST_SEARCHED = 200_000  # images; the time grows with their square
+QUICK = 5_000  # images among which `train` searches: a few seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,11 @@ def find_copies(
         known = _search(pictures, exact, progress)
         _keep(pictures, known)
     return Copies(exact, no_pairs() if known is None else known, known is not None)
+
+
+def quick_copies(pictures: Pictures) -> Copies:
+    """Return the copies in a set as far as a few seconds show them, or an earlier check did."""
+    return find_copies(pictures, near=len(pictures) <= QUICK)
 
 
 def exact_groups(pictures: Pictures) -> tuple[tuple[int, ...], ...]:

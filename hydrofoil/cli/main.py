@@ -10,7 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from hydrofoil import __version__
-from hydrofoil.cli import caching, comparing, listing, looking, predicting, shipping, training
+from hydrofoil.cli import (
+    caching,
+    checking,
+    comparing,
+    listing,
+    looking,
+    predicting,
+    shipping,
+    training,
+)
 from hydrofoil.cli.options import app, dashed_name
 from hydrofoil.cli.printing import print_error, print_line
 from hydrofoil.errors import HydrofoilError, closest
@@ -20,6 +29,7 @@ __all__ = ["app", "main"]
 VERBS = (
     listing,
     looking,
+    checking,
     training,
     predicting,
     shipping,

@@ -152,9 +152,10 @@ class ImageCache:
     def clear(self) -> list[Entry]:
         """Remove all sets, and return those that were removed."""
         removed = [entry for entry in self.entries() if self.remove(entry.key)]
-        for array in self._files(".npy"):  # whose KEY.json is missing or damaged
-            with contextlib.suppress(OSError):
-                array.unlink()
+        for ending in (".npy", ".npz"):  # whose KEY.json is missing or damaged; copies found
+            for file in self._files(ending):
+                with contextlib.suppress(OSError):
+                    file.unlink()
         return removed
 
     def _files(self, ending: str) -> Iterator[Path]:

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from hydrofoil.check.copies import kept_together, quick_copies
+from hydrofoil.check.duplicates import leaks, repeated
+from hydrofoil.check.result import Check
 from hydrofoil.data.convert import as_pictures, as_split, kind_of
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
@@ -182,6 +185,7 @@ def resolve_data(
     drawn = find_split(recipe, pictures, split, for_test=for_test)
     if split is None and is_path(recipe.data.source):
         chosen += split_notes(pictures, drawn)
+        chosen.append(copies_check(pictures, drawn).summary)
     recipe, windows = with_window(recipe, pictures, drawn, device)
     return with_normalization(recipe, pictures, drawn), drawn, [*notes, *chosen, *windows]
 
@@ -206,13 +210,26 @@ def find_split(recipe: Recipe, pictures: Pictures, split: Any, *, for_test: bool
         HydrofoilError: It is of other images, or has no test split where there is to be a test.
     """
     if split is None:
-        split = draw_split(pictures, **recipe.split_options())
+        split = drawn_split(recipe, pictures)
     else:
         split = as_split(split, pictures)
         split.check(pictures)
     if for_test:
         check_testable(recipe, split)
     return split
+
+
+def drawn_split(recipe: Recipe, pictures: Pictures) -> Split:
+    """Draw a recipe's split; of the user's own images, copies of an image stay in one part."""
+    if is_path(recipe.data.source):
+        pictures = kept_together(pictures, quick_copies(pictures))
+    return draw_split(pictures, **recipe.split_options())
+
+
+def copies_check(pictures: Pictures, split: Split) -> Check:
+    """Return what the copies in a set mean for a split, as far as they are found quickly."""
+    copies = quick_copies(pictures)
+    return Check(pictures, [*leaks(pictures, split, copies), *repeated(pictures, copies)], split)
 
 
 def check_testable(recipe: Recipe, split: Split) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
-from hydrofoil.data.split import Split, draw_split
+from hydrofoil.data.split import Split
 from hydrofoil.device import pick_device, use_threads
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.result import TestResult
@@ -24,7 +24,14 @@ from hydrofoil.report.results import figure_names, result_figures
 from hydrofoil.run.events import Tested
 from hydrofoil.run.folder import Run
 from hydrofoil.run.reference import keep_reference
-from hydrofoil.session.data import check_testable, find_run, given_for, own_threads, read_pictures
+from hydrofoil.session.data import (
+    check_testable,
+    drawn_split,
+    find_run,
+    given_for,
+    own_threads,
+    read_pictures,
+)
 from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
 from hydrofoil.timing import Stopwatch
 
@@ -105,7 +112,7 @@ def open_test_split(
 def _checked_split(run: Run, pictures: Pictures) -> Split:
     """Return the run's split of these images; imported weights get one now."""
     if not run.has_split():
-        run.save_split(draw_split(pictures, **run.recipe.split_options()))
+        run.save_split(drawn_split(run.recipe, pictures))
     split = run.split()
     split.check(pictures)
     check_testable(run.recipe, split)
