@@ -1,6 +1,6 @@
 """The copies in a set, exact and near: found once, kept in the cache, and used by splits.
 
-Axes: N images, P pairs.
+Axes: N images, P pairs, C channels, H rows, W columns.
 """
 
 import contextlib

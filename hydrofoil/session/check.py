@@ -1,6 +1,6 @@
 """Checks a dataset, or the images of a run, before they are trusted; trains nothing that is kept.
 
-Axes: N images.
+Axes: N images, K classes.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
 """What every verb needs first: the run or the recipe that was named, its images and its split."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -220,10 +220,15 @@ def find_split(recipe: Recipe, pictures: Pictures, split: Any, *, for_test: bool
 
 
 def drawn_split(recipe: Recipe, pictures: Pictures) -> Split:
-    """Draw a recipe's split; of the user's own images, copies of an image stay in one part."""
+    """Draw a recipe's split; of the user's own images, copies of an image stay in one part.
+
+    If too few images are left for a part then, copies are drawn apart, which the check reports.
+    """
+    options = recipe.split_options()
     if is_path(recipe.data.source):
-        pictures = kept_together(pictures, quick_copies(pictures))
-    return draw_split(pictures, **recipe.split_options())
+        with suppress(HydrofoilError):
+            return draw_split(kept_together(pictures, quick_copies(pictures)), **options)
+    return draw_split(pictures, **options)
 
 
 def copies_check(pictures: Pictures, split: Split) -> Check:
