@@ -181,6 +181,31 @@ def out_of_fold(
     return OutOfFold(found_NK.numpy(), drawn[0], plan)
 
 
+def predicted_by(
+    pictures: Pictures,
+    train_N: Tensor,
+    index_N: Tensor,
+    plan: Plan,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+) -> Tensor:
+    """Return the classes that a model predicts for some images, trained on others, int64.
+
+    Args:
+        pictures: The set.
+        train_N: The images to train on.
+        index_N: Those to classify.
+        plan: How to train, as a fold's model is.
+        seed: Of weights, order and augmentation.
+        device: auto, cpu, cuda, cuda:1 or mps.
+    """
+    place = pick_device(device)
+    model = _train(pictures, train_N, plan, key(seed, "parts") % 2**31, place, None)
+    with exact(place, _threads(pictures, plan.batch_size) or available_threads()):
+        return predict(model, pictures, index_N, plan).argmax(1).cpu()
+
+
 def predict(model: Classifier, pictures: Pictures, index_N: Tensor, plan: Plan) -> Tensor:
     """Return probabilities_NK of the indexed images.
 

@@ -87,6 +87,12 @@ class Check:
         see = command_line(["hydrofoil", "check", shown(self.pictures.source)])
         return f"check: {'; '.join(titles[:SUMMARIZED])}{rest}; see {see}"
 
+    @property
+    def likely_errors(self) -> list[int]:
+        """The images whose label is probably wrong, of the finding `labels`."""
+        rows = [row for one in self.findings if one.kind == "labels" for row in one.rows]
+        return [row.images[0] for row in rows if row.changes]
+
     @cached_property
     def _part_N(self) -> list[str]:
         part_N = [""] * len(self.pictures)

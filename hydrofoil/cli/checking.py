@@ -3,14 +3,17 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hydrofoil.cli import completion
-from hydrofoil.cli.options import DataRoot, Json, Overrides, app, argument, option, path_of
+from hydrofoil.cli.options import DataRoot, Device, Json, Overrides, app, argument, option, path_of
 from hydrofoil.cli.printing import note, open_page, print_json, printer
 from hydrofoil.errors import HydrofoilError
+
+if TYPE_CHECKING:
+    from hydrofoil.check.result import Check
 
 FOLDER = Path("checks")  # here, where runs/ is
 SERIOUS = 1  # the exit status where anything is serious
@@ -28,49 +31,101 @@ def check(
     ],
     overrides: Overrides = None,
     only: Annotated[
-        str, option("--only", "NAMES", "Only these checks: copies,files,shortcuts,drift,labels.")
+        str, option("--only", "NAMES", "Only these of copies,files,shortcuts,drift,labels.")
     ] = "",
     out: Annotated[
         Path | None,
         option(
             "--out",
-            "DIR",
-            "Where check.html and check.json go; default: checks/<name>, or the run's folder.",
+            "PATH",
+            "The folder of check.html and check.json; default: checks/<name>, or the run's. With "
+            "--apply: the table, which ends in .csv.",
             parser=path_of,
         ),
+    ] = None,
+    apply: Annotated[
+        str,
+        option(
+            "--apply",
+            "CHANGES",
+            "Write a table with these changes: a file that the page saved, or kinds of findings, "
+            "such as leak,duplicates.",
+        ),
+    ] = "",
+    review: Annotated[
+        bool,
+        typer.Option("--review", help="Also write a page to vote on a random sample of labels."),
+    ] = False,
+    sample: Annotated[
+        int, option("--sample", "N", "Images of that sample; default: 100.", min=1)
+    ] = 100,
+    votes: Annotated[
+        Path | None,
+        option("--votes", "FILE", "Print the rate of wrong labels by these votes.", parser=path_of),
     ] = None,
     then_open: Annotated[
         bool, typer.Option("--open", help="Open the page in the browser.")
     ] = False,
+    device: Device = "auto",
     data_root: DataRoot = "",
     as_json: Json = False,
 ) -> None:
-    """Check images before they are trusted: copies, leaks, labels, shortcuts, damaged files."""
-    from hydrofoil.files import write_whole
-    from hydrofoil.observe.console import DownloadProgress
-    from hydrofoil.report.check_page import check_page
-    from hydrofoil.report.check_text import check_lines
-    from hydrofoil.session.check import check as check_images
+    """Check images: copies, leaks, doubtful labels, shortcuts, damaged files.
 
-    names = [name.strip() for name in only.split(",") if name.strip()]
-    with DownloadProgress(note) as watcher:
-        found = check_images(
-            source, only=names, data_root=data_root, watcher=watcher,
-            **_fields(overrides or []),
-        )  # fmt: skip
-    folder = out or _folder(source)
-    content = found.as_dict()
-    write_whole(folder / "check.html", check_page(found))
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    write_whole(folder / "check.json", text.encode("utf-8", "backslashreplace"))
+    Exits with 1 if anything is serious.
+    """
+    from hydrofoil.observe.console import DownloadProgress
+    from hydrofoil.session import check as session
+
+    given: dict[str, Any] = {"data_root": data_root, **_fields(overrides or [])}
+    trained = {"only": [name for name in re.split(r"[,\s]+", only) if name], "device": device}
     say = printer(as_json)
-    say(check_lines(found))
-    say(f"\nsaved: {folder / 'check.html'} and check.json")
-    print_json(as_json, content | {"page": str(folder / "check.html")})
+    with DownloadProgress(note) as watcher:
+        if votes is not None:
+            estimate = session.count_votes(source, votes, watcher=watcher, **given)
+            say("\n".join(estimate.lines()))
+            return print_json(as_json, estimate.as_dict())
+        if apply:
+            table = out or Path("table.csv")
+            applied = session.apply(source, apply, table, watcher=watcher, **trained, **given)
+            say(f"{applied}\nsaved: {applied.path}")
+            return print_json(as_json, {"written": str(applied.path), "images": applied.rows})
+        found = session.check(source, watcher=watcher, **trained, **given)
+    folder = out or _folder(source)
+    pages = _write(found, folder, sample if review else 0)
+    _show(found, pages, as_json)
     if then_open:
-        open_page(folder / "check.html")
+        open_page(pages[-1])
     if found.serious:
         raise typer.Exit(SERIOUS)
+
+
+def _show(found: "Check", pages: list[Path], as_json: bool) -> None:
+    """Print what was found, and where it was written."""
+    from hydrofoil.report.check_text import check_lines
+
+    say = printer(as_json)
+    say(check_lines(found))
+    say(f"\nsaved: {' and '.join(map(str, pages))}, with check.json")
+    print_json(as_json, found.as_dict() | {"pages": [str(page) for page in pages]})
+
+
+def _write(found: "Check", folder: Path, sample: int) -> list[Path]:
+    """Write the page and the JSON, and the page to vote on; return the pages."""
+    from hydrofoil.check.review import draw_review
+    from hydrofoil.files import write_whole
+    from hydrofoil.report.check_page import check_page
+    from hydrofoil.report.review_page import review_page
+
+    pages = {folder / "check.html": check_page(found)}
+    if sample:
+        drawn = draw_review(found.pictures, sample, likely=found.likely_errors)
+        pages[folder / "review.html"] = review_page(found.pictures, drawn)
+    text = json.dumps(found.as_dict(), indent=1, ensure_ascii=False)
+    write_whole(folder / "check.json", text.encode("utf-8", "backslashreplace"))
+    for path, content in pages.items():
+        write_whole(path, content)
+    return list(pages)
 
 
 def _folder(source: str) -> Path:
@@ -80,8 +135,8 @@ def _folder(source: str) -> Path:
     path = run_path(source)
     if (path / "recipe.toml").is_file():
         return path
-    name = re.sub(r"[^\w.-]+", "-", path.resolve().name if path.exists() else source).strip(".-")
-    return FOLDER / (name or "images")
+    name = path.expanduser().resolve().name if path.exists() else source
+    return FOLDER / (re.sub(r"[^\w.-]+", "-", name).strip(".-") or "images")
 
 
 def _fields(overrides: list[str]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def load(
     """
     frame = source if hasattr(source, "columns") else None
     given = "./" if frame is not None else source
-    data = source if isinstance(source, Data) else _described(given, fields)
+    data = source if isinstance(source, Data) else described(given, fields)
     if is_path(data.source):
         follow = watcher or Silent()
         pictures = read_own(data, follow) if frame is None else read_frame(frame, data, follow)
@@ -70,7 +70,7 @@ def load(
     return pictures
 
 
-def _described(source: str | Path, fields: Mapping[str, Any]) -> Data:
+def described(source: str | Path, fields: Mapping[str, Any]) -> Data:
     """Return the section [data] of a recipe that reads a source.
 
     Raises:
