@@ -44,6 +44,11 @@ def walk(cli: Cli, source: Path, classes: tuple[str, ...]) -> dict[str, str]:
     Path("unseen.png").write_bytes(as_png(image(1, 99, (50, 40))))
     assert "16×16" in command("show", "digits", data)
     assert "16×16" in command("show", source)
+    checked = ("check", source, "--only", "copies,files,shortcuts,drift", "--out", "checked")
+    assert cli(*checked)[0] in (0, 1)
+    found = json.loads(Path("checked/check.json").read_text("utf-8"))
+    assert found["count"] == len(pictures)
+    assert Path("checked/check.html").stat().st_size
     derived = command("train", source, "epochs=1", "execute=eager", "--run", "derived")
     assert "derived from" in derived
     assert "source = " in command("new", source)

@@ -19,50 +19,56 @@ FOLDER = Path("checks")  # here, where runs/ is
 SERIOUS = 1  # the exit status where anything is serious
 
 
+Checked = Annotated[
+    str,
+    argument(
+        "SOURCE|RUN",
+        "A path of images, a dataset's name, or a run.",
+        autocompletion=completion.recipes_and_runs,
+    ),
+]
+Only = Annotated[
+    str, option("--only", "NAMES", "Only these of copies,files,shortcuts,drift,labels.")
+]
+Out = Annotated[
+    Path | None,
+    option(
+        "--out",
+        "PATH",
+        "The folder of check.html and check.json; default: checks/<name>, or the run's. With "
+        "--apply: the table, which ends in .csv.",
+        parser=path_of,
+    ),
+]
+Apply = Annotated[
+    str,
+    option(
+        "--apply",
+        "CHANGES",
+        "Write a table with these changes: a file that the page saved, or kinds of findings, "
+        "such as leak,duplicates.",
+    ),
+]
+AndReview = Annotated[
+    bool, typer.Option("--review", help="Also write a page to vote on a random sample of labels.")
+]
+Sample = Annotated[int, option("--sample", "N", "Images of that sample; default: 100.", min=1)]
+Votes = Annotated[
+    Path | None,
+    option("--votes", "FILE", "Print the rate of wrong labels by these votes.", parser=path_of),
+]
+
+
 @app.command()
 def check(
-    source: Annotated[
-        str,
-        argument(
-            "SOURCE|RUN",
-            "A path of images, a dataset's name, or a run.",
-            autocompletion=completion.recipes_and_runs,
-        ),
-    ],
+    source: Checked,
     overrides: Overrides = None,
-    only: Annotated[
-        str, option("--only", "NAMES", "Only these of copies,files,shortcuts,drift,labels.")
-    ] = "",
-    out: Annotated[
-        Path | None,
-        option(
-            "--out",
-            "PATH",
-            "The folder of check.html and check.json; default: checks/<name>, or the run's. With "
-            "--apply: the table, which ends in .csv.",
-            parser=path_of,
-        ),
-    ] = None,
-    apply: Annotated[
-        str,
-        option(
-            "--apply",
-            "CHANGES",
-            "Write a table with these changes: a file that the page saved, or kinds of findings, "
-            "such as leak,duplicates.",
-        ),
-    ] = "",
-    review: Annotated[
-        bool,
-        typer.Option("--review", help="Also write a page to vote on a random sample of labels."),
-    ] = False,
-    sample: Annotated[
-        int, option("--sample", "N", "Images of that sample; default: 100.", min=1)
-    ] = 100,
-    votes: Annotated[
-        Path | None,
-        option("--votes", "FILE", "Print the rate of wrong labels by these votes.", parser=path_of),
-    ] = None,
+    only: Only = "",
+    out: Out = None,
+    apply: Apply = "",
+    review: AndReview = False,
+    sample: Sample = 100,
+    votes: Votes = None,
     then_open: Annotated[
         bool, typer.Option("--open", help="Open the page in the browser.")
     ] = False,
