@@ -22,7 +22,15 @@ from hydrofoil.report.explain import heat_line, hidden_line
 from hydrofoil.report.gather import Gathered
 from hydrofoil.report.inspection import ExplainedMistake, Inspection
 from hydrofoil.run.commands import command, command_line
-from hydrofoil.run.events import DataLoaded, ExecutorChosen, Kept, RecipeDerived, Tested, Trained
+from hydrofoil.run.events import (
+    DataLoaded,
+    ExecutorChosen,
+    ImagesChecked,
+    Kept,
+    RecipeDerived,
+    Tested,
+    Trained,
+)
 from hydrofoil.wording import plural, sentence
 
 PIXELATED = 64  # images up to this many pixels wide or high stay lossless
@@ -68,6 +76,8 @@ def run_values(run: Gathered, inspection: Inspection) -> dict[str, Any]:
         "no_grad_cam": inspection.no_grad_cam,
         "network_pictures": _network_pictures(inspection),
         "data": _data(run),
+        "checked": run.last(ImagesChecked),
+        "check_command": command("check", run.path),
         "choices": derived.choices if (derived := run.last(RecipeDerived)) else (),
         "layers": run.layers,
         "time": _time(run),

@@ -31,6 +31,14 @@ class RecipeDerived(Record):
     """What was chosen and why: the field, its value as TOML has it, the reason."""
 
 
+class ImagesChecked(Record):
+    """The user's own images were checked for copies before training."""
+
+    event: Literal["checked"] = "checked"
+    findings: tuple[tuple[str, str], ...]
+    """The level (serious, warning or note) and the title of each finding."""
+
+
 class ExecutorChosen(Record):
     """Training is about to run its steps."""
 
@@ -154,6 +162,7 @@ class Tracked(Record):
 Event = Annotated[
     DataLoaded
     | RecipeDerived
+    | ImagesChecked
     | ExecutorChosen
     | Epoch
     | RunningLoss

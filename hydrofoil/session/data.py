@@ -27,7 +27,7 @@ from hydrofoil.recipe.naming import all_overrides, is_field, short_names
 from hydrofoil.recipe.read import override, source_of
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.recipe.source import is_path
-from hydrofoil.run.events import DataLoaded, RecipeDerived
+from hydrofoil.run.events import DataLoaded, ImagesChecked, RecipeDerived
 from hydrofoil.run.folder import Run
 from hydrofoil.run.reference import keep_statistics
 from hydrofoil.session.resolve import split_notes, with_normalization, with_parts, with_window
@@ -255,7 +255,8 @@ def log_data(
 ) -> None:
     """Log how long reading the images took, and how many of each class each part has.
 
-    Also logs why a derived recipe is as it is, and saves the statistics of the training images.
+    Also logs why a derived recipe is as it is, and what copies the user's own images have, and
+    saves the statistics of the training images.
     """
     counts = {part: tuple(pictures.counts(getattr(split, part))) for part in PARTS}
     run.log.append(
@@ -265,6 +266,9 @@ def log_data(
     )
     if choices:
         run.log.append(RecipeDerived(choices=tuple((c.field, c.value, c.reason) for c in choices)))
+    if is_path(run.recipe.data.source):
+        found = copies_check(pictures, split).findings
+        run.log.append(ImagesChecked(findings=tuple((one.level, one.title) for one in found)))
     keep_statistics(run, pictures, split)
 
 
