@@ -173,9 +173,12 @@ def test_a_keyboard_reaches_every_part(pages: dict[str, Path], visit: Open) -> N
         assert page.locator(target).count() == 1
 
 
-def test_the_image_of_the_readme_is_current(chromium: Any, tmp_path: Path) -> None:
-    made, kept = tmp_path / "report.png", ROOT / "docs" / "report.png"
-    runpy.run_path(str(ROOT / "docs" / "readme_image.py"))["write"](made, chromium)
+@pytest.mark.parametrize(("name", "write"), [("report", "write"), ("check", "write_check")])
+def test_the_images_of_the_readme_are_current(
+    name: str, write: str, chromium: Any, tmp_path: Path
+) -> None:
+    made, kept = tmp_path / "made.png", ROOT / "docs" / f"{name}.png"
+    runpy.run_path(str(ROOT / "docs" / "readme_image.py"))[write](made, chromium)
     ours, theirs = (Image.open(path).convert("L") for path in (made, kept))
     assert ours.width == theirs.width
     assert abs(ours.height - theirs.height) < 60  # another processor may round a figure otherwise

@@ -4,7 +4,7 @@ Axes: N images, P pairs.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hydrofoil.check.copies import Copies, joined_groups
@@ -83,13 +83,13 @@ def _leak(pictures: Pictures, split: Split, part: str, matches: Sequence[Match])
     exact = sum(one.correlation == 1 for one in certain)
     count, name = len(getattr(split, part)), PART_NAMES[part]
     share, rest = len(certain) / count, len(matches) - len(certain)
-    seen_in = "training" if part == "valid" else "training or validation"
+    before = part == "test" and len(split.valid)
+    seen_in = "training or validation" if before else "training"
     if certain:
-        one = len(certain) == 1
         title = (
             f"{len(certain):,} of {plural(count, f'{name} image')} ({percent(share, 1)}) "
-            f"{'is' if one else 'are'} in {seen_in} too: {exact:,} with the same pixels, "
-            f"{len(certain) - exact:,} slightly changed"
+            f"{'is' if len(certain) == 1 else 'are'} in {seen_in} too: "
+            f"{_kinds(exact, len(certain) - exact)}"
         )
     else:
         title = f"{plural(rest, f'{name} image')} may also be in {seen_in}"
@@ -117,6 +117,16 @@ def _leak(pictures: Pictures, split: Split, part: str, matches: Sequence[Match])
     )  # fmt: skip
 
 
+def _kinds(exact: int, changed: int) -> str:
+    """Return how many copies are exact, and how many are not.
+
+    >>> _kinds(2, 0), _kinds(1, 3)
+    ('2 with the same pixels', '1 with the same pixels, 3 slightly changed')
+    """
+    said = [f"{exact:,} with the same pixels"] if exact else []
+    return ", ".join([*said, *([f"{changed:,} slightly changed"] if changed else [])])
+
+
 def _leak_row(pictures: Pictures, split: Split, part: str, match: Match) -> Row:
     labels = [pictures.classes[int(pictures.labels_N[at])] for at in (match.held_out, match.seen)]
     said = match.how if match.certain else f"possibly: {match.how}"
@@ -126,55 +136,67 @@ def _leak_row(pictures: Pictures, split: Split, part: str, match: Match) -> Row:
     return Row((match.held_out, match.seen), (), said, changes)
 
 
-def repeated(pictures: Pictures, copies: Copies) -> list[Finding]:
-    """Return what copies there are at all, and which of them have different labels."""
+def repeated(pictures: Pictures, copies: Copies, split: Split | None = None) -> list[Finding]:
+    """Return what copies a set has, and which of them have different labels.
+
+    Args:
+        pictures: The set.
+        copies: Of the set.
+        split: Copies with the same label in different parts are left to `leaks`.
+    """
+    labels, parts = pictures.labels_N.tolist(), _part_of(pictures, split)
+    equal = {at: group[0] for group in copies.exact for at in group}
+    contradicting, same, changed = (list[tuple[int, ...]]() for _ in range(3))
+    for group in _groups(pictures, copies):
+        if len({labels[at] for at in group}) > 1:
+            contradicting.append(group)
+            continue
+        for part in range(3):
+            inside = tuple(at for at in group if parts[at] == part)
+            if len(inside) > 1:
+                firsts = {equal.get(at, at) for at in inside}
+                (same if len(firsts) == 1 else changed).append(inside)
+    contradicting.sort(key=lambda group: len({equal.get(at, at) for at in group}) > 1)
+    findings = (
+        _contradicting(pictures, contradicting, equal),
+        _copies(pictures, "duplicates", same),
+        _copies(pictures, "near", changed),
+    )
+    return [finding for finding in findings if finding]
+
+
+def _groups(pictures: Pictures, copies: Copies) -> list[tuple[int, ...]]:
+    """Return the groups of two and more images that are certainly copies of each other."""
     near = copies.near.where(copies.near.certain_P)
     links = [(group[0], other) for group in copies.exact for other in group[1:]]
-    pairs = list(zip(near.first_P.tolist(), near.second_P.tolist(), strict=True))
+    links += zip(near.first_P.tolist(), near.second_P.tolist(), strict=True)
     members: defaultdict[int, list[int]] = defaultdict(list)
-    for at, group in enumerate(joined_groups(len(pictures), [*links, *pairs])):
+    for at, group in enumerate(joined_groups(len(pictures), links)):
         members[group].append(at)
-    labels = pictures.labels_N.tolist()
-    exact = {group[0]: group for group in copies.exact}
-    contradicting, same, changed = (
-        list[tuple[int, ...]](),
-        list[tuple[int, ...]](),
-        list[tuple[int, ...]](),
-    )
-    for group in members.values():
-        if len(group) < 2:
-            continue
-        if len({labels[at] for at in group}) > 1:
-            contradicting.append(tuple(group))
-        elif exact.get(group[0]) == tuple(group):
-            same.append(tuple(group))
-        else:
-            changed.append(tuple(group))
-    equal = {at for group in copies.exact for at in group}
-    contradicting.sort(key=lambda group: not set(group) <= equal)
-    return [
-        finding
-        for finding in (
-            _contradicting(pictures, contradicting, equal),
-            _copies(pictures, "duplicates", same),
-            _copies(pictures, "near", changed),
-        )
-        if finding
-    ]
+    return [tuple(group) for group in members.values() if len(group) > 1]
+
+
+def _part_of(pictures: Pictures, split: Split | None) -> list[int]:
+    """Return the number of each image's part; without a split, all are in one."""
+    parts = [0] * len(pictures)
+    for number, part in enumerate(("train", "valid", "test") if split else ()):
+        for at in getattr(split, part).tolist():
+            parts[at] = number
+    return parts
 
 
 def _contradicting(
-    pictures: Pictures, groups: Sequence[tuple[int, ...]], equal: set[int]
+    pictures: Pictures, groups: Sequence[tuple[int, ...]], equal: Mapping[int, int]
 ) -> Finding | None:
     if not groups:
         return None
     images = sum(map(len, groups))
-    same = sum(set(group) <= equal for group in groups)
+    same = sum(len({equal.get(at, at) for at in group}) == 1 for group in groups)
     return Finding(
         "contradiction",
         "serious" if images / len(pictures) >= CONTRADICTING else "warning",
         f"{plural(images, 'image')} in {plural(len(groups), 'group')} of copies have different "
-        f"labels: {same:,} with the same pixels, {len(groups) - same:,} slightly changed",
+        f"labels: {_kinds(same, len(groups) - same)}",
         ("At most one of the labels of each group is right, unless an image shows both classes.",),
         tuple(_group_row(group, keep=False) for group in groups),
         {"images": images, "groups": len(groups), "exact": same},

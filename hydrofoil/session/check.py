@@ -252,7 +252,7 @@ class _Making:
                 correct_N = answers.logits_NK.argmax(1) == answers.labels_N
                 found = [self._with_accuracy(one, answers.index_N, correct_N) for one in found]
             self.findings += found
-        self.findings += repeated(pictures, self.copies)
+        self.findings += repeated(pictures, self.copies, self.split)
 
     def _files(self) -> None:
         self.findings += check_files(self.pictures, self.facts)

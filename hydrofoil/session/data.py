@@ -234,7 +234,9 @@ def drawn_split(recipe: Recipe, pictures: Pictures) -> Split:
 def copies_check(pictures: Pictures, split: Split) -> Check:
     """Return what the copies in a set mean for a split, as far as they are found quickly."""
     copies = quick_copies(pictures)
-    return Check(pictures, [*leaks(pictures, split, copies), *repeated(pictures, copies)], split)
+    return Check(
+        pictures, [*leaks(pictures, split, copies), *repeated(pictures, copies, split)], split
+    )
 
 
 def check_testable(recipe: Recipe, split: Split) -> None:
