@@ -16,6 +16,7 @@ from hydrofoil.check import copies as copies_module
 from hydrofoil.check.copies import Copies, exact_groups, find_copies, joined_groups, kept_together
 from hydrofoil.check.duplicates import find_leaks, leaks, repeated
 from hydrofoil.check.near import near_pairs, no_pairs
+from hydrofoil.data.image_cache import ImageCache
 from tests.conftest import Cli
 
 KINDS = ("exact", "jpeg", "mirrored", "shifted", "brighter")
@@ -90,7 +91,9 @@ def test_a_second_search_is_read_from_the_cache(
     pictures, _ = planted
     first = find_copies(pictures)
     monkeypatch.setattr(copies_module, "near_pairs", None)
+    monkeypatch.setattr(copies_module, "exact_groups", None)
     again = find_copies(pictures)
+    assert again.exact == first.exact
     assert torch.equal(again.near.first_P, first.near.first_P)
     assert torch.equal(again.near.correlation_P, first.near.correlation_P)
 
@@ -113,6 +116,17 @@ def test_linked_items_are_in_one_group(case: tuple[int, list[tuple[int, int]]]) 
         reached = reached @ reached
     assert [groups[at] == groups[0] for at in range(count)] == reached[0].tolist()
     assert all(groups[at] == min(np.flatnonzero(reached[at])) for at in range(count))
+
+
+def test_a_damaged_cache_is_searched_again(
+    planted: tuple[hf.Pictures, dict[tuple[int, int], str]],
+) -> None:
+    pictures, _ = planted
+    first = find_copies(pictures)
+    (file,) = ImageCache().folder.glob("*.npz")
+    for content in (b"", file.read_bytes()[:-50], b"PK\x03\x04" + bytes(90)):
+        file.write_bytes(content)
+        assert find_copies(pictures).exact == first.exact
 
 
 def test_a_split_keeps_copies_on_one_side(

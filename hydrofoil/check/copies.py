@@ -8,6 +8,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -50,12 +51,15 @@ def find_copies(
         progress: Called with how many images are searched for, and how many there are.
         near: Search for near copies; if not, they are returned where the cache knows them.
     """
-    exact = exact_groups(pictures)
     known = _recall(pictures)
-    if known is None and near and len(pictures) <= MOST_SEARCHED:
-        known = _search(pictures, exact, progress)
-        _keep(pictures, known)
-    return Copies(exact, no_pairs() if known is None else known, known is not None)
+    if known is not None and (known.searched or not near):
+        return known
+    exact = known.exact if known is not None else exact_groups(pictures)
+    searched = near and len(pictures) <= MOST_SEARCHED
+    pairs = _search(pictures, exact, progress) if searched else no_pairs()
+    found = Copies(exact, pairs, searched)
+    _keep(pictures, found)
+    return found
 
 
 def quick_copies(pictures: Pictures) -> Copies:
@@ -109,17 +113,27 @@ def _key(pictures: Pictures) -> str:
     return hashlib.sha256(own.encode()).hexdigest()[:32]
 
 
-def _recall(pictures: Pictures) -> Pairs | None:
-    with contextlib.suppress(OSError, ValueError, KeyError, HydrofoilError):
+def _recall(pictures: Pictures) -> Copies | None:
+    with contextlib.suppress(Exception):  # a missing or damaged file: copies are searched again
         arrays = read_npz((ImageCache().folder / f"{_key(pictures)}.npz").read_bytes())
-        return Pairs(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+        searched, members = bool(arrays.pop("searched")), arrays.pop("members").tolist()
+        groups = [tuple(members[start:end]) for start, end in pairwise(arrays.pop("ends").tolist())]
+        tables = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return Copies(tuple(groups), Pairs(**tables), searched)
     return None
 
 
-def _keep(pictures: Pictures, pairs: Pairs) -> None:
-    content = npz({name: np.asarray(table) for name, table in vars(pairs).items()})
+def _keep(pictures: Pictures, found: Copies) -> None:
+    arrays = {name: np.asarray(table) for name, table in vars(found.near).items()}
+    members = [at for group in found.exact for at in group]
+    arrays |= {
+        "searched": np.array(found.searched),
+        "members": np.array(members, np.int64),
+        "ends": np.cumsum([0, *map(len, found.exact)]),
+    }
     with contextlib.suppress(OSError, HydrofoilError):
-        write_whole(ImageCache().folder / f"{_key(pictures)}.npz", content, durable=False)
+        path = ImageCache().folder / f"{_key(pictures)}.npz"
+        write_whole(path, npz(arrays), durable=False)
 
 
 def kept_together(pictures: Pictures, copies: Copies) -> Pictures:
