@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hydrofoil.cli import completion
-from hydrofoil.cli.options import DataRoot, Device, Json, Overrides, app, argument, option, path_of
+from hydrofoil.cli.options import DataRoot, Device, Json, app, argument, option, path_of
 from hydrofoil.cli.printing import note, open_page, print_json, printer
 from hydrofoil.errors import HydrofoilError
 
@@ -25,6 +25,13 @@ Checked = Annotated[
         "SOURCE|RUN",
         "A path of images, a dataset's name, or a run.",
         autocompletion=completion.recipes_and_runs,
+    ),
+]
+Fields = Annotated[
+    list[str] | None,
+    argument(
+        "[FIELD=VALUE]...",
+        "How own images are read: size=32, label=species, group=folder, and so on.",
     ),
 ]
 Only = Annotated[
@@ -62,7 +69,7 @@ Votes = Annotated[
 @app.command()
 def check(
     source: Checked,
-    overrides: Overrides = None,
+    fields: Fields = None,
     only: Only = "",
     out: Out = None,
     apply: Apply = "",
@@ -83,7 +90,7 @@ def check(
     from hydrofoil.observe.console import DownloadProgress
     from hydrofoil.session import check as session
 
-    given: dict[str, Any] = {"data_root": data_root, **_fields(overrides or [])}
+    given: dict[str, Any] = {"data_root": data_root, **_fields(fields or [])}
     trained = {"only": [name for name in re.split(r"[,\s]+", only) if name], "device": device}
     say = printer(as_json)
     with DownloadProgress(note) as watcher:
