@@ -122,6 +122,7 @@ def test_a_damaged_cache_is_searched_again(
     planted: tuple[hf.Pictures, dict[tuple[int, int], str]],
 ) -> None:
     pictures, _ = planted
+    ImageCache().clear()
     first = find_copies(pictures)
     (file,) = ImageCache().folder.glob("*.npz")
     for content in (b"", file.read_bytes()[:-50], b"PK\x03\x04" + bytes(90)):

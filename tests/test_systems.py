@@ -48,7 +48,8 @@ def test_every_verb_works_without_posix_modules_and_a_compiler(elsewhere: dict[s
         ["show", "r"], ["report", "r"], ["predict", "r", "image.png"],
         ["explain", "r", "image.png"], ["train", *QUICK[:2], "--run", "auto"],
         ["train", *QUICK, "--test", "--seed", "1", "--run", "s"], ["compare", "r", "s"],
-        ["cache"], ["runs"], ["ls"],
+        ["cache"], ["runs"], ["ls"], ["new", "digits"],
+        ["check", "digits", "--only", "copies,files,shortcuts"],
         ["import", "digits", "r/best.safetensors", "--run", "imported"],
     ]  # fmt: skip
     known = {c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands}

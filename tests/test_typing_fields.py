@@ -28,6 +28,8 @@ VALUES: dict[str, tuple[object, str, str]] = {
     "data.split": ("fold", "fold", ""),
     "data.group": ("patient", "patient", ""),
     "data.unreadable": ("stop", "stop", ""),
+    "data.resident": (True, "true", ""),
+    "data.window": (512, "512", ""),
     "data.mean": ((0.25,), "0.25", ""),
     "data.std": ((0.5,), "[0.5]", ""),
     "data.train": (300, "300", ""),
