@@ -55,6 +55,18 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def time_taken(seconds: float) -> str:
+    """Return a time that something takes.
+
+    >>> time_taken(44.4), time_taken(200), time_taken(7390)
+    ('44 s', '3 min', '2 h 3 min')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun.
 

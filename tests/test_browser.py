@@ -120,21 +120,34 @@ def test_axe_finds_nothing_and_nothing_overflows_the_page(
 ) -> None:
     page = visit(pages[name], size, color_scheme=scheme, bypass_csp=True)
     page.evaluate("() => document.querySelectorAll('details').forEach(one => one.open = true)")
-    page.evaluate((NODE_MODULES / "axe-core" / "axe.min.js").read_text())
-    found = page.evaluate("() => axe.run()")
+    assert_accessible(page)
+
+
+def assert_accessible(page: Any) -> None:
+    """Let axe look at an open page, and make sure that nothing is wider than the window."""
     assert [
-        (one["id"], [node["html"][:200] for node in one["nodes"][:3]])
-        for one in found["violations"]
+        (one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in axe_finds(page)
     ] == []
     wide = page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
     assert wide <= 0
 
 
+def axe_finds(page: Any) -> list[dict[str, Any]]:
+    """Return what axe finds on an open page."""
+    page.evaluate((NODE_MODULES / "axe-core" / "axe.min.js").read_text())
+    return page.evaluate("() => axe.run()")["violations"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_html_is_valid(pages: dict[str, Path], name: str) -> None:
+    assert_valid(pages[name])
+
+
+def assert_valid(path: Path) -> None:
+    """Let html-validate read a page."""
     tool = NODE_MODULES / ".bin" / "html-validate"
     assert tool.exists(), "npm install --prefix tests/browser"
-    command = [str(tool), "--formatter", "json", str(pages[name])]
+    command = [str(tool), "--formatter", "json", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=NODE_MODULES.parent)
     found = json.loads(done.stdout) if done.stdout.strip() else []
     assert [
@@ -149,8 +162,7 @@ def test_the_validator_and_axe_find_what_is_wrong(tmp_path: Path, visit: Open) -
     tool = NODE_MODULES / ".bin" / "html-validate"
     assert subprocess.run([tool, wrong], capture_output=True, cwd=NODE_MODULES.parent).returncode
     page = visit(wrong, bypass_csp=True)
-    page.evaluate((NODE_MODULES / "axe-core" / "axe.min.js").read_text())
-    found = {one["id"] for one in page.evaluate("() => axe.run()")["violations"]}
+    found = {one["id"] for one in axe_finds(page)}
     assert {"html-has-lang", "image-alt"} <= found
 
 

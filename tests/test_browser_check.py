@@ -1,7 +1,6 @@
 """The page of a check in a real browser: choosing changes, and the file that it saves."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,10 @@ from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
 from hydrofoil.report.check_page import MOST_ROWS, check_page
 from tests.test_browser import (
-    NODE_MODULES,
     SIZES,
     Open,
+    assert_accessible,
+    assert_valid,
     chromium,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     visit,  # noqa: F401  # pyright: ignore[reportUnusedImport]
 )
@@ -117,10 +117,7 @@ def test_axe_finds_nothing_and_nothing_overflows(
     scheme: str,
 ) -> None:
     shown = visit(page, size, color_scheme=scheme, bypass_csp=True)
-    shown.evaluate((NODE_MODULES / "axe-core" / "axe.min.js").read_text())
-    found = shown.evaluate("() => axe.run()")
-    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]] == []
-    assert shown.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0
+    assert_accessible(shown)
 
 
 def test_without_scripts_everything_is_shown_and_no_box_can_be_checked(
@@ -134,11 +131,4 @@ def test_without_scripts_everything_is_shown_and_no_box_can_be_checked(
 
 
 def test_the_html_is_valid(page: Path) -> None:
-    tool = NODE_MODULES / ".bin" / "html-validate"
-    command = [str(tool), "--formatter", "json", str(page)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=NODE_MODULES.parent)
-    found = json.loads(done.stdout) if done.stdout.strip() else []
-    assert [
-        f"{message['ruleId']}: {message['message']}" for one in found for message in one["messages"]
-    ] == []
-    assert done.returncode == 0, done.stderr
+    assert_valid(page)

@@ -276,3 +276,17 @@ def test_wrong_input_gets_a_clear_error(
     assert status == 2
     assert expected in errors
     assert "Traceback" not in errors
+
+
+def test_the_pages_file_of_choices_becomes_a_table(folder: Path, cli: Cli) -> None:
+    pictures = hf.load(folder)
+    Path("changes.json").write_text(
+        json.dumps({"hash": pictures.hash, "all": ["leak"], "changes": []})
+    )
+    status, output, errors = cli("check", folder, "--apply", "changes.json", "--out", "t.csv")
+    assert status == 0, errors
+    assert "58 images: 2 left out" in output
+    Path("changes.json").write_text(json.dumps({"hash": "", "all": ["lek"], "changes": []}))
+    status, _, errors = cli("check", folder, "--apply", "changes.json", "--out", "t.csv")
+    assert status == 2
+    assert "no finding is called 'lek'. Did you mean 'leak'?" in errors

@@ -352,3 +352,13 @@ def test_the_benchmark_trains_on_its_set_with_all_images_in_memory_and_in_window
     )
     assert (resident["window"], cold["window"]) == (0, 80)  # 250,000 bytes: 4 batches of 20
     assert resident["images"] == cold["images"] == 200
+
+
+def test_an_npz_in_fortrans_order_is_read_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hydrofoil.data.npz.LARGE", 1)
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8), np.uint8)
+    np.savez(tmp_path / "set.npz", images=np.asfortranarray(images), labels=np.arange(12) % 2)
+    read = hf.load(str(tmp_path / "set.npz")).pictures_NCHW
+    assert np.array_equal(read[:, 0].numpy(), images)

@@ -26,6 +26,16 @@ from hydrofoil.wording import plural
 
 ACTIONS: tuple[str, ...] = get_args(Literal["exclude", "move", "label"])
 AGREED = (".json", ".csv")  # endings of files with choices
+# The check that makes each finding.
+CHECK_OF = {
+    **dict.fromkeys(("leak", "valid-leak", "contradiction", "duplicates", "near"), "copies"),
+    **dict.fromkeys(
+        ("unreadable", "truncated", "format", "blank", "aspect", "small", "animated"), "files"
+    ),
+    "shortcut": "shortcuts",
+    "drift": "drift",
+    **dict.fromkeys(("labels", "overlap"), "labels"),
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,28 @@ def first_of_each(row: Row) -> list[Change]:
     return list({one.image: one for one in reversed(row.changes)}.values())[::-1]
 
 
+def checks_for(agreed: str) -> list[str]:
+    """Return the checks that have to be made for what was agreed to.
+
+    Args:
+        agreed: As `agreed_changes` takes it.
+
+    Raises:
+        HydrofoilError: The file cannot be read, or no check makes such a finding.
+    """
+    if agreed.lower().endswith(".csv"):
+        return []
+    is_file = agreed.lower().endswith(AGREED)
+    kinds = _choices(agreed, read_file(Path(agreed)))["all"] if is_file else _kinds(agreed)
+    for kind in kinds:
+        if kind not in CHECK_OF:
+            where = agreed if is_file else "--apply"
+            raise HydrofoilError(
+                f"{where}: no finding is called '{kind}'. {nearest(kind, CHECK_OF)}"
+            )
+    return sorted({CHECK_OF[kind] for kind in kinds})
+
+
 def agreed_changes(check: Check, agreed: str) -> list[Change]:
     """Return the changes that the user agreed to.
 
@@ -92,8 +124,11 @@ def agreed_changes(check: Check, agreed: str) -> list[Change]:
         content = read_file(path)
         read = _of_json if agreed.lower().endswith(".json") else _of_csv
         return list(read(check, agreed, content))
-    kinds = [kind.strip() for kind in agreed.split(",") if kind.strip()]
-    return [change for kind in kinds for change in _of_kind(check, kind, "--apply")]
+    return [change for kind in _kinds(agreed) for change in _of_kind(check, kind, "--apply")]
+
+
+def _kinds(agreed: str) -> list[str]:
+    return [kind.strip() for kind in agreed.split(",") if kind.strip()]
 
 
 def _of_kind(check: Check, kind: str, where: str) -> list[Change]:
@@ -110,25 +145,34 @@ def _of_kind(check: Check, kind: str, where: str) -> list[Change]:
     return found
 
 
-def _of_json(check: Check, name: str, content: bytes) -> Iterator[Change]:
+def _choices(name: str, content: bytes) -> dict[str, Any]:
+    """Return what a file of choices has: hash, all (kinds of findings) and changes."""
     try:
         given = json.loads(content)
-        kinds, changes, digest = given["all"], given["changes"], given["hash"]
-        entries = [(one["image"], one["action"], one.get("value", "")) for one in changes]
-        kinds = [str(kind) for kind in kinds]
+        return {
+            "hash": given["hash"],
+            "all": [str(kind) for kind in given["all"]],
+            "changes": [
+                (one["image"], one["action"], one.get("value", "")) for one in given["changes"]
+            ],
+        }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HydrofoilError(
             f"{name}: not a file of choices: expected the changes.json that the page of "
             "`hydrofoil check` saves."
         ) from error
-    if digest != check.pictures.hash:
+
+
+def _of_json(check: Check, name: str, content: bytes) -> Iterator[Change]:
+    given = _choices(name, content)
+    if given["hash"] != check.pictures.hash:
         raise HydrofoilError(
             f"{name}: it was saved for other images: {check.pictures.source} has changed since, or "
             "is read with other settings.\nCheck it again, and choose again."
         )
-    for kind in kinds:
+    for kind in given["all"]:
         yield from _of_kind(check, kind, name)
-    for image, action, value in entries:
+    for image, action, value in given["changes"]:
         yield _checked(check, name, image, action, value)
 
 
@@ -279,7 +323,7 @@ def _check_classes(check: Check, rows: Sequence[Named]) -> None:
         where = "train part" if check.split else "set"
         raise HydrofoilError(
             f"{check.pictures.source}: with these changes the {where} has no image of "
-            f"{some_of(lost)} any more.\nAgree to fewer changes."
+            f"{some_of(lost)} any more.\nSelect fewer changes."
         )
 
 

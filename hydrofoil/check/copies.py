@@ -28,7 +28,7 @@ QUICK = 5_000  # images among which `train` searches: a few seconds
 
 @dataclass(frozen=True, eq=False)
 class Copies:
-    """What is there more than once in a set.
+    """The copies in a set.
 
     Args:
         exact: Indices of images with equal pixels, ascending; groups of two or more.
@@ -39,6 +39,13 @@ class Copies:
     exact: tuple[tuple[int, ...], ...]
     near: Pairs
     searched: bool
+
+    def links(self) -> list[tuple[int, int]]:
+        """Return pairs of images that link all that are certainly copies of each other."""
+        near = self.near.where(self.near.certain_P)
+        links = links_of(self.exact)
+        links += zip(near.first_P.tolist(), near.second_P.tolist(), strict=True)
+        return links
 
 
 def find_copies(
@@ -83,7 +90,7 @@ def _search(
     """Search for near copies within each given part, and of each among those before it."""
     once_N = torch.ones(len(pictures), dtype=torch.bool)
     once_N[[at for group in exact for at in group[1:]]] = False
-    parts = [part_N[once_N[part_N]] for part_N in _given_parts(pictures)]
+    parts = [part_N[once_N[part_N]] for part_N in pictures.given_parts]
     total, done = sum((1 + at) * len(part_N) for at, part_N in enumerate(parts)), 0
 
     def count(now: int, _: int) -> None:
@@ -99,13 +106,6 @@ def _search(
         found.append(near_pairs(images_NCHW, part_N, None, count))
         done += len(part_N)
     return joined(found)
-
-
-def _given_parts(pictures: Pictures) -> list[Tensor]:
-    """Return the indices of the parts that a set has of its own, training first."""
-    test = len(pictures) - pictures.published_test
-    valid = test - pictures.published_valid
-    return list(torch.arange(len(pictures)).tensor_split([valid, test]))
 
 
 def _key(pictures: Pictures) -> str:
@@ -143,17 +143,29 @@ def kept_together(pictures: Pictures, copies: Copies) -> Pictures:
         pictures: Groups that it has of its own are joined where they share copies.
         copies: Exact ones, and near ones that are certain.
     """
-    near = copies.near.where(copies.near.certain_P)
-    links = [(group[0], other) for group in copies.exact for other in group[1:]]
-    links += zip(near.first_P.tolist(), near.second_P.tolist(), strict=True)
+    links = copies.links()
     if not links:
         return pictures
     if pictures.groups_N is not None:
-        first: dict[int, int] = {}
-        for at, group in enumerate(pictures.groups_N.tolist()):
-            if first.setdefault(group, at) != at:
-                links.append((first[group], at))
+        links += links_of(members_of(pictures.groups_N))
     return pictures.grouped(torch.tensor(joined_groups(len(pictures), links)))
+
+
+def members_of(groups_N: Tensor) -> list[list[int]]:
+    """Return the items of each group, by the number of each item's group.
+
+    >>> members_of(torch.tensor([7, 3, 7]))
+    [[0, 2], [1]]
+    """
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for at, group in enumerate(groups_N.tolist()):
+        members[group].append(at)
+    return list(members.values())
+
+
+def links_of(groups: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
+    """Return a link from the first item of each group to each of its others."""
+    return [(group[0], other) for group in groups for other in group[1:]]
 
 
 def joined_groups(count: int, links: Iterable[tuple[int, int]]) -> list[int]:

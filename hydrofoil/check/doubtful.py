@@ -230,8 +230,8 @@ def _labels_finding(
         f"Models that did not see an image agree with {accuracy} of the labels; "
         "these are the labels that they contradict most, the most doubtful first."
         if rows
-        else f"Models that did not see an image agree with {accuracy} of the labels and contradict "
-        "no other with confidence.",
+        else f"Models that did not see an image agree with {accuracy} of the labels and "
+        "confidently contradict none.",
     ]
     if likely and possible:
         text.append(

@@ -16,16 +16,18 @@ CIFAR-10 of 0.50 (n = 5,000 a part).
 Axes: N images, C channels, H rows, W columns, F features.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import sqrt
 from typing import Any
 
 import numpy as np
 import torch
 
+from hydrofoil.check.copies import exact_groups
+from hydrofoil.check.dealing import deal_folds
 from hydrofoil.check.finding import Finding, Level, Row
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.data.split import Split
+from hydrofoil.data.split import PART_WORDS, Split
 from hydrofoil.data.statistics import luminance
 from hydrofoil.evaluate.metrics import Z_95
 from hydrofoil.randomness import key
@@ -81,7 +83,7 @@ def check_drift(pictures: Pictures, split: Split) -> list[Finding]:
 
 
 def _title(part: str, area: float, level: Level) -> str:
-    name = {"test": "Test", "valid": "Validation"}[part]
+    name = PART_WORDS[part].capitalize()
     if level == "note":
         return f"{name} and training images look alike (AUC {area:.2f})"
     return f"{name} and training images differ: a classifier tells them apart with AUC {area:.2f}"
@@ -94,10 +96,10 @@ def _text(part: str, count: int, bounds: tuple[float, float], level: Level) -> t
     )
     if level == "note":
         return (measured,)
-    name = {"test": "test", "valid": "validation"}[part]
+    name = PART_WORDS[part]
     return (
         measured,
-        f"The {name} accuracy is about images unlike the training images",
+        f"The {name} accuracy measures performance on images unlike the training images",
         "If that is not what you want to know, draw a new split over all images",
     )
 
@@ -117,26 +119,14 @@ def _matched(
         chosen.append((draw.permutation(ours)[:count], draw.permutation(theirs)[:count]))
     first_N = np.concatenate([one for one, _ in chosen])
     second_N = np.concatenate([one for _, one in chosen])
-    common = _common(pictures, second_N, train_at)
-    return _without(pictures, first_N, common), _without(pictures, second_N, common)
-
-
-def _contents(pictures: Pictures, index_N: Array) -> Iterator[bytes]:
-    for start in range(0, len(index_N), CHUNK):
-        part_N = torch.from_numpy(index_N[start : start + CHUNK])
-        for picture_CHW in pictures.pictures_NCHW[part_N].cpu().numpy():
-            yield picture_CHW.tobytes()
-
-
-def _common(pictures: Pictures, some_N: Array, all_N: Array) -> set[bytes]:
-    """Return the contents of images of a sample that a part has as well."""
-    wanted = set(_contents(pictures, some_N))
-    return {content for content in _contents(pictures, all_N) if content in wanted}
-
-
-def _without(pictures: Pictures, index_N: Array, common: set[bytes]) -> Array:
-    there = [content not in common for content in _contents(pictures, index_N)]
-    return index_N[np.array(there, bool)]
+    held_out, trained = set(second_N.tolist()), set(train_at.tolist())
+    common = [
+        at
+        for group in exact_groups(pictures)
+        if not held_out.isdisjoint(group) and not trained.isdisjoint(group)
+        for at in group
+    ]
+    return first_N[~np.isin(first_N, common)], second_N[~np.isin(second_N, common)]
 
 
 def _features(pictures_NCHW: Array) -> tuple[dict[str, Array], Array]:
@@ -165,7 +155,7 @@ def _features(pictures_NCHW: Array) -> tuple[dict[str, Array], Array]:
 
 def _scores(features_NF: Array, truth_N: Array, group_N: Array | None) -> Array:
     """Return how much each image looks like the second part, out of fold; NaN: unknown."""
-    fold_N = _folds(truth_N, group_N)
+    fold_N = deal_folds(truth_N, group_N, FOLDS, np.random.default_rng(key(0, "drift", 1)))
     score_N = np.full(len(truth_N), np.nan)
     for fold in range(FOLDS):
         held_N = fold_N == fold
@@ -188,19 +178,6 @@ def _fit(features_NF: Array, truth_N: Array) -> Callable[[Array], Array]:
         return (given_NF - mean_F) / deviation_F @ weight_F
 
     return scores
-
-
-def _folds(truth_N: Array, group_N: Array | None) -> Array:
-    draw = np.random.default_rng(key(0, "drift", 1))
-    fold_N = np.empty(len(truth_N), int)
-    for part in (False, True):
-        at_N = np.flatnonzero(truth_N == part)
-        if group_N is None:
-            fold_N[draw.permutation(at_N)] = np.arange(len(at_N)) % FOLDS
-        else:
-            _, number_N = np.unique(group_N[at_N], return_inverse=True)
-            fold_N[at_N] = draw.permutation(int(number_N.max()) + 1)[number_N] % FOLDS
-    return fold_N
 
 
 def auc(score_N: Array, truth_N: Array) -> tuple[float, float, float]:
@@ -250,6 +227,6 @@ def _rows(index_N: Array, score_N: Array, truth_N: Array, part: str) -> tuple[Ro
     for wanted, sign, name in ((False, 1, "training"), (True, -1, part)):
         at_N = np.flatnonzero((truth_N == wanted) & np.isfinite(score_N))
         most_N = at_N[np.argsort(sign * score_N[at_N], kind="stable")][:EXAMPLES]
-        name = {"valid": "validation"}.get(name, name)
+        name = PART_WORDS.get(name, name)
         rows.append(Row(tuple(int(index_N[at]) for at in most_N), text=f"Typical {name} images"))
     return tuple(rows)

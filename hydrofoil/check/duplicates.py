@@ -3,21 +3,21 @@
 Axes: N images, P pairs.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hydrofoil.check.copies import Copies, joined_groups
+import torch
+
+from hydrofoil.check.copies import Copies, joined_groups, members_of
 from hydrofoil.check.finding import Change, Finding, Level, Row
 from hydrofoil.data.pictures import Pictures
-from hydrofoil.data.split import Split
+from hydrofoil.data.split import PART_WORDS, Split
 from hydrofoil.wording import percent, plural
 
 LEAKED = 0.005  # of the test part, from which on a leak is serious
 CONTRADICTING = 0.01  # of the set, from which on contradicting labels are serious
 MANY = 0.01  # of the set, from which on copies deserve a look
 SHOWN = 8  # images of one group that are shown
-PART_NAMES = {"train": "training", "valid": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def leaks(pictures: Pictures, split: Split, copies: Copies) -> list[Finding]:
 def _leak(pictures: Pictures, split: Split, part: str, matches: Sequence[Match]) -> Finding:
     certain = [one for one in matches if one.certain]
     exact = sum(one.correlation == 1 for one in certain)
-    count, name = len(getattr(split, part)), PART_NAMES[part]
+    count, name = len(getattr(split, part)), PART_WORDS[part]
     share, rest = len(certain) / count, len(matches) - len(certain)
     before = part == "test" and len(split.valid)
     seen_in = "training or validation" if before else "training"
@@ -96,8 +96,7 @@ def _leak(pictures: Pictures, split: Split, part: str, matches: Sequence[Match])
     text: list[str] = []
     if certain:
         text.append(
-            f"The {name} accuracy shows partly what the network remembers: leave the copies out of "
-            "training."
+            f"Memorized images inflate the {name} accuracy: leave the copies out of training."
         )
         if rest:
             text.append(
@@ -144,14 +143,15 @@ def repeated(pictures: Pictures, copies: Copies, split: Split | None = None) -> 
         copies: Of the set.
         split: Copies with the same label in different parts are left to `leaks`.
     """
-    labels, parts = pictures.labels_N.tolist(), _part_of(pictures, split)
+    labels = pictures.labels_N.tolist()
+    parts = split.part_names(len(pictures)) if split else [""] * len(pictures)
     equal = {at: group[0] for group in copies.exact for at in group}
     contradicting, same, changed = (list[tuple[int, ...]]() for _ in range(3))
     for group in _groups(pictures, copies):
         if len({labels[at] for at in group}) > 1:
             contradicting.append(group)
             continue
-        for part in range(3):
+        for part in dict.fromkeys(parts[at] for at in group):
             inside = tuple(at for at in group if parts[at] == part)
             if len(inside) > 1:
                 firsts = {equal.get(at, at) for at in inside}
@@ -167,22 +167,8 @@ def repeated(pictures: Pictures, copies: Copies, split: Split | None = None) -> 
 
 def _groups(pictures: Pictures, copies: Copies) -> list[tuple[int, ...]]:
     """Return the groups of two and more images that are certainly copies of each other."""
-    near = copies.near.where(copies.near.certain_P)
-    links = [(group[0], other) for group in copies.exact for other in group[1:]]
-    links += zip(near.first_P.tolist(), near.second_P.tolist(), strict=True)
-    members: defaultdict[int, list[int]] = defaultdict(list)
-    for at, group in enumerate(joined_groups(len(pictures), links)):
-        members[group].append(at)
-    return [tuple(group) for group in members.values() if len(group) > 1]
-
-
-def _part_of(pictures: Pictures, split: Split | None) -> list[int]:
-    """Return the number of each image's part; without a split, all are in one."""
-    parts = [0] * len(pictures)
-    for number, part in enumerate(("train", "valid", "test") if split else ()):
-        for at in getattr(split, part).tolist():
-            parts[at] = number
-    return parts
+    groups = members_of(torch.tensor(joined_groups(len(pictures), copies.links())))
+    return [tuple(group) for group in groups if len(group) > 1]
 
 
 def _contradicting(

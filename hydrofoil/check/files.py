@@ -5,6 +5,7 @@ All limits are relative to the set: what every image of it has in common is neve
 Axes: N images, C channels, H rows, W columns, P pixels of an image.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hydrofoil.check.finding import Change, Finding, Row
-from hydrofoil.data.facts import Facts, most_common
+from hydrofoil.data.facts import Facts
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.wording import plural
 
@@ -77,7 +78,7 @@ def _truncated(facts: Facts) -> Finding | None:
         f"{plural(len(damaged), 'image file')} {'lacks its' if len(damaged) == 1 else 'lack their'}"
         " end",
         (
-            "Their pixels are all there, so that they are used; other programs may refuse them.",
+            "All of their pixels can be decoded, so they are used; other programs may refuse them.",
             "A copy or a download was probably interrupted: copy them again.",
         ),
         _rows(damaged),
@@ -94,10 +95,10 @@ def _mislabeled(facts: Facts) -> Finding | None:
     ]
     if not wrong:
         return None
-    pairs = most_common([f"{facts.endings[at]}\0{facts.formats[at]}" for at in wrong])
+    pairs = Counter((facts.endings[at], facts.formats[at]) for at in wrong)
     table = [
-        {"ending": pair.split("\0")[0], "content": pair.split("\0")[1], "images": count}
-        for pair, count in pairs.items()
+        {"ending": ending, "content": content, "images": count}
+        for (ending, content), count in pairs.most_common()
     ]
     first = table[0]
     return Finding(

@@ -3,7 +3,6 @@
 Axes: N images, C channels, H rows, W columns, K classes, F folds, G groups.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hydrofoil.check.copies import exact_groups, joined_groups, links_of, members_of
 from hydrofoil.check.labels import FEWEST, Floats, Ints
 from hydrofoil.check.network import network_of
 from hydrofoil.data.pictures import Pictures
@@ -359,28 +359,8 @@ def _members(group_N: Ints, sizes_G: Ints, order_N: Ints) -> list[Ints]:
 
 def _together(pictures: Pictures, groups_N: Tensor | None) -> Ints:
     """Return a number for each image: the same for what is linked by a group or by equal pixels."""
-    parts = [_copies(pictures)]
-    parts += [
-        np.unique(given.cpu().numpy(), return_inverse=True)[1].reshape(-1)
-        for given in (pictures.groups_N, groups_N)
-        if given is not None
-    ]
-    least_N = np.arange(len(pictures))
-    while True:
-        before_N = least_N
-        for part_N in parts:
-            least_G = np.full(len(pictures), len(pictures))
-            np.minimum.at(least_G, part_N, least_N)
-            least_N = least_G[part_N]
-        if np.array_equal(before_N, least_N):
-            return least_N
-
-
-def _copies(pictures: Pictures) -> Ints:
-    """Return a number for each image, the same for images of equal pixels."""
-    numbers: dict[bytes, int] = {}
-    found = [
-        numbers.setdefault(hashlib.blake2b(picture_CHW.tobytes(), digest_size=16).digest(), at)
-        for at, picture_CHW in enumerate(pictures.pictures_NCHW.cpu().numpy())
-    ]
-    return np.array(found, np.int64)
+    links = links_of(exact_groups(pictures))
+    for given in (pictures.groups_N, groups_N):
+        if given is not None:
+            links += links_of(members_of(given))
+    return np.array(joined_groups(len(pictures), links), np.int64)

@@ -95,11 +95,8 @@ class Check:
 
     @cached_property
     def _part_N(self) -> list[str]:
-        part_N = [""] * len(self.pictures)
-        for part in PARTS if self.split else ():
-            for at in getattr(self.split, part).tolist():
-                part_N[at] = part
-        return part_N
+        count = len(self.pictures)
+        return self.split.part_names(count) if self.split else [""] * count
 
     def part_of(self, at: int) -> str:
         """Return the part that an image is in; empty without a split."""

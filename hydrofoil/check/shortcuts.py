@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from hydrofoil.check.cues import Cue, find_cues
+from hydrofoil.check.dealing import deal_folds
 from hydrofoil.check.finding import Finding, Level, Row
 from hydrofoil.data.facts import Facts
 from hydrofoil.data.pictures import Pictures
@@ -92,7 +93,8 @@ def check_shortcuts(pictures: Pictures, facts: Facts | None = None) -> list[Find
         return []
     cues = find_cues(pictures, facts, sample_N)
     group_N = None if pictures.groups_N is None else pictures.groups_N.cpu().numpy()[sample_N]
-    fold_N = _folds(label_N[sample_N], group_N)
+    draw = np.random.default_rng(key(0, "shortcuts"))
+    fold_N = deal_folds(label_N[sample_N], group_N, FOLDS, draw)
     found = [_predict(cue, label_N[sample_N], fold_N) for cue in cues]
     levels: list[Level] = [_level(one, len(found)) for one in found]
     return [_finding(pictures, sample_N, found, levels)] if found else []
@@ -108,19 +110,6 @@ def _sample(label_N: Array, classes: int) -> Array:
             count = max(FOLDS, round(share * len(at_N)))
             chosen.append(at_N[np.linspace(0, len(at_N) - 1, count).round().astype(int)])
     return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, int)
-
-
-def _folds(label_N: Array, group_N: Array | None) -> Array:
-    """Return the fold of each image: stratified, and groups stay together."""
-    draw = np.random.default_rng(key(0, "shortcuts"))
-    if group_N is not None:
-        _, number_N = np.unique(group_N, return_inverse=True)
-        return draw.permutation(int(number_N.max()) + 1)[number_N] % FOLDS
-    fold_N = np.empty(len(label_N), int)
-    for number in np.unique(label_N):
-        at_N = np.flatnonzero(label_N == number)
-        fold_N[draw.permutation(at_N)] = np.arange(len(at_N)) % FOLDS
-    return fold_N
 
 
 def _predict(cue: Cue, label_N: Array, fold_N: Array) -> Predicted:

@@ -31,11 +31,11 @@ Fields = Annotated[
     list[str] | None,
     argument(
         "[FIELD=VALUE]...",
-        "How own images are read: size=32, label=species, group=folder, and so on.",
+        "How to read your own images: size=32, label=species, group=folder, and so on.",
     ),
 ]
 Only = Annotated[
-    str, option("--only", "NAMES", "Only these of copies,files,shortcuts,drift,labels.")
+    str, option("--only", "NAMES", "Make only these checks: copies,files,shortcuts,drift,labels.")
 ]
 Out = Annotated[
     Path | None,
@@ -62,7 +62,7 @@ AndReview = Annotated[
 Sample = Annotated[int, option("--sample", "N", "Images of that sample; default: 100.", min=1)]
 Votes = Annotated[
     Path | None,
-    option("--votes", "FILE", "Print the rate of wrong labels by these votes.", parser=path_of),
+    option("--votes", "FILE", "Estimate the rate of wrong labels from votes.", parser=path_of),
 ]
 
 
@@ -91,7 +91,7 @@ def check(
     from hydrofoil.session import check as session
 
     given: dict[str, Any] = {"data_root": data_root, **_fields(fields or [])}
-    trained = {"only": [name for name in re.split(r"[,\s]+", only) if name], "device": device}
+    names = [name for name in re.split(r"[,\s]+", only) if name]
     say = printer(as_json)
     with DownloadProgress(note) as watcher:
         if votes is not None:
@@ -100,10 +100,10 @@ def check(
             return print_json(as_json, estimate.as_dict())
         if apply:
             table = out or Path("table.csv")
-            applied = session.apply(source, apply, table, watcher=watcher, **trained, **given)
+            applied = session.apply(source, apply, table, device=device, watcher=watcher, **given)
             say(f"{applied}\nsaved: {applied.path}")
             return print_json(as_json, {"written": str(applied.path), "images": applied.rows})
-        found = session.check(source, watcher=watcher, **trained, **given)
+        found = session.check(source, only=names, device=device, watcher=watcher, **given)
     folder = out or _folder(source)
     pages = _write(found, folder, sample if review else 0)
     _show(found, pages, as_json)

@@ -31,12 +31,12 @@ from hydrofoil.compare.statistics import (
     span,
     summarize_side,
 )  # fmt: skip
+from hydrofoil.data.split import PART_WORDS
 from hydrofoil.display import brief, notebook_html
 from hydrofoil.wording import plural
 
 NONE: Outcome = "no significant difference"
 Part = Literal["test", "valid"]
-PART_WORDS = {"test": "test", "valid": "validation"}
 
 
 @dataclass(frozen=True)

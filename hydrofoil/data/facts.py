@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -260,11 +260,3 @@ def _from_header(kind: str, head: bytes, size: int) -> tuple[int, int, int] | No
         return HEADERS[kind](head, size)
     except struct.error:
         return None
-
-
-def most_common(values: Sequence[str]) -> Mapping[str, int]:
-    """Return how often each value occurs, the most frequent first."""
-    counts: dict[str, int] = {}
-    for value in values:
-        counts[value] = counts.get(value, 0) + 1
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))

@@ -66,7 +66,7 @@ def _read(source: str, file: BinaryIO, stamp: str = "") -> Pictures:
             file.seek(0)
             with np.load(file, allow_pickle=False) as loaded:
                 arrays: dict[str, Array | Member] = {
-                    str(name): Member(packed, name)
+                    str(name): _member(packed, name, loaded)
                     if apart and _kind(name)[0] in IMAGES
                     else loaded[name]
                     for name in loaded.files
@@ -77,6 +77,14 @@ def _read(source: str, file: BinaryIO, stamp: str = "") -> Pictures:
     except Exception as error:  # numpy parses a header as Python's syntax: errors of many kinds
         why = str(error).partition("\n")[0].rstrip(".")[:120]
         raise HydrofoilError(f"{source}: not an .npz file of arrays of numbers: {why}.") from error
+
+
+def _member(packed: zipfile.ZipFile, name: str, loaded: Any) -> Array | Member:
+    """Return an array to be read in parts, or in memory where it lies in Fortran's order."""
+    try:
+        return Member(packed, name)
+    except ValueError:
+        return loaded[name]
 
 
 def _kind(name: str) -> tuple[str, str]:

@@ -199,6 +199,12 @@ class Pictures:
         """Return the same set, with how it differs from the published one."""
         return self._with(differs=differs)
 
+    @property
+    def given_parts(self) -> list[Tensor]:
+        """Indices of the training, validation and test images of a set with parts of its own."""
+        test = len(self) - self.published_test
+        return list(torch.arange(len(self)).tensor_split([test - self.published_valid, test]))
+
     def grouped(self, groups_N: Tensor) -> "Pictures":
         """Return the same set, with what each image belongs to."""
         return self._with(groups_N=groups_N)

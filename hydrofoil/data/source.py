@@ -145,7 +145,7 @@ def source_name(name: str) -> str:
         return known
     if name == IN_MEMORY:
         raise HydrofoilError(
-            f"{name}: these were given in Python and are in no file: expected them again.\n"
+            f"{name}: these were given in Python and are not saved in a file.\n"
             "Give them to the function: pictures=…, as they were for training."
         )
     here = f"\nFor your own images there, give the path: ./{name}" if Path(name).exists() else ""

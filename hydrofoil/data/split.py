@@ -21,6 +21,7 @@ from hydrofoil.files import npz, read_npz
 from hydrofoil.randomness import generator
 
 PARTS = ("train", "valid", "test")
+PART_WORDS = {"train": "training", "valid": "validation", "test": "test"}
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -113,6 +114,14 @@ class Split:
             if part.dtype != torch.int64 or not rising or (len(part) and int(part[0]) < 0):
                 raise ValueError(f"{name} is not an ascending list of indices")
         return Split(*parts, pictures_hash=str(arrays["pictures_hash"]))
+
+    def part_names(self, count: int) -> list[str]:
+        """Return the name of each image's part, for so many images; empty: it is in none."""
+        names = [""] * count
+        for part in PARTS:
+            for at in getattr(self, part).tolist():
+                names[at] = part
+        return names
 
     def check(self, pictures: Pictures) -> None:
         """Make sure that the split was drawn from this dataset.

@@ -14,7 +14,7 @@ from hydrofoil.recipe.naming import short_name
 from hydrofoil.recipe.read import overridden, recipe_from, shipped_recipes
 from hydrofoil.recipe.schema import Recipe, dotted, toml_value
 from hydrofoil.recipe.source import ENDINGS
-from hydrofoil.wording import by, duration, plural
+from hydrofoil.wording import by, plural, time_taken
 
 Chosen = dict[str, tuple[Any, str]]  # by dotted name: the value, and the reason
 Shape = tuple[int, int, int]
@@ -285,6 +285,6 @@ def _epochs(facts: Facts, multiply_adds: int) -> Chosen:
     wanted, seconds = _wanted_epochs(facts), IMAGE_SECONDS + 3 * multiply_adds / RATE
     possible = int(BUDGET_SECONDS / (seconds * min(facts.images, BUDGET_IMAGES)))
     epochs = max(1, min(wanted, possible))
-    took = f"at most {duration(max(1, seconds * facts.images * epochs))} min on two cores"
+    took = f"at most {time_taken(max(1, seconds * facts.images * epochs))} on two cores"
     why = f"for {plural(facts.images, 'training image')}" if epochs == wanted else "to save time"
     return {"train.epochs": (epochs, f"{why}; {took}")}

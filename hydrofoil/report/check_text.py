@@ -15,7 +15,9 @@ MOST_FIGURES = 8  # rows of a table there
 MOST_NAMES = 4  # images of a row there
 STYLES = {"serious": ("bold", "red"), "warning": ("bold", "yellow"), "note": ("bold",)}
 # How names of figures end that are shares.
-SHARES = ("share", "rate", "accuracy", "interval", "probability", "recall")
+SHARES = (
+    "share", "rate", "accuracy", "interval", "probability", "recall", "separated", "error", "doubt",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,7 @@ def _row_line(check: Check, row: Row) -> str:
 def figure_tables(finding: Finding, most: int) -> list[Table]:
     """Return those of a finding's figures that are tables: lists of mappings with the same keys.
 
-    Figures whose names end in share, rate, accuracy, interval, probability or recall are shown as
-    percentages.
+    Figures whose names end as `SHARES` says are shown as percentages.
 
     Args:
         finding: The finding.

@@ -9,7 +9,8 @@ from hydrofoil.compare.plan import Plan
 from hydrofoil.compare.setup import Given, SideSetup
 from hydrofoil.compare.several import Comparisons
 from hydrofoil.compare.statistics import Side, p_words, span
-from hydrofoil.compare.verdict import NONE, PART_WORDS, Comparison
+from hydrofoil.compare.verdict import NONE, Comparison
+from hydrofoil.data.split import PART_WORDS
 from hydrofoil.report.text import balanced_text
 from hydrofoil.terminal import table
 from hydrofoil.wording import all_of, isolated, percent, plural

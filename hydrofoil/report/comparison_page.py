@@ -7,7 +7,8 @@ from markupsafe import Markup
 
 from hydrofoil.compare.setup import Setup, SideSetup
 from hydrofoil.compare.several import Comparisons
-from hydrofoil.compare.verdict import PART_WORDS, Comparison
+from hydrofoil.compare.verdict import Comparison
+from hydrofoil.data.split import PART_WORDS
 from hydrofoil.report import comparison_charts as charts
 from hydrofoil.report.comparison import (
     HOLM,

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hydrofoil.check.apply import AGREED, Applied, agreed_changes, write_table
-from hydrofoil.check.copies import Copies, find_copies, kept_together
+from hydrofoil.check.apply import Applied, agreed_changes, checks_for, write_table
+from hydrofoil.check.copies import MOST_SEARCHED, Copies, find_copies, kept_together
 from hydrofoil.check.doubtful import doubtful_labels
 from hydrofoil.check.drift import check_drift
 from hydrofoil.check.duplicates import find_leaks, leaks, repeated
@@ -56,11 +56,11 @@ def check(
 
     Args:
         source: A dataset's name, the path of own images, a run, or images as `hf.Pictures` takes
-            them. Of a run, its split is checked, and what its test would show without leaks.
+            them. Of a run, its split is checked, and its test accuracy without leaked images.
         only: The checks to make: copies, files, shortcuts, drift, labels; default: all.
         device: Where models for the labels are trained: auto, cpu, cuda, cuda:1 or mps.
         data_root: The datasets' folder; default: HYDROFOIL_DATA or the user's cache.
-        watcher: Shows how far it is.
+        watcher: Shows progress.
         fields: Of a recipe's section [data], for own images: size=32, label="species".
 
     Raises:
@@ -74,7 +74,6 @@ def apply(
     agreed: str,
     table: Path,
     *,
-    only: Sequence[str] = (),
     device: str = "auto",
     data_root: str | Path = "",
     watcher: Watcher | None = None,
@@ -85,20 +84,19 @@ def apply(
     Args:
         source: As `check` takes it.
         agreed: A file of choices, which the page saves, or kinds of findings, such as
-            leak,duplicates, whose checks are made again.
+            leak,duplicates; only the checks that make these findings are made.
         table: Its name ends in .csv; it is itself a source.
-        only: The checks to make where kinds of findings are given; default: all.
         device: As in `check`, and what follows, too.
         data_root: The datasets' folder.
-        watcher: Shows how far it is.
+        watcher: Shows progress.
         fields: Of [data].
 
     Raises:
         HydrofoilError: As `agreed_changes` and `write_table`.
     """
+    names = checks_for(agreed)
     making = _prepared(source, device, data_root, watcher, fields)
-    is_file = agreed.lower().endswith(AGREED)
-    found = making.check(() if is_file else _known(only))
+    found = making.check(names)
     return write_table(found, making.facts, agreed_changes(found, agreed), table)
 
 
@@ -116,7 +114,7 @@ def count_votes(
         source: As `check` takes it.
         votes: The file that the page saved.
         data_root: The datasets' folder.
-        watcher: Shows how far reading is.
+        watcher: Shows progress.
         fields: Of [data].
 
     Raises:
@@ -170,7 +168,7 @@ def _data_of(source: Any, fields: dict[str, Any]) -> Data | None:
     if isinstance(source, Run):
         if fields:
             raise HydrofoilError(
-                f"{source.path}: a run, whose recipe says which images it has: expected no "
+                f"{source.path}: a run, whose recipe says which images it has: remove "
                 f"data.{next(iter(fields))}."
             )
         return source.recipe.data
@@ -192,12 +190,10 @@ def _pictures(
 
 def given_split(pictures: Pictures) -> Split | None:
     """Return the parts that a set has of its own; None if it has none."""
-    test = len(pictures) - pictures.published_test
-    valid = test - pictures.published_valid
-    if valid == len(pictures):
+    train_N, valid_N, test_N = pictures.given_parts
+    if len(train_N) == len(pictures):
         return None
-    at = torch.arange(len(pictures))
-    return Split(at[:valid], at[valid:test], at[test:], pictures)
+    return Split(train_N, valid_N, test_N, pictures)
 
 
 class _Making:
@@ -242,7 +238,7 @@ class _Making:
     def _copies(self) -> None:
         pictures = self.pictures
         if not self.copies.searched:
-            self.not_checked["near copies"] = f"{len(pictures):,} images are too many for it"
+            self.not_checked["near copies"] = f"more than {MOST_SEARCHED:,} images"
         elif min(pictures.shape[1:]) < LEAST_SIDE:
             self.not_checked["near copies"] = f"images below {LEAST_SIDE} pixels show too little"
         if self.split is not None:
@@ -285,7 +281,7 @@ class _Making:
     def _score_leak(self, plan: Plan) -> None:
         """Say what a leak does to a test, by a network that is trained on the training part."""
         at = next((at for at, one in enumerate(self.findings) if one.kind == "leak"), None)
-        if at is None or self.split is None:
+        if at is None or self.split is None or not self.findings[at].figures["certain"]:
             return
         train_N, test_N = self.split.train, self.split.test
         predicted_N = predicted_by(self.pictures, train_N, test_N, plan, device=self.device)

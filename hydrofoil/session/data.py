@@ -185,7 +185,6 @@ def resolve_data(
     drawn = find_split(recipe, pictures, split, for_test=for_test)
     if split is None and is_path(recipe.data.source):
         chosen += split_notes(pictures, drawn)
-        chosen.append(copies_check(pictures, drawn).summary)
     recipe, windows = with_window(recipe, pictures, drawn, device)
     return with_normalization(recipe, pictures, drawn), drawn, [*notes, *chosen, *windows]
 
@@ -253,12 +252,17 @@ def check_testable(recipe: Recipe, split: Split) -> None:
 
 
 def log_data(
-    run: Run, pictures: Pictures, split: Split, seconds: float, choices: Sequence[Choice] = ()
+    run: Run,
+    pictures: Pictures,
+    split: Split,
+    seconds: float,
+    choices: Sequence[Choice] = (),
+    checked: Check | None = None,
 ) -> None:
     """Log how long reading the images took, and how many of each class each part has.
 
-    Also logs why a derived recipe is as it is, and what copies the user's own images have, and
-    saves the statistics of the training images.
+    Also logs why a derived recipe is as it is, and what a check of the images found, and saves the
+    statistics of the training images.
     """
     counts = {part: tuple(pictures.counts(getattr(split, part))) for part in PARTS}
     run.log.append(
@@ -268,9 +272,9 @@ def log_data(
     )
     if choices:
         run.log.append(RecipeDerived(choices=tuple((c.field, c.value, c.reason) for c in choices)))
-    if is_path(run.recipe.data.source):
-        found = copies_check(pictures, split).findings
-        run.log.append(ImagesChecked(findings=tuple((one.level, one.title) for one in found)))
+    if checked is not None:
+        findings = tuple((one.level, one.title) for one in checked.findings)
+        run.log.append(ImagesChecked(findings=findings))
     keep_statistics(run, pictures, split)
 
 

@@ -67,7 +67,7 @@ def with_normalization(recipe: Recipe, pictures: Pictures, split: Split) -> Reci
 def with_window(
     recipe: Recipe, pictures: Pictures, split: Split, device: torch.device
 ) -> tuple[Recipe, list[str]]:
-    """Return a recipe that says how images are read that are too many to hold, and a note.
+    """Return a recipe that says how to read a set that does not fit in memory, and a note.
 
     The windows are part of the recipe because the order of an epoch is drawn within them: a run
     that is resumed with more memory draws the same order.
@@ -78,10 +78,13 @@ def with_window(
         split: Which images train.
         device: Where to train, so that the images have to fit there.
     """
-    data, size, free = recipe.data, pictures.pictures_NCHW.numel(), free_memory(device)
+    data, size = recipe.data, pictures.pictures_NCHW.numel()
+    if data.resident:
+        return recipe, []
+    free = free_memory(device)
     held = device == CPU and not pictures.mapped  # a window would only need more memory
     large = free is not None and size > free / 2 and not held
-    if data.resident or (data.resident is None and not large):
+    if data.resident is None and not large:
         return recipe, []
     window = data.window or _widest(recipe, pictures, split, device)
     changed = data.model_copy(update={"resident": False, "window": window})

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from hydrofoil.check.result import Check
 from hydrofoil.data.convert import as_pictures
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
@@ -14,9 +15,11 @@ from hydrofoil.device import pick_device
 from hydrofoil.models.code import Network, text_of
 from hydrofoil.models.derived import Named
 from hydrofoil.observe.observer import Observer, Start
+from hydrofoil.recipe.source import is_path
 from hydrofoil.run.environment import environment
 from hydrofoil.run.reference import keep_reference
 from hydrofoil.session.data import (
+    copies_check,
     find_recipe,
     given_overrides,
     log_data,
@@ -79,10 +82,10 @@ def train(
         default_watcher(watcher),
     )  # fmt: skip
     images, place = as_pictures(named.pictures), pick_device(device)
-    created, start = _begin(named, images, split, place, model, run, command, for_test=test)
+    created, start, found = _begin(named, images, split, place, model, run, command, for_test=test)
     created.with_given(model, named.given, data_root)
     with created.writing(say_for(watcher)), Observers(created, watching) as watched:
-        log_data(created, images, start.split, named.seconds, named.choices)
+        log_data(created, images, start.split, named.seconds, named.choices, found)
         with watched.training(start):
             for epoch in fit(
                 start.model, images, start.split, created.recipe,  # with executor and threads
@@ -103,15 +106,20 @@ def _begin(
     command: Sequence[str],
     *,
     for_test: bool,
-) -> tuple[Run, Start]:
-    """Return a new run and its training before the first step: see `train` for the arguments."""
+) -> tuple[Run, Start, Check | None]:
+    """Return a new run, its training before the first step, and what its own images' copies are.
+
+    See `train` for the arguments.
+    """
     resolved, split, said = resolve_data(
         named.recipe, images, split, named.notes, device=place, for_test=for_test
     )
     classifier, state, prepared, notes = untrained(resolved, images, split, place, model)
     created = Run.create(run, prepared.recipe, split, environment(place, command), text_of(model))
-    said += notes
-    return created, Start(created, classifier, split, state, prepared, tuple(said), named.choices)
+    checked = copies_check(images, split) if is_path(resolved.data.source) else None
+    said += [*notes, *([checked.summary] if checked else [])]
+    start = Start(created, classifier, split, state, prepared, tuple(said), named.choices)
+    return created, start, checked
 
 
 def _finish(

@@ -28,7 +28,9 @@ def class_weights(labels_N: Tensor, classes: int) -> Tensor:
     return (weights_K * (counts_K > 0)).to(torch.float32)
 
 
-def balanced_order(index_N: Tensor, labels_N: Tensor, seed: int, epoch: int) -> Tensor:
+def balanced_order(
+    index_N: Tensor, labels_N: Tensor, seed: int, epoch: int, window: int = 0
+) -> Tensor:
     """Return as many indices as given, drawn equally often from each class, in random order.
 
     The C classes that occur take turns through all epochs, and so do the images of each class. In
@@ -41,6 +43,7 @@ def balanced_order(index_N: Tensor, labels_N: Tensor, seed: int, epoch: int) -> 
         labels_N: The label of each of them.
         seed: Of the run.
         epoch: Counted from 1.
+        window: See `epoch_order`.
 
     >>> balanced_order(torch.arange(6), torch.tensor([0, 0, 0, 0, 0, 1]), 0, 1).eq(5).sum().item()
     3
@@ -54,4 +57,4 @@ def balanced_order(index_N: Tensor, labels_N: Tensor, seed: int, epoch: int) -> 
     turns_N = torch.arange((epoch - 1) * N, epoch * N)
     class_N, turn_N = turns_N % len(counts), turns_N // len(counts)
     drawn_N = members_N[starts[class_N] + turn_N % counts[class_N]]
-    return epoch_order(drawn_N, seed, epoch)
+    return epoch_order(drawn_N, seed, epoch, window)

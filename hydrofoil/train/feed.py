@@ -126,8 +126,8 @@ def order_of(recipe: Recipe, index_N: Tensor, labels_N: Tensor, epoch: int) -> T
     """Return the indices of the training images in the order of one epoch: see `make_feed`."""
     seed, window = recipe.train.seed, window_of(recipe)
     if recipe.train.balance == "sampling":
-        drawn_N = balanced_order(index_N, labels_N[index_N.to(labels_N.device)], seed, epoch)
-        return epoch_order(drawn_N, seed, epoch, window) if window else drawn_N
+        of_these_N = labels_N[index_N.to(labels_N.device)]
+        return balanced_order(index_N, of_these_N, seed, epoch, window)
     return epoch_order(index_N, seed, epoch, window)
 
 

@@ -142,8 +142,8 @@ def prepare(
     threads = threads_of(recipe, model)
     asked = execute or state.executor or recipe.train.execute
     weighted = recipe.train.balance == "loss"
-    labels_N = pictures.labels_N[split.train.to(pictures.labels_N.device)]
-    weights_K = class_weights(labels_N, len(model.classes)) if weighted else None
+    train_N = split.train.to(pictures.labels_N.device)
+    weights_K = class_weights(pictures.labels_N[train_N], len(model.classes)) if weighted else None
     names, refused, program = choose(model, state.optimizer, asked, batch_size, weighted)
     for name in names:
         try:
