@@ -206,3 +206,18 @@ def test_a_comparison_on_own_images_trains_nothing_again(
     monkeypatch.setattr("hydrofoil.session.compare.train", None)
     again = hf.compare("digits", "digits", changes, seeds=2)
     assert again.as_dict()["verdict"] == first.as_dict()["verdict"]
+
+
+def test_a_frame_is_read_as_its_fields_say(tmp_path: Path) -> None:
+    from pandas import DataFrame
+
+    folder = write_folder(tmp_path / "pets")
+    files = sorted(folder.rglob("*.png"))
+    frame = DataFrame({"file": map(str, files), "kind": [file.parent.name for file in files]})
+    run = hf.train(
+        frame, path="file", label="kind", size=12, epochs=1, execute="eager", run=tmp_path / "r"
+    )
+    assert run.model.shape == (3, 12, 12)
+    assert run.model.classes == CLASSES
+    found = hf.check(frame, only=("copies",), path="file", label="kind", size=12)
+    assert found.pictures.shape == (3, 12, 12)

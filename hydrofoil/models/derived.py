@@ -75,7 +75,7 @@ def recipe_of(
     if not source:
         recipe = read_recipe(name, overrides)
         return Named(recipe, tuple(optimizer_notes(base_of(name), recipe, overrides)))
-    data, clock = _described(source, overrides), Stopwatch(CPU)
+    data, clock = section_of(source, overrides), Stopwatch(CPU)
     pictures = load(data, data_root or data.root, watcher)
     seconds = clock.seconds()
     found = derived_from(pictures, overrides, source=source, network=network)
@@ -109,7 +109,7 @@ def new_recipe(
             f"{shown(name)}: a recipe, where images were expected.\n"
             f"Print it with: hydrofoil recipes {shown(name)}"
         )
-    data = _described(source, overrides)
+    data = section_of(source, overrides)
     pictures = load(data, data_root or data.root, watcher)
     return derived_from(pictures, overrides, source=source, network=network)
 
@@ -136,7 +136,7 @@ def derived_from(
     """
     images = as_pictures(pictures)
     source = source or images.source
-    data = _described(source, overrides)
+    data = section_of(source, overrides)
     training = None if split is None else len(as_split(split, images).train)
     facts = _facts(images, data, data_fields(overrides), training)
 
@@ -152,7 +152,7 @@ def derived_from(
     )  # fmt: skip
 
 
-def _described(source: str, overrides: Sequence[str]) -> Data:
+def section_of(source: str, overrides: Sequence[str]) -> Data:
     """Return the section [data] that the overrides give for a source.
 
     Raises:

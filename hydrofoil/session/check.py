@@ -25,7 +25,6 @@ from hydrofoil.check.near import LEAST_SIDE
 from hydrofoil.check.result import Check
 from hydrofoil.check.review import NoiseEstimate, noise_estimate, read_votes
 from hydrofoil.check.shortcuts import check_shortcuts
-from hydrofoil.data.convert import as_pictures
 from hydrofoil.data.facts import Facts, read_facts
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Download, Watcher
@@ -35,7 +34,7 @@ from hydrofoil.errors import HydrofoilError, nearest
 from hydrofoil.recipe.schema import Data
 from hydrofoil.run.find import LAST, run_path
 from hydrofoil.run.folder import Run
-from hydrofoil.session.data import own_threads, read_pictures
+from hydrofoil.session.data import given_pictures, own_threads, read_pictures
 from hydrofoil.session.observing import default_watcher
 from hydrofoil.wording import percent
 
@@ -147,7 +146,7 @@ def _prepared(
     watcher = default_watcher(watcher)
     run = _run_of(source)
     data = _data_of(run or source, fields)
-    pictures = _pictures(run or source, data, data_root, watcher)
+    pictures = _pictures(run or source, data, fields, data_root, watcher)
     split = run.split() if run and run.has_split() else given_split(pictures)
     return _Making(pictures, split, data, run, watcher, device)
 
@@ -178,14 +177,18 @@ def _data_of(source: Any, fields: dict[str, Any]) -> Data | None:
 
 
 def _pictures(
-    source: Any, data: Data | None, data_root: str | Path, watcher: Watcher | None
+    source: Any,
+    data: Data | None,
+    fields: dict[str, Any],
+    data_root: str | Path,
+    watcher: Watcher | None,
 ) -> Pictures:
     if isinstance(source, Run):
         given = getattr(source, "pictures", None)
         return read_pictures(source.recipe, data_root, given, watcher)[0]
     if data is not None:
         return load(data, data_root, watcher)
-    return load(source, watcher=watcher) if hasattr(source, "columns") else as_pictures(source)
+    return given_pictures(source, described("./", fields), watcher)
 
 
 def given_split(pictures: Pictures) -> Split | None:

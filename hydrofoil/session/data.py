@@ -20,12 +20,12 @@ from hydrofoil.data.split import PARTS, Split, draw_split
 from hydrofoil.errors import HydrofoilError, InputError, closest
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.code import Network
-from hydrofoil.models.derived import Named, derived_from, recipe_of
+from hydrofoil.models.derived import Named, derived_from, recipe_of, section_of
 from hydrofoil.recipe.changes import optimizer_notes
 from hydrofoil.recipe.derive import Choice
 from hydrofoil.recipe.naming import all_overrides, is_field, short_names
 from hydrofoil.recipe.read import override, source_of
-from hydrofoil.recipe.schema import Recipe
+from hydrofoil.recipe.schema import Data, Recipe
 from hydrofoil.recipe.source import is_path
 from hydrofoil.run.events import DataLoaded, ImagesChecked, RecipeDerived
 from hydrofoil.run.folder import Run
@@ -78,8 +78,8 @@ def find_recipe(
     elif pictures is not None:
         raise InputError(f"pictures: given twice: {kind_of(recipe)} is images as well.")
     else:
-        frame = hasattr(recipe, "columns")
-        pictures = load(recipe, watcher=watcher) if frame else as_pictures(recipe)
+        data = section_of("./", changes) if hasattr(recipe, "columns") else None
+        pictures = given_pictures(recipe, data, watcher)
         found = derived_from(pictures, changes, split=split, network=network)
         named = Named(found.recipe, (), found.choices)
     if named.pictures is not None:
@@ -149,13 +149,28 @@ def read_pictures(
 ) -> tuple[Pictures, float]:
     """Return the images that are given, or the recipe's, and the seconds that reading them took."""
     clock = Stopwatch(CPU)
-    if hasattr(pictures, "columns"):  # a frame of paths
-        options: dict[str, Any] = {"fit": recipe.data.fit, "size": recipe.data.size}
-        return load(pictures, watcher=watcher, **options), clock.seconds()
     if pictures is not None:
-        return as_pictures(pictures), 0.0
+        images = given_pictures(pictures, recipe.data, watcher)
+        return images, clock.seconds() if images is not pictures else 0.0
     pictures = load(recipe.data, data_root or recipe.data.root, watcher)
     return pictures, clock.seconds()
+
+
+FRAME_FIELDS = ("size", "fit", "path", "label", "split", "group", "unreadable")
+
+
+def given_pictures(given: Any, data: Data | None, watcher: Watcher | None) -> Pictures:
+    """Return images that are given in Python, as `hf.Pictures` takes them or as a pandas frame.
+
+    Args:
+        given: The images.
+        data: Says how the columns of a frame are called, and what size the images get.
+        watcher: Shows progress.
+    """
+    if not hasattr(given, "columns"):
+        return as_pictures(given)
+    fields = {name: getattr(data, name) for name in FRAME_FIELDS} if data else {}
+    return load(given, watcher=watcher, **fields)
 
 
 def resolve_data(
