@@ -37,6 +37,7 @@ from hydrofoil.train import executors
 from hydrofoil.train.executors.compiled import Compiled
 from hydrofoil.train.executors.eager import Eager
 from hydrofoil.train.optimizers import build_optimizer
+from hydrofoil.train.options import StepOptions
 from tests.conftest import REAL_RECIPES
 from tests.feeds import take_steps
 
@@ -65,7 +66,9 @@ def test_auto_is_native_on_a_cpu_with_a_compiler_however_long_a_run_is(
     name: str, epochs: int
 ) -> None:
     model, _, _, recipe, state = parts(name, f"train.epochs={epochs}")
-    names, refused, _ = executors.choose(model, state.optimizer, "auto", recipe.train.batch_size)
+    names, refused, _ = executors.choose(
+        model, state.optimizer, "auto", recipe.train.batch_size, StepOptions()
+    )
     assert (names, refused) == (["native", "eager"], {})
 
 
@@ -76,7 +79,7 @@ def test_auto_is_a_graph_on_a_gpu_and_eager_where_neither_runs(
     for kind, expected in (("cuda", ["graph", "eager"]), ("mps", ["eager"])):
         monkeypatch.setattr(Classifier, "device", torch.device(kind))
         monkeypatch.setattr(executors, "graph_problem", lambda *_: "")
-        names, *_ = executors.choose(model, state.optimizer, "auto", 32)
+        names, *_ = executors.choose(model, state.optimizer, "auto", 32, StepOptions())
         assert names == expected
 
 

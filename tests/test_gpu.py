@@ -29,6 +29,7 @@ from hydrofoil.timing import Stopwatch
 from hydrofoil.train.executors.eager import Eager
 from hydrofoil.train.executors.graph import Graph
 from hydrofoil.train.feed import make_feed
+from hydrofoil.train.options import StepOptions
 from tests.conftest import REAL_RECIPES
 
 pytestmark = [
@@ -83,8 +84,10 @@ def side(kind: Any, name: str, *overrides: str) -> Any:
     model = build(recipe, pictures.shape, pictures.classes).to(CUDA).train()
     state, batch = State.fresh(model, recipe), recipe.train.batch_size
     executor = kind(
-        model, state.optimizer, pictures.to(CUDA), batch_size=batch, label_smoothing=0.1,
-        class_weights_K=torch.arange(1.0, 11) if recipe.train.balance == "loss" else None,
+        model, state.optimizer, pictures.to(CUDA), batch_size=batch,
+        options=StepOptions(
+            0.1, torch.arange(1.0, 11) if recipe.train.balance == "loss" else None
+        ),
     )  # fmt: skip
     layers = len(dropouts(model.network))
 

@@ -22,6 +22,7 @@ from hydrofoil.train.executors import graph as module
 from hydrofoil.train.executors.eager import Eager
 from hydrofoil.train.executors.graph import Graph, Tables
 from hydrofoil.train.feed import make_feed
+from hydrofoil.train.options import StepOptions
 from tests import fake_cuda
 from tests.conftest import REAL_RECIPES
 from tests.fake_cuda import Stream, World, emulated
@@ -44,8 +45,10 @@ class Side:
         self.sums = Sums(self.model.device)
         self.executor = kind(
             self.model, self.state.optimizer, self.pictures, batch_size=recipe.train.batch_size,
-            label_smoothing=recipe.train.label_smoothing,
-            class_weights_K=torch.arange(1.0, 11) if recipe.train.balance == "loss" else None,
+            options=StepOptions(
+                recipe.train.label_smoothing,
+                torch.arange(1.0, 11) if recipe.train.balance == "loss" else None,
+            ),
         )  # fmt: skip
 
     def train(self, epoch: int, first: int, stop: int) -> None:
@@ -184,7 +187,7 @@ def test_label_smoothing_that_changes_is_captured_again_and_a_rate_is_not() -> N
         side.train(1, 0, 4)
         side.train(2, 0, 2)
         assert world.captures == 1
-        side.executor.step.label_smoothing = 0.5
+        side.executor.step.options = StepOptions(label_smoothing=0.5)
         side.train(2, 2, 3)
         assert world.captures == 2
 

@@ -16,6 +16,7 @@ from hydrofoil import Classifier
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.native import Native
 from hydrofoil.train.executors.eager import Eager
+from hydrofoil.train.options import StepOptions
 from tests.feeds import take_steps
 from tests.native_cases import (
     CPU,
@@ -66,9 +67,11 @@ def check(
     judges = in_float64(model), copy.deepcopy(model)
     sums = Sums(CPU), Sums(CPU), Sums(CPU)
     for judge, total in zip(judges, sums, strict=False):
-        if weights_K is not None:
-            options["class_weights_K"] = weights_K.to(next(judge.parameters()).dtype)
-        take_steps(Eager(judge, sgd(judge, lr), pictures, **options), index_N, 1, 1, total)
+        own_K = None if weights_K is None else weights_K.to(next(judge.parameters()).dtype)
+        eager = Eager(
+            judge, sgd(judge, lr), pictures, batch_size=batch, options=StepOptions(smoothing, own_K)
+        )
+        take_steps(eager, index_N, 1, 1, total)
     again = copy.deepcopy(model)
     with pytest.MonkeyPatch.context() as patch:
         share_rows(patch, rows)

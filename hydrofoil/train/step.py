@@ -16,6 +16,7 @@ from hydrofoil.evaluate.score import score
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.layers import dropouts, set_draws
 from hydrofoil.train.feed import Rows
+from hydrofoil.train.options import StepOptions
 from hydrofoil.train.schedules import keep_rate_on_device, set_rate
 
 Forward = Callable[[Tensor, Tensor], Tensor]  # from pictures_NCHW and draws_L2 to logits_NK
@@ -28,8 +29,7 @@ class Step:
         model: Trained in place.
         optimizer: Of the model's parameters.
         pictures: The dataset, on the model's device.
-        label_smoothing: The share of a label that is spread over all classes (Szegedy et al. 2016).
-        class_weights_K: Of the loss, as torch's cross-entropy takes them; default: none.
+        options: Of the loss.
         forward: From pictures_NCHW and draws_L2 to logits_NK; default: the model itself.
     """
 
@@ -38,13 +38,13 @@ class Step:
         model: Classifier,
         optimizer: torch.optim.Optimizer,
         pictures: Pictures,
-        label_smoothing: float = 0.0,
-        class_weights_K: Tensor | None = None,
+        options: StepOptions | None = None,
         forward: Forward | None = None,
     ) -> None:
         self.model, self.optimizer, self.pictures = model, optimizer, pictures
-        self.label_smoothing = label_smoothing
-        self.class_weights_K = None if class_weights_K is None else class_weights_K.to(model.device)
+        self.options = options = options or StepOptions()
+        weights_K = options.class_weights_K
+        self.class_weights_K = None if weights_K is None else weights_K.to(model.device)
         self.dropouts = dropouts(model.network)
         self.forward = forward or self._call_model
         if on_cuda(model.device):
@@ -85,7 +85,7 @@ class Step:
     ) -> Tensor:
         """Return the batch's mean loss; with weights, the weighted mean."""
         return cross_entropy(
-            logits_NK, labels_N, class_weights_K, label_smoothing=self.label_smoothing
+            logits_NK, labels_N, class_weights_K, label_smoothing=self.options.label_smoothing
         )
 
     def _call_model(self, pictures_NCHW: Tensor, draws_L2: Tensor) -> Tensor:

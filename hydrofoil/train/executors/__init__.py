@@ -23,13 +23,13 @@ from hydrofoil.models.summary import total_multiply_adds
 from hydrofoil.native import Native, Program, Unsupported, make_program
 from hydrofoil.native.build import compiler
 from hydrofoil.recipe.schema import Recipe
-from hydrofoil.train.balance import class_weights
 from hydrofoil.train.executors.compiled import Compiled
 from hydrofoil.train.executors.eager import Eager
 from hydrofoil.train.executors.graph import Graph, graph_problem
 from hydrofoil.train.executors.windowed import make_window, windowed
 from hydrofoil.train.feed import Feed
 from hydrofoil.train.optimizers import build_optimizer
+from hydrofoil.train.options import StepOptions, options_of
 from hydrofoil.train.state import State
 
 EXECUTORS: dict[str, Callable[..., "Executor"]] = {
@@ -141,19 +141,16 @@ def prepare(
     images = window.held if window else pictures.to(model.device)
     threads = threads_of(recipe, model)
     asked = execute or state.executor or recipe.train.execute
-    weighted = recipe.train.balance == "loss"
     train_N = split.train.to(pictures.labels_N.device)
-    weights_K = class_weights(pictures.labels_N[train_N], len(model.classes)) if weighted else None
-    names, refused, program = choose(model, state.optimizer, asked, batch_size, weighted)
+    options = options_of(recipe, pictures.labels_N[train_N], len(model.classes))
+    names, refused, program = choose(model, state.optimizer, asked, batch_size, options)
     for name in names:
         try:
             with exact(model.device, threads):
+                native = {**options.for_native(), "program": program}
                 executor = EXECUTORS[name](
-                    model, state.optimizer, images,
-                    batch_size=batch_size,
-                    label_smoothing=recipe.train.label_smoothing,
-                    class_weights_K=weights_K,
-                    **({"program": program} if name == "native" else {}),
+                    model, state.optimizer, images, batch_size=batch_size,
+                    **(native if name == "native" else {"options": options}),
                 )  # fmt: skip
         except (Unsupported, RuntimeError, OSError) as error:
             if name == "eager":
@@ -178,12 +175,11 @@ def choose(
     optimizer: torch.optim.Optimizer,
     asked: str,
     batch_size: int,
-    weighted: bool = False,
+    options: StepOptions,
 ) -> tuple[list[str], dict[str, str], Program | None]:
     """Return which executors to try, in order, why others cannot run here, and native's program.
 
-    `weighted` is whether the loss has class weights. The answer depends on the arguments, the
-    device and the compiler alone; nothing is built.
+    The answer depends on the arguments, the device and the compiler alone; nothing is built.
 
     Raises:
         HydrofoilError: The executor is unknown.
@@ -200,8 +196,10 @@ def choose(
         refused["graph"] = problem
     if "native" in wanted:
         try:
+            if options.native_problem:
+                raise Unsupported(options.native_problem)
             compiler()
-            program = make_program(model, optimizer, batch_size, weighted)
+            program = make_program(model, optimizer, batch_size, options.weighted)
         except Unsupported as error:
             refused["native"] = str(error)
     return [name for name in wanted if name not in refused], refused, program
@@ -228,10 +226,14 @@ def expected(
     shape, classes = describe(recipe.data)
     model = build(recipe, shape, [""] * classes, network).to(device)
     optimizer = build_optimizer(recipe.optimizer, model.network)
-    options = recipe.train.batch_size, recipe.train.balance == "loss"
-    names, refused, program = choose(model, optimizer, recipe.train.execute, *options)
+    batch_size, options = (
+        recipe.train.batch_size,
+        options_of(recipe, torch.arange(classes), classes),
+    )
+    names, refused, program = choose(model, optimizer, recipe.train.execute, batch_size, options)
     line = f"executor: {names[0]}{_reasons(refused)}"
     try:
-        return line, (program or make_program(model, optimizer, *options)).source
+        program = program or make_program(model, optimizer, batch_size, options.weighted)
+        return line, program.source
     except Unsupported:
         return line, ""

@@ -11,6 +11,7 @@ from hydrofoil.evaluate.metrics import Metrics, Sums
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.layers import set_draws
 from hydrofoil.train.feed import Feed, dropout_draws
+from hydrofoil.train.options import StepOptions
 from hydrofoil.train.state import unchanged
 from hydrofoil.train.step import Step
 
@@ -26,8 +27,7 @@ class Compiled:
         optimizer: Of the model's parameters.
         pictures: The dataset, on the model's device.
         batch_size: Pictures per step.
-        label_smoothing: The share of a label that is spread over all classes.
-        class_weights_K: Of the loss, as torch's cross-entropy takes them; default: none.
+        options: Of the loss.
 
     Raises:
         RuntimeError: torch cannot compile here, for example without a C++ compiler.
@@ -43,13 +43,12 @@ class Compiled:
         pictures: Pictures,
         *,
         batch_size: int,
-        label_smoothing: float = 0.0,
-        class_weights_K: Tensor | None = None,
+        options: StepOptions | None = None,
     ) -> None:
-        options = (model, optimizer, pictures, label_smoothing, class_weights_K)
-        self.step = Step(*options)
+        given = (model, optimizer, pictures, options)
+        self.step = Step(*given)
         self.batch_size = batch_size
-        self._whole = Step(*options, self._call_compiled)
+        self._whole = Step(*given, self._call_compiled)
         self._compiled = torch.compile(model)
         layers = len(self.step.dropouts)
         self._draws_L2 = torch.zeros(layers, 2, dtype=torch.int32, device=model.device)

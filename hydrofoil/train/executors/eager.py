@@ -1,13 +1,10 @@
-"""The reference executor: torch's operations, one call each.
-
-Axes: K classes.
-"""
+"""The reference executor: torch's operations, one call each."""
 
 import torch
-from torch import Tensor
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.models.classifier import Classifier
+from hydrofoil.train.options import StepOptions
 from hydrofoil.train.step import Step
 
 
@@ -19,8 +16,7 @@ class Eager(Step):
         optimizer: Of the model's parameters.
         pictures: The dataset, on the model's device.
         batch_size: Images per step; feeds of other sizes work, too.
-        label_smoothing: The share of a label that is spread over all classes.
-        class_weights_K: Of the loss, as torch's cross-entropy takes them; default: none.
+        options: Of the loss.
     """
 
     name = "eager"
@@ -33,10 +29,9 @@ class Eager(Step):
         pictures: Pictures,
         *,
         batch_size: int,
-        label_smoothing: float = 0.0,
-        class_weights_K: Tensor | None = None,
+        options: StepOptions | None = None,
     ) -> None:
-        super().__init__(model, optimizer, pictures, label_smoothing, class_weights_K)
+        super().__init__(model, optimizer, pictures, options)
         self.batch_size = batch_size
 
     @property

@@ -18,6 +18,7 @@ from hydrofoil.evaluate.metrics import Metrics, Sums
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.native import Unsupported
 from hydrofoil.train.feed import Feed, count_steps
+from hydrofoil.train.options import StepOptions
 from hydrofoil.train.schedules import keep_rate_on_device
 from hydrofoil.train.state import unchanged
 from hydrofoil.train.step import Step
@@ -87,8 +88,7 @@ class Graph:
         optimizer: Of the model's parameters.
         pictures: The dataset, on the model's device.
         batch_size: Pictures per step.
-        label_smoothing: The share of a label that is spread over all classes.
-        class_weights_K: Of the loss, as torch's cross-entropy takes them; default: none.
+        options: Of the loss.
 
     Raises:
         Unsupported: The device, torch's version or the optimizer is not served.
@@ -106,13 +106,12 @@ class Graph:
         pictures: Pictures,
         *,
         batch_size: int,
-        label_smoothing: float = 0.0,
-        class_weights_K: Tensor | None = None,
+        options: StepOptions | None = None,
     ) -> None:
         if reason := graph_problem(model, optimizer):
             raise Unsupported(reason)
         keep_rate_on_device(optimizer, model.device)
-        self.step = Step(model, optimizer, pictures, label_smoothing, class_weights_K)
+        self.step = Step(model, optimizer, pictures, options)
         self.batch_size = batch_size
         layers = len(self.step.dropouts)
         self._tables = Tables(len(pictures), batch_size, layers, model.device)
@@ -184,7 +183,7 @@ class Graph:
             for name, value in group.items()
             if name != "params"
         ]
-        return [addresses, options, self.step.label_smoothing]
+        return [addresses, options, self.step.options.label_smoothing]
 
 
 def graph_problem(model: Classifier, optimizer: torch.optim.Optimizer) -> str:
