@@ -16,6 +16,7 @@ from hydrofoil import Classifier
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.native import Native
 from hydrofoil.train.executors.eager import Eager
+from hydrofoil.train.optimizers import SGD
 from hydrofoil.train.options import StepOptions
 from tests.feeds import take_steps
 from tests.native_cases import (
@@ -258,7 +259,13 @@ def test_a_row_sharing_network_of_every_kind_is_torchs() -> None:
     check((2, 9, 8), words, count=24, batch=9, threads=3, rows=True, smoothing=0.1)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+EVERY_OPTIMIZER: dict[str, Any] = {
+    **OPTIMIZERS,
+    "decoupled": lambda p: SGD(p, lr=0.05, momentum=0.9, weight_decay=0.5, decoupled=True),
+}
+
+
+@pytest.mark.parametrize("name", EVERY_OPTIMIZER)
 def test_optimizers_take_torchs_steps_and_go_on_from_each_others_state(name: str) -> None:
     # A smooth network: no kink turns rounding into a difference. No biases before normalization:
     # their gradient is zero but for rounding, which Adam divides by itself.
@@ -267,7 +274,7 @@ def test_optimizers_take_torchs_steps_and_go_on_from_each_others_state(name: str
     assert ours
     assert theirs
     pictures, index_N = made_pictures(shape, 44), torch.arange(44)
-    optimizers = [OPTIMIZERS[name](model.network.parameters()) for model in (ours, theirs)]
+    optimizers = [EVERY_OPTIMIZER[name](model.network.parameters()) for model in (ours, theirs)]
     native = Native(ours, optimizers[0], pictures, batch_size=8, threads=2)
     eager = Eager(ours, optimizers[0], pictures, batch_size=8)
     reference = Eager(theirs, optimizers[1], pictures, batch_size=8)

@@ -5,13 +5,17 @@ from typing import Any, get_args
 import pytest
 import torch
 import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.optim._muon import _zeropower_via_newtonschulz
 
 from hydrofoil import HydrofoilError, State, build, draw_split, fit, load, read_recipe
 from hydrofoil.native import Unsupported
 from hydrofoil.native.optimizer import make_rule
 from hydrofoil.recipe import optimizers as specs
 from hydrofoil.recipe.schema import tags
+from hydrofoil.train import optimizers
 from hydrofoil.train.optimizers import OPTIMIZERS, biases_and_norms, build_optimizer
 from hydrofoil.train.state import Snapshot
 
@@ -62,10 +66,54 @@ def test_the_schema_names_the_optimizers_of_the_table() -> None:
 def test_optimizers_are_torchs_to_the_last_bit(spec: Any) -> None:
     """`foreach` is how the update is carried out; it may not change what it computes."""
     ours, theirs = Weights((50,), (7, 5)), Weights((50,), (7, 5))
-    options = spec.model_dump(exclude={"name", "decay_biases"})
+    options = spec.model_dump(exclude={"name", "decay_biases", "decoupled"})
     weights = list(theirs.parameters())
     oracle = TORCHS[spec.name](weights, foreach=False, **options)
     steps(build_optimizer(spec, ours), ours, [oracle], weights)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_decoupled_decay_shrinks_the_weights_beside_the_momentum(momentum: float) -> None:
+    """The literal formula: v = m v + g, w = w - lr λ w, w = w - lr (g + m v)."""
+    spec = specs.Sgd(
+        name="sgd", lr=0.1, momentum=momentum, nesterov=momentum > 0, weight_decay=0.3,
+        decoupled=True,
+    )  # fmt: skip
+    ours = Weights((5, 4))
+    optimizer, draw = build_optimizer(spec, ours), torch.Generator().manual_seed(1)
+    w = ours.weights[0].detach().clone().double()
+    v = torch.zeros_like(w)
+    for lr in (0.1, 0.1, 0.05):
+        g = torch.randn(w.shape, generator=draw)
+        ours.weights[0].grad = g.clone()
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+        assert optimizer.param_groups[0]["weight_decay"] == 0.3
+        v = momentum * v + g
+        w = w - lr * 0.3 * w
+        w = w - lr * (g + momentum * v if momentum else g)
+        torch.testing.assert_close(ours.weights[0].detach().double(), w, rtol=1e-5, atol=1e-6)
+
+
+def test_decoupled_decay_of_weights_leaves_out_biases() -> None:
+    spec = specs.Sgd(name="sgd", lr=0.5, weight_decay=0.2, decoupled=True, decay_biases=False)
+    network = nn.Linear(3, 2)
+    before = [p.detach().clone() for p in network.parameters()]
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    build_optimizer(spec, network).step()
+    torch.testing.assert_close(network.weight.detach(), before[0] * 0.9)
+    assert torch.equal(network.bias, before[1])
+
+
+def test_native_steps_have_decoupled_decay() -> None:
+    plain = specs.Sgd(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.01)
+    rules = [
+        make_rule(build_optimizer(spec, Weights((5, 4))))
+        for spec in (plain, plain.model_copy(update={"decoupled": True}))
+    ]
+    assert [rule.decoupled for rule in rules] == [False, True]
 
 
 @pytest.mark.parametrize("spec", [s for s in SPECS if s.weight_decay], ids=lambda s: s.name)
@@ -88,14 +136,25 @@ def test_a_norm_of_several_axes_is_a_norm() -> None:
     assert biases_and_norms(network) == set(network.parameters()) - {network[2].weight}
 
 
+@pytest.fixture
+def slow_bfloat16(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> bool:
+    """Let the processor have, or not have, instructions for bfloat16."""
+    monkeypatch.setattr(optimizers, "fast_bfloat16", lambda kind: not request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("slow_bfloat16", [False, True], indirect=True)
 @pytest.mark.parametrize("ratio", ["original", "match_rms_adamw"])
+@pytest.mark.parametrize("rest", ["adamw", "sgd", "sgd without momentum"])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_muon_is_torchs_for_hidden_matrices_and_adamw_for_the_rest(
-    ratio: Any, channels_last: bool
+def test_muon_is_torchs_for_hidden_matrices_and_another_for_the_rest(
+    ratio: Any, rest: str, channels_last: bool, slow_bfloat16: bool
 ) -> None:
+    momentum = 0.0 if "without" in rest else 0.8
     spec = specs.Muon(
-        name="muon", weight_decay=0.1, adamw_lr=0.005, adamw_weight_decay=0.2, adjust_lr_fn=ratio
-    )
+        name="muon", weight_decay=0.1, adjust_lr_fn=ratio, others=rest.partition(" ")[0],  # type: ignore[arg-type]
+        others_lr=0.005, others_momentum=momentum, others_weight_decay=0.2,
+    )  # fmt: skip
 
     def network() -> nn.Sequential:
         torch.manual_seed(2)
@@ -116,24 +175,66 @@ def test_muon_is_torchs_for_hidden_matrices_and_adamw_for_the_rest(
     assert len(matrices) == 3
     oracles = [
         torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1, adjust_lr_fn=ratio),
-        torch.optim.AdamW(others, lr=0.005, weight_decay=0.2, foreach=True),
+        torch.optim.AdamW(others, lr=0.005, weight_decay=0.2, foreach=True)
+        if rest == "adamw"
+        else DecoupledSGD(others, lr=0.005, momentum=momentum, nesterov=momentum > 0),
     ]
     optimizer = build_optimizer(spec, ours)
-    if not channels_last:
+    if not channels_last and not slow_bfloat16:
         return steps(optimizer, ours, oracles, flat)
     draw = torch.Generator().manual_seed(1)  # sums may run in another order: near, not equal
-    for mine, their in zip(ours.parameters(), flat, strict=True):
-        mine.grad = torch.randn(mine.shape, generator=draw)
-        their.grad = mine.grad.reshape(their.shape).clone()
-    for one in (optimizer, *oracles):
-        one.step()
-    for mine, their in zip(ours.parameters(), flat, strict=True):
-        torch.testing.assert_close(mine.detach(), their.detach().view(mine.shape))
+    for _ in range(3):
+        for mine, their in zip(ours.parameters(), flat, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=draw)
+            their.grad = mine.grad.reshape(their.shape).clone()
+        before = [parameter.detach().clone() for parameter in ours.parameters()]
+        for one in (optimizer, *oracles):
+            one.step()
+        for was, mine, their in zip(before, ours.parameters(), flat, strict=True):
+            moved, expected = mine.detach() - was, their.detach().view(mine.shape) - was
+            # torch rounds to 8 bits in each of some 15 products: 2^-8 * sqrt(15) is 1.5%.
+            assert (moved - expected).norm() < 0.05 * expected.norm() + 1e-7
+            their.data.copy_(mine.detach().reshape(their.shape))
+    optimizer_state = [slots["momentum_buffer"] for slots in optimizer.state.values()
+                       if set(slots) == {"momentum_buffer"} and len(slots)]  # fmt: skip
+    assert len(optimizer_state) >= 3
+
+
+class DecoupledSGD(torch.optim.SGD):
+    """SGD after weights have shrunk by lr times 0.2."""
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data.mul_(1 - group["lr"] * 0.2)
+        super().step()
+
+
+@given(
+    rows=st.integers(1, 40), columns=st.integers(1, 40), steps=st.integers(1, 6),
+    seed=st.integers(0, 9),
+)  # fmt: skip
+def test_orthogonalizing_by_gram_matrices_is_the_newton_schulz_iteration(
+    rows: int, columns: int, steps: int, seed: int
+) -> None:
+    """The oracle is the iteration as Jordan et al. (2024) write it, in float64."""
+    draw = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(rows, columns, generator=draw)
+    a, b, c = coefficients = (3.4445, -4.775, 2.0315)
+    X = matrix.double() / matrix.double().norm()
+    for _ in range(steps):
+        A = X @ X.T
+        X = a * X + (b * A + c * A @ A) @ X
+    found = optimizers.orthogonalize(matrix, steps, coefficients, 1e-7)
+    # Of small singular values the rounding grows, 3.4 times a step: below 8 bits as in bfloat16.
+    assert (found - X).norm() <= 2**-8 * X.norm()
+    theirs = _zeropower_via_newtonschulz(matrix, coefficients, steps, 1e-7).double()
+    assert (found - X).norm() <= (theirs - X).norm() + 1e-5 * X.norm()  # torch's own is no better
 
 
 def test_a_schedule_changes_both_of_muons_rates_in_proportion() -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
-    optimizer = build_optimizer(specs.Muon(name="muon", lr=0.1, adamw_lr=0.01), network)
+    optimizer = build_optimizer(specs.Muon(name="muon", lr=0.1, others_lr=0.01), network)
     before = [p.detach().clone() for p in network.parameters()]
     for group in optimizer.param_groups:
         group["lr"] = 0.0

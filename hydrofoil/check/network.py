@@ -7,11 +7,12 @@ Axes: N images, C channels, H rows, W columns, K classes.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, pad
+
+from hydrofoil.device import fast_bfloat16
 
 SCALE = 0.125  # of the logits, as in Page's "How to train your ResNet" (2018)
 BATCH_MEMORY = 0.4  # momentum of the running statistics: trainings have few steps
@@ -19,22 +20,6 @@ TURN = 0.2  # radians: 11 degrees
 SCALED = 0.1  # of height and width
 STEM = 24  # channels of the first convolution
 LEAST_SIDE = 4  # rows or columns that are not pooled further
-
-
-@cache
-def fast_bfloat16(kind: str) -> bool:
-    """Tell whether convolutions in bfloat16 are faster than in float32: by the processor's flags.
-
-    On an AMD EPYC of the fifth generation, two cores, by AVX512-BF16: 900 to 1,000 GFLOP/s instead
-    of 440 to 540. Without such instructions torch emulates them, at a tenth of the speed.
-
-    Args:
-        kind: The device's type.
-    """
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public question
-    return kind == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 class LabelNetwork(nn.Module):

@@ -25,12 +25,14 @@ class Rule:
         slots: Names of torch's state tensors of a parameter's shape.
         nesterov: SGD with Nesterov's momentum.
         decay: Whether there is any weight decay.
+        decoupled: SGD with decoupled weight decay.
     """
 
     kind: str
     slots: tuple[str, ...]
     nesterov: bool = False
     decay: bool = False
+    decoupled: bool = False
 
 
 def make_rule(optimizer: torch.optim.Optimizer) -> Rule:
@@ -62,7 +64,8 @@ def make_rule(optimizer: torch.optim.Optimizer) -> Rule:
     decay = bool(group["weight_decay"])
     if kind == "sgd":
         slots = ("momentum_buffer",) if group["momentum"] else ()
-        return Rule(kind, slots, bool(group["nesterov"]), decay)
+        decoupled = decay and bool(getattr(optimizer, "decoupled", False))
+        return Rule(kind, slots, bool(group["nesterov"]), decay, decoupled)
     return Rule(
         "adamw" if group.get("decoupled_weight_decay") else kind,
         ("exp_avg", "exp_avg_sq"),
@@ -115,7 +118,7 @@ def _sgd(rule: Rule) -> str:
     """Return SGD's update, in torch's order of operations."""
     lines = ["v8 weight = load(w);"]
     if rule.decay:
-        lines.append("g += r->decay * weight;")
+        lines.append("weight *= r->keep;" if rule.decoupled else "g += r->decay * weight;")
     if rule.slots:
         lines += ["const v8 m = r->first * load(s0) + g;", "store(s0, m);"]
         lines.append("g += r->first * m;" if rule.nesterov else "g = m;")

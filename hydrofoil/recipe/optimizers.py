@@ -19,6 +19,8 @@ class Sgd(Fields):
     """Nesterov's form of momentum."""
     weight_decay: Amount = 0.0
     """L2 penalty, added to the gradient."""
+    decoupled: bool = False
+    """Subtract lr * weight_decay * weight from the weights instead (Loshchilov & Hutter 2019)."""
     decay_biases: bool = True
     """Whether weight decay also applies to biases and the parameters of norms."""
 
@@ -104,7 +106,7 @@ class Adagrad(Fields):
 
 
 class Muon(Fields):
-    """Muon for hidden weights, filters flattened; AdamW for biases, norms and the last layer."""
+    """Muon for hidden weights, filters flattened; AdamW or SGD for last layer, biases, norms."""
 
     name: Literal["muon"]
     lr: Above = 0.02
@@ -119,10 +121,14 @@ class Muon(Fields):
     """Newton-Schulz iterations that orthogonalize an update."""
     adjust_lr_fn: Literal["original", "match_rms_adamw"] = "original"
     """How the rate follows a matrix's shape; match_rms_adamw takes AdamW's rates."""
-    adamw_lr: Above = 0.001
-    """Learning rate of AdamW's part; a schedule changes both in proportion."""
-    adamw_weight_decay: Amount = 0.0
-    """Decoupled weight decay of AdamW's part."""
+    others: Literal["adamw", "sgd"] = "adamw"
+    """What updates biases, norms and the last layer; sgd has `nesterov` as well."""
+    others_lr: Above = 0.001
+    """Its learning rate, of which sgd needs more; a schedule changes both in proportion."""
+    others_momentum: Fraction = 0.9
+    """Momentum factor of sgd."""
+    others_weight_decay: Amount = 0.0
+    """Its weight decay, decoupled with both."""
 
 
 AnyOptimizer = Sgd | Adam | NAdam | RmsProp | Adagrad | Muon

@@ -1,11 +1,13 @@
 """A literal table from an optimizer's name to torch's own; which parameters each one updates."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hydrofoil.device import fast_bfloat16
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.recipe import optimizers as specs
 
@@ -35,7 +37,34 @@ class _Light(torch.optim.Optimizer):
 
 
 class SGD(_Light, torch.optim.SGD):
-    """torch's SGD."""
+    """torch's SGD, and with decoupled weight decay (Loshchilov & Hutter 2019).
+
+    Args:
+        params: As torch's SGD takes them, and so are the options.
+        decoupled: Weights shrink by lr * weight_decay of themselves, whatever their gradient.
+    """
+
+    def __init__(self, params: Any, *, decoupled: bool = False, **options: Any) -> None:
+        super().__init__(params, **options)
+        self.decoupled = decoupled
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        decays = [group["weight_decay"] for group in self.param_groups]
+        if not self.decoupled or not any(decays):
+            super().step()
+            return
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.mul_(1 - group["lr"] * decay)
+            group["weight_decay"] = 0.0
+        try:
+            super().step()
+        finally:
+            for group, decay in zip(self.param_groups, decays, strict=True):
+                group["weight_decay"] = decay
 
 
 class Adam(_Light, torch.optim.Adam):
@@ -59,36 +88,86 @@ class Adagrad(_Light, torch.optim.Adagrad):
 
 
 class _Matrices(_Light, torch.optim.Muon):
-    """torch's Muon, which takes matrices alone."""
+    """torch's Muon, which takes matrices alone; in float32 where bfloat16 is slow."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every matrix that has a gradient, as torch does."""
+        if fast_bfloat16(self.param_groups[0]["params"][0].device.type):
+            super().step()
+            return
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    self._update(matrix, matrix.grad, group)
+
+    def _update(self, matrix: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """Update one matrix: torch's formula with another order of its products."""
+        state = self.state[matrix]  # pyright: ignore[reportArgumentType]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        buffer, momentum = state["momentum_buffer"], group["momentum"]
+        buffer.lerp_(gradient, 1 - momentum)
+        update = gradient.lerp(buffer, momentum) if group["nesterov"] else buffer
+        update = orthogonalize(update, group["ns_steps"], group["ns_coefficients"], group["eps"])
+        rows, columns = matrix.shape
+        ratio = max(1.0, rows / columns) ** 0.5
+        if group["adjust_lr_fn"] == "match_rms_adamw":
+            ratio = 0.2 * max(rows, columns) ** 0.5
+        matrix.mul_(1 - group["lr"] * group["weight_decay"])
+        matrix.add_(update, alpha=-group["lr"] * ratio)
+
+
+def orthogonalize(
+    matrix: Tensor, steps: int, coefficients: tuple[float, float, float], eps: float
+) -> Tensor:
+    """Return what torch's Muon makes of an update, by fewer products, in the update's precision.
+
+    A Newton-Schulz step multiplies X from the left by a polynomial Q of its Gram matrix X Xᵀ. The
+    next Gram matrix is Q (X Xᵀ) Q, so all steps work on a small square matrix, and X itself is
+    read twice: at the beginning and at the end.
+    """
+    a, b, c = coefficients
+    wide = matrix.mT if matrix.size(0) > matrix.size(1) else matrix
+    wide = wide / wide.norm().clamp(min=eps)
+    gram = wide @ wide.mT
+    product = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    for step in range(steps):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor @ product if step else factor
+        gram = factor @ gram @ factor
+    update = product @ wide
+    return update.mT if matrix.size(0) > matrix.size(1) else update
 
 
 class Muon(_Light):
-    """torch's Muon for the hidden layers' weights, torch's AdamW for all other parameters.
+    """torch's Muon for the hidden layers' weights, AdamW or SGD for all other parameters.
 
     Muon updates matrices, so a filter's channels, rows and columns count as one axis (Jordan et
-    al. 2024, https://kellerjordan.github.io/posts/muon/). As that page advises, AdamW updates
-    biases, norms and the last layer. The update of both is torch's own; here is only which
+    al. 2024, https://kellerjordan.github.io/posts/muon/). As that page advises, another optimizer
+    updates biases, norms and the last layer. The updates are torch's own; here is only which
     parameter goes where.
 
     Args:
         groups: Two lists of parameters: `kind` "matrices" and "others"; `ratio` is what the
             learning rate is multiplied by.
+        lr: Of the matrices.
+        others: Makes the optimizer of the others, from their list and rate.
         options: Muon's.
     """
 
-    def __init__(self, groups: Groups, lr: float, **options: Any) -> None:
+    def __init__(self, groups: Groups, lr: float, others: "Builder", **options: Any) -> None:
         super().__init__(groups, {"lr": lr})
         self._flat = {
             p: nn.Parameter(p.detach().reshape(len(p), -1)) for p in self._of("matrices")["params"]
         }
-        others = self._of("others")
+        rest = self._of("others")
         self._parts: dict[str, torch.optim.Optimizer] = {}
         if self._flat:
             self._parts["matrices"] = _Matrices(list(self._flat.values()), lr=lr, **options)
-        if others["params"]:
-            decay = others["weight_decay"]
-            adamw = AdamW(others["params"], lr=lr, foreach=True, weight_decay=decay)
-            self._parts["others"] = adamw
+        if rest["params"]:
+            self._parts["others"] = others(rest["params"], lr=lr * rest["ratio"])
 
     def _of(self, kind: str) -> dict[str, Any]:
         return next(group for group in self.param_groups if group["kind"] == kind)
@@ -182,13 +261,27 @@ def _build_muon(
     matrices = [p for p in trained if p not in spared and p is not weights[-1]]
     chosen = set(matrices)
     others = [parameter for parameter in trained if parameter not in chosen]
-    options = spec.model_dump(exclude={"name", "adamw_lr", "adamw_weight_decay"})
-    ratio, decay = spec.adamw_lr / spec.lr, spec.adamw_weight_decay
     groups: Groups = [
         {"kind": "matrices", "params": matrices, "ratio": 1.0},
-        {"kind": "others", "params": others, "ratio": ratio, "weight_decay": decay},
+        {"kind": "others", "params": others, "ratio": spec.others_lr / spec.lr},
     ]
-    return Muon(groups, **options)
+    fields = {"momentum", "nesterov", "weight_decay", "ns_steps", "adjust_lr_fn"}
+    return Muon(groups, spec.lr, _builder_of_others(spec), **spec.model_dump(include=fields))
+
+
+def _builder_of_others(spec: specs.Muon) -> Builder:
+    """Return what makes the optimizer of the parameters that are not Muon's."""
+    decay, momentum = spec.others_weight_decay, spec.others_momentum
+    if spec.others == "adamw":
+        return partial(AdamW, weight_decay=decay, foreach=True)
+    return partial(
+        SGD,
+        momentum=momentum,
+        nesterov=spec.nesterov and momentum > 0,
+        weight_decay=decay,
+        decoupled=True,
+        foreach=True,
+    )
 
 
 # ── slots, as checkpoints keep them ──────────────────────────────────────────────────────────────
