@@ -114,7 +114,9 @@ def test_run(run: Run, pictures: Pictures) -> None:
     model, epoch = run.weights.load(pick_device("cpu"))
     answers = answer(model, pictures, split.test)
     valid = answer(model, pictures, split.valid) if len(split.valid) else None
-    result = test_result(answers, valid, model, run.recipe, epoch=epoch, opened=1, differs="")
+    result = test_result(
+        answers, valid, model, run.recipe, epoch=epoch, opened=1, differs="", unlike=""
+    )
     run.log.append(Tested(opened=1, accuracy=result.accuracy, seconds=0.5))
     run.results.save_answers(test=answers, valid=valid)
     run.results.save_shown(pictures, example_indices(result))

@@ -191,7 +191,8 @@ def test_every_field_says_what_it_affects() -> None:
         *recipe.affecting("weights"), *recipe.affecting("results"), *recipe.affecting("nothing"),
     }  # fmt: skip
     assert {name for name, effect in effects.items() if effect.what == "nothing"} == {
-        "name", "about", "data.root", "data.resident", "expect.test_accuracy",
+        "name", "about", "data.root", "data.resident",
+        "expect.test_accuracy", "expect.spread", "expect.accuracies", "expect.printed",
         "train.log_every", "train.save_steps", "train.save_seconds",
     }  # fmt: skip
     assert effects["train.epochs"].what == "results"
@@ -203,6 +204,7 @@ def test_the_hash_covers_what_affects_the_weights_and_nothing_else() -> None:
     plain = read_recipe("digits")
     other: dict[str, str] = {
         "name": "x", "about": "x", "data.root": "x", "expect.test_accuracy": "0.5",
+        "expect.spread": "0.1", "expect.accuracies": "[0.5]", "expect.printed": "0.5",
         "train.execute": "eager", "train.threads": "3", "train.init": "x", "train.epochs": "9",
         "train.seed": "5", "train.init_sha256": "x", "data.valid": "0.3", "optimizer.lr": "0.5",
         "model.widths": "[3]",

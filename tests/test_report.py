@@ -467,7 +467,7 @@ def findings(**changes: Any) -> list[str]:
     """Return what is said of a test of 6,000 correct predictions in 10,000, with some parts."""
     average = Average(0.6, 0.6, 0.6)
     parts: dict[str, Any] = {
-        "correct": 6000, "count": 10000, "loss": 1.0, "top_5": None, "expected_accuracy": None,
+        "correct": 6000, "count": 10000, "loss": 1.0, "top_5": None, "expected": None,
         "classes": (), "groups": (), "averages": Averages(average, average), "confusion": (),
         "confused": (), "calibration": calibrated(0.6, 0.02), "epoch": 1, "weights": "",
         "opened": 1, "warnings": (),

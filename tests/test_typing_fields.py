@@ -89,6 +89,9 @@ VALUES: dict[str, tuple[object, str, str]] = {
     "schedule.div_factor": (5.0, "5.0", "schedule.name=one-cycle"),
     "schedule.final_div_factor": (5.0, "5.0", "schedule.name=one-cycle"),
     "expect.test_accuracy": (0.5, "0.5", ""),
+    "expect.spread": (0.125, "0.125", ""),
+    "expect.accuracies": ((0.5, 0.75), "0.5, 0.75", ""),
+    "expect.printed": (0.25, "0.25", ""),
 }
 ALIASES = {
     "data.source": ["data", "dataset"],

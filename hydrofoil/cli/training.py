@@ -259,7 +259,7 @@ def _say_test(
 
     result = run.results.test()
     assert result  # noqa: S101 - it was written a moment ago
-    say(f"{run.path}\n{text.test_lines(result, run.recipe, full=full)}")
+    say(f"{run.path}\n{text.test_lines(result, full=full)}")
     if not full:
         say(f"all classes, and the confusion matrix: {command('test', run.path)} --full")
     say("\n" + "\n".join(findings(result)))

@@ -201,6 +201,29 @@ class Examples(Record):
         return {kind: getattr(self, kind) for kind in type(self).model_fields}
 
 
+class Expected(Record):
+    """What the recipe gave over several seeds, and where this run lies in it."""
+
+    recipe: str
+    """The recipe's name."""
+    mean: float | None
+    """Mean test accuracy over the seeds; null: only `printed` is known."""
+    spread: float | None
+    """Its standard deviation over the seeds; null: unknown."""
+    seeds: Count | None
+    """How many seeds were trained; null: unknown."""
+    printed: float | None
+    """The test accuracy that the recipe's published original printed."""
+    deviations: float | None
+    """How many standard deviations this run lies above the mean; negative: below it."""
+    lower: Count | None
+    """How many of the seeds were less accurate than this run."""
+    interval: tuple[float, float] | None
+    """Where one more seed lies in 95 of 100 cases, by Student's t."""
+    unlike: str
+    """Why this run cannot be compared with the seeds; empty: it can. If not, the three are null."""
+
+
 class TestResult(Record):
     """What `test` measured on the test split: the content of test.json."""
 
@@ -221,8 +244,8 @@ class TestResult(Record):
     """Mean cross-entropy, in nats per image."""
     top_5: Share | None
     """Images whose class is among the five most probable; null for ten classes or fewer."""
-    expected_accuracy: float | None
-    """What the recipe expects."""
+    expected: Expected | None
+    """What the recipe expects; null: nothing."""
     classes: tuple[ClassScores, ...]
     """Scores of each class, in the dataset's order."""
     groups: tuple[GroupScores, ...]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hydrofoil.data.source import groups_of, merges_published_test, not_published
 from hydrofoil.evaluate.calibration import fit_temperature, reliability
+from hydrofoil.evaluate.expectation import expected
 from hydrofoil.evaluate.metrics import ClassScores, Metrics, Share, picture_losses
 from hydrofoil.evaluate.result import (
     Calibration,
@@ -41,6 +42,7 @@ def test_result(
     epoch: int,
     opened: int,
     differs: str,
+    unlike: str,
 ) -> TestResult:
     """Return the content of test.json.
 
@@ -52,6 +54,7 @@ def test_result(
         epoch: Whose weights answered.
         opened: How often this run's test split was opened, this time included.
         differs: How the dataset differs from the published one of its name; empty: it does not.
+        unlike: Why the recipe's own result does not apply to this run; empty: it does.
     """
     metrics = answers.metrics()
     classes = metrics.per_class(model.classes)
@@ -62,7 +65,7 @@ def test_result(
         count=metrics.count,
         loss=metrics.loss,
         top_5=None if top_5 is None else Share(top_5, metrics.count),
-        expected_accuracy=recipe.expect.test_accuracy,
+        expected=expected(recipe, metrics.accuracy, unlike),
         classes=tuple(classes),
         groups=tuple(_group(name, members, classes) for name, members in groups.items()),
         averages=metrics.averages(),

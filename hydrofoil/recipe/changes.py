@@ -11,6 +11,7 @@ from hydrofoil.wording import all_of
 LEFT_OPEN = ("data.", "train.select")  # what a recipe may leave to the images
 # What a run resolves when it starts: nobody changed it.
 RESOLVED = ("train.execute", "train.threads", "train.init_sha256", "model.sha256")
+NOT_CHANGES = (*RESOLVED, "train.seed")  # every run of a recipe has its own seed
 OWN = ("name", "about", "expect.")  # what a recipe says of itself
 
 
@@ -34,6 +35,26 @@ def changed_fields(base: Recipe, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
         for name, value in after.items()
         if name in before and before[name] != value and not name.startswith(OWN)
     }
+
+
+def changes_text(recipe: Recipe) -> str:
+    """Return how a recipe differs from the shipped one of its name; empty if it does not.
+
+    What it says of itself and the accuracy that it expects hold for the shipped one.
+    """
+    base = original(recipe)
+    if base is None:
+        return ""
+    effects = recipe.effects()
+    return ", ".join(
+        f"{name} {_value(before)} → {_value(now)}"
+        for name, (before, now) in changed_fields(base, recipe).items()
+        if name not in NOT_CHANGES and getattr(effects.get(name), "what", "") != "nothing"
+    )
+
+
+def _value(value: object) -> str:
+    return "none" if value in (None, "") else str(value)
 
 
 def agree(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:

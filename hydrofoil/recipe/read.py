@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from hydrofoil.errors import HydrofoilError, nearest, reason
 from hydrofoil.recipe.errors import explain
 from hydrofoil.recipe.naming import all_overrides, full_name, read_value
-from hydrofoil.recipe.schema import Recipe, members, tags_of, toml_value
+from hydrofoil.recipe.schema import Expect, Recipe, members, tags_of, toml_value
 from hydrofoil.recipe.source import OF_ONE_DATASET, is_path, known_as
 
 SIZES = {"widths", "hidden"}  # of a model
@@ -159,9 +159,25 @@ def recipe_from(document: dict[str, Any], overrides: Sequence[str], name: str) -
     for field, value in sorted(given, key=lambda pair: not pair[0].endswith(first)):
         _set(document, field, value)
     try:
-        return Recipe.model_validate(document)
+        recipe = Recipe.model_validate(document)
     except ValidationError as error:
         raise HydrofoilError(explain(error.errors(), document, name)) from error
+    return _without_stale_result(recipe, {field for field, _ in given})
+
+
+def _without_stale_result(recipe: Recipe, changed: set[str]) -> Recipe:
+    """Drop what a recipe of the user's own expects if a field that affects results was changed.
+
+    A shipped recipe keeps it: what was changed can be found out, and is said beside it.
+    """
+    effects = recipe.effects()
+    matters = any(
+        effects[field].what != "nothing" and not effects[field].per_run
+        for field in changed & effects.keys()
+    )
+    if not matters or recipe.name in shipped_recipes():
+        return recipe
+    return recipe.model_copy(update={"expect": Expect()})
 
 
 def _first_line(error: Exception) -> str:

@@ -149,11 +149,25 @@ class Train(Fields):
     """Save a checkpoint inside an epoch if the last is this old, at least 5 s; 0: never."""
 
 
-class Expect(Fields):
-    """The published original's result, which benchmarks and slow tests check."""
+Accuracy = Annotated[float, Field(ge=0, le=1)]
 
-    test_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Test accuracy, from 0 to 1."""
+
+class Expect(Fields):
+    """The result that the recipe gave over several seeds, and what its original printed."""
+
+    test_accuracy: Accuracy | None = None
+    """Mean test accuracy over the seeds, from 0 to 1."""
+    spread: Accuracy | None = None
+    """Its standard deviation over the seeds."""
+    accuracies: Annotated[tuple[Accuracy, ...], AsTuple] = ()
+    """The test accuracy of each seed, counted from 0."""
+    printed: Accuracy | None = None
+    """The test accuracy that the published original printed, where the recipe has one."""
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds were trained."""
+        return len(self.accuracies)
 
 
 class Recipe(Fields):
@@ -174,7 +188,7 @@ class Recipe(Fields):
     schedule: Schedule = ConstantSchedule()
     """The learning rate over the steps."""
     expect: Annotated[Expect, Affects("nothing")] = Expect()
-    """The published original's result."""
+    """The result that the recipe gave over several seeds, and what its original printed."""
 
     @model_validator(mode="after")
     def _select_needs_validation(self) -> Self:

@@ -279,7 +279,7 @@ def show_run(path: Path, *, full: bool = False) -> Shown:
     lines += ["", *sentences(found, epochs, recipe, ended=False)] if said else []
     best = text.best_epoch(epochs, recipe)
     if test:
-        lines += ["", text.test_lines(test, recipe, full=full)]
+        lines += ["", text.test_lines(test, full=full)]
         lines += ["", text.emphasized(text.test_result_line(test))]
     elif best:
         lines += ["", text.emphasized(text.epochs_result(best))]

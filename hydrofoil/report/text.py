@@ -17,11 +17,12 @@ from hydrofoil.data.split import PARTS, Split
 from hydrofoil.evaluate.result import Epoch, TestResult
 from hydrofoil.evaluate.test import MERGED
 from hydrofoil.models.summary import LayerSummary
-from hydrofoil.recipe.changes import RESOLVED, changed_fields, original
+from hydrofoil.recipe.changes import changes_text
 from hydrofoil.recipe.derive import Choice
 from hydrofoil.recipe.read import documented_fields
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.recipe.source import is_path
+from hydrofoil.report import words
 from hydrofoil.ship.predict import Prediction
 from hydrofoil.terminal import colored, length, shortened, table
 from hydrofoil.terminal import columns as terminal_columns
@@ -32,7 +33,6 @@ NOTHING_HELD_OUT = (
     "estimate of accuracy on unseen images until `hydrofoil test`."
 )
 
-NOT_CHANGES = (*RESOLVED, "train.seed")  # every run of a recipe has its own seed
 DIFFERENT = 0.005  # a balanced accuracy is said in one line where it differs by so much
 WEAKEST = 5  # classes in the short table of a test
 
@@ -138,26 +138,6 @@ def _some_of_the_images(recipe: Recipe) -> str:
     if some == "all":
         return ""
     return f" of {percent(some, 0)} of the images" if some < 1 else f" of {some:,} images"
-
-
-def changes_text(recipe: Recipe) -> str:
-    """Return how a recipe differs from the shipped one of its name; empty if it does not.
-
-    What it says of itself and the accuracy that it expects hold for the shipped one.
-    """
-    base = original(recipe)
-    if base is None:
-        return ""
-    effects = recipe.effects()
-    return ", ".join(
-        f"{name} {_value(before)} → {_value(now)}"
-        for name, (before, now) in changed_fields(base, recipe).items()
-        if name not in NOT_CHANGES and getattr(effects.get(name), "what", "") != "nothing"
-    )
-
-
-def _value(value: object) -> str:
-    return "none" if value in (None, "") else str(value)
 
 
 def _schedule_text(recipe: Recipe) -> str:
@@ -314,12 +294,11 @@ def download_words(download: Download) -> list[str]:
     ]
 
 
-def test_lines(test: TestResult, recipe: Recipe, *, full: bool) -> str:
+def test_lines(test: TestResult, *, full: bool) -> str:
     """Describe a test: accuracy with interval and counts, loss, and its weakest classes.
 
     Args:
         test: The result.
-        recipe: Of the run.
         full: All classes, with precision and F1, and the confusion matrix.
     """
     seen = sum(1 for scores in test.classes if scores.count)
@@ -334,10 +313,7 @@ def test_lines(test: TestResult, recipe: Recipe, *, full: bool) -> str:
     if test.top_5:
         among = f"{percent(test.top_5.accuracy)}, {interval(test.top_5.interval)}"
         lines.append(f"top-5 accuracy {among}")
-    if test.expected_accuracy is not None:
-        changed = changes_text(recipe)
-        but = f" without what was changed: {changed}" if changed else ""
-        lines.append(f"the recipe expects {percent(test.expected_accuracy)}{but}")
+    lines += words.expectation(test)
     if test.opened > 1:
         lines.append(
             f"note: this run has opened its test split {test.opened} times. "

@@ -9,8 +9,8 @@ from math import sqrt
 from statistics import NormalDist
 
 from hydrofoil.evaluate.metrics import Z_95, ClassScores, wilson
-from hydrofoil.evaluate.result import ConfusedPair, GroupScores, TestResult
-from hydrofoil.wording import interval, isolated, percent
+from hydrofoil.evaluate.result import ConfusedPair, Expected, GroupScores, TestResult
+from hydrofoil.wording import interval, isolated, percent, percent_range
 
 
 def findings(test: TestResult) -> list[str]:
@@ -18,6 +18,39 @@ def findings(test: TestResult) -> list[str]:
     found = [*_no_better_than_one_class(test), *_groups(test.groups)]
     found += [*_classes(test.classes), *_confused(test.confused)]
     return [*found, *_never_predicted(test.classes), *_calibration(test)]
+
+
+def expectation(test: TestResult) -> list[str]:
+    """Say what the recipe expects, and where the run lies in it; nothing if it expects nothing."""
+    found = test.expected
+    if found is None:
+        return []
+    printed = found.printed is not None and f"the original printed {percent(found.printed, 0)}"
+    if found.mean is None:
+        return [f"{found.recipe}: {printed}."]
+    said = f"{found.recipe}: {percent(found.mean)}"
+    if found.spread is not None:
+        said = (
+            f"{found.seeds} seeds of {found.recipe}: {percent(found.mean)} ± "
+            f"{100 * found.spread:.2f}, mean and standard deviation"
+        )
+    return [f"{said} ({printed})." if printed else f"{said}.", *_place(test.accuracy, found)]
+
+
+def _place(accuracy: float, found: Expected) -> list[str]:
+    """Say where a run's accuracy lies among the recipe's seeds."""
+    if found.unlike:
+        return [f"This run cannot be compared with that: {found.unlike}."]
+    if found.deviations is None or found.interval is None:
+        return []
+    away, side = abs(found.deviations), "above" if found.deviations > 0 else "below"
+    low, high = found.interval
+    place = "below" if accuracy < low else "above" if accuracy > high else "within"
+    lower = f"; {found.lower} of the {found.seeds} were lower" if found.lower is not None else ""
+    return [
+        f"This run is {away:.1f} standard deviations {side} that mean{lower}. "
+        f"It is {place} the range of 95 in 100 seeds, {percent_range(found.interval)}."
+    ]
 
 
 def _no_better_than_one_class(test: TestResult) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.published.download import Watcher
-from hydrofoil.data.split import Split
+from hydrofoil.data.split import PARTS, Split
 from hydrofoil.device import pick_device, use_threads
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.result import TestResult
@@ -34,6 +34,7 @@ from hydrofoil.session.data import (
 )
 from hydrofoil.session.observing import Observers, all_observers, default_watcher, say_for
 from hydrofoil.timing import Stopwatch
+from hydrofoil.wording import plural
 
 
 @own_threads()
@@ -94,8 +95,9 @@ def open_test_split(
     opened = run.log.times_tested() + 1
     differs = pictures.differs or ""
     result = test_result(
-        answers, valid, model, run.recipe, epoch=epoch, opened=opened, differs=differs
-    )
+        answers, valid, model, run.recipe, epoch=epoch, opened=opened, differs=differs,
+        unlike=_unlike(run, pictures, split),
+    )  # fmt: skip
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     event = Tested(opened=opened, accuracy=result.accuracy, seconds=seconds, date=now,
                    images=split.pictures_hash)  # fmt: skip
@@ -107,6 +109,18 @@ def open_test_split(
         run.files.write(f"figures/{name}.png", png)
     keep_reference(run, device, pictures, split, network)
     return result
+
+
+def _unlike(run: Run, pictures: Pictures, split: Split) -> str:
+    """Return why the accuracy that the recipe expects does not apply to a run; empty: it does."""
+    recipe, done = run.recipe, len(run.epochs())
+    if done < recipe.train.epochs and not run.log.imported():
+        return f"{done} of {plural(recipe.train.epochs, 'epoch')} are done"
+    if pictures.source != recipe.data.source or pictures.differs:
+        return "it has other images"
+    drawn = drawn_split(recipe, pictures)
+    same = all(torch.equal(getattr(split, part), getattr(drawn, part)) for part in PARTS)
+    return "" if same else "its images were split in another way"
 
 
 def _checked_split(run: Run, pictures: Pictures) -> Split:
