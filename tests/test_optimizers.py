@@ -232,6 +232,25 @@ def test_orthogonalizing_by_gram_matrices_is_the_newton_schulz_iteration(
     assert (found - X).norm() <= (theirs - X).norm() + 1e-5 * X.norm()  # torch's own is no better
 
 
+def test_normalized_muon_first_brings_each_filter_to_the_norm_of_a_matrix_of_unit_rows() -> None:
+    """The oracle is torch's Muon, its matrices scaled by hand before each of its steps."""
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Conv2d(2, 6, 3), nn.Flatten(), nn.Linear(24, 4))
+    spec = specs.Muon(name="muon", lr=0.1, momentum=0.6, normalize=True)
+    optimizer = build_optimizer(spec, network)
+    leaf = nn.Parameter(network[0].weight.detach().flatten(1).clone())
+    oracle = torch.optim.Muon([leaf], lr=0.1, momentum=0.6, weight_decay=0, adjust_lr_fn="original")
+    for _ in range(3):
+        for parameter in network.parameters():
+            parameter.grad = torch.randn(parameter.shape)
+        assert network[0].weight.grad is not None
+        leaf.grad = network[0].weight.grad.flatten(1).clone()
+        leaf.data *= 6**0.5 / leaf.data.norm()
+        optimizer.step()
+        oracle.step()
+        torch.testing.assert_close(network[0].weight.flatten(1), leaf, rtol=0.02, atol=0.005)
+
+
 def test_a_schedule_changes_both_of_muons_rates_in_proportion() -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     optimizer = build_optimizer(specs.Muon(name="muon", lr=0.1, others_lr=0.01), network)

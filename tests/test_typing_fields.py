@@ -73,6 +73,7 @@ VALUES: dict[str, tuple[object, str, str]] = {
     "optimizer.centered": (True, "yes", "optimizer.name=rmsprop"),
     "optimizer.lr_decay": (0.1, "0.1", "optimizer.name=adagrad"),
     "optimizer.initial_accumulator_value": (0.1, "0.1", "optimizer.name=adagrad"),
+    "optimizer.normalize": (True, "true", "optimizer.name=muon"),
     "optimizer.ns_steps": (3, "3", "optimizer.name=muon"),
     "optimizer.adjust_lr_fn": ("match_rms_adamw", "match_rms_adamw", "optimizer.name=muon"),
     "optimizer.others": ("sgd", "sgd", "optimizer.name=muon"),

@@ -117,6 +117,8 @@ class Muon(Fields):
     """Nesterov's form of momentum."""
     weight_decay: Amount = 0.0
     """Decoupled weight decay of the hidden weights."""
+    normalize: bool = False
+    """Keep each hidden weight at norm √rows (Jordan 2024, airbench), so that lr turns it."""
     ns_steps: Annotated[int, Field(ge=1, le=99)] = 5
     """Newton-Schulz iterations that orthogonalize an update."""
     adjust_lr_fn: Literal["original", "match_rms_adamw"] = "original"

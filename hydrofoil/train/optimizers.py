@@ -154,11 +154,15 @@ class Muon(_Light):
             learning rate is multiplied by.
         lr: Of the matrices.
         others: Makes the optimizer of the others, from their list and rate.
+        normalize: Scale each matrix to norm √rows before its update (Jordan 2024, airbench94_muon).
         options: Muon's.
     """
 
-    def __init__(self, groups: Groups, lr: float, others: "Builder", **options: Any) -> None:
+    def __init__(
+        self, groups: Groups, lr: float, others: "Builder", *, normalize: bool, **options: Any
+    ) -> None:
         super().__init__(groups, {"lr": lr})
+        self.normalize = normalize
         self._flat = {
             p: nn.Parameter(p.detach().reshape(len(p), -1)) for p in self._of("matrices")["params"]
         }
@@ -181,6 +185,8 @@ class Muon(_Light):
             if kind == "others":
                 part.state = self.state  # the home of all slots is here
         for parameter, matrix in self._flat.items():
+            if self.normalize and parameter.grad is not None:
+                parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
             self._share(parameter, matrix)
         for part in self._parts.values():
             part.step()
@@ -265,7 +271,7 @@ def _build_muon(
         {"kind": "matrices", "params": matrices, "ratio": 1.0},
         {"kind": "others", "params": others, "ratio": spec.others_lr / spec.lr},
     ]
-    fields = {"momentum", "nesterov", "weight_decay", "ns_steps", "adjust_lr_fn"}
+    fields = {"momentum", "nesterov", "weight_decay", "normalize", "ns_steps", "adjust_lr_fn"}
     return Muon(groups, spec.lr, _builder_of_others(spec), **spec.model_dump(include=fields))
 
 
