@@ -18,6 +18,7 @@ from hydrofoil.models.cnn import cnn, cnn3
 from hydrofoil.models.code import Network, as_code, check_code, prepare_network, unasked
 from hydrofoil.models.lenet import lenet, lenet_linear
 from hydrofoil.models.mlp import mlp
+from hydrofoil.models.speednet import speednet
 from hydrofoil.randomness import key
 from hydrofoil.recipe.models import Custom
 from hydrofoil.recipe.read import as_recipe
@@ -30,6 +31,7 @@ MODELS: dict[str, Callable[[Any, tuple[int, int, int], int], dict[str, nn.Module
     "lenet-linear": lenet_linear,
     "cnn3": cnn3,
     "cnn": cnn,
+    "speednet": speednet,
 }
 
 

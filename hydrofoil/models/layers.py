@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from math import prod
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from hydrofoil.errors import HydrofoilError
@@ -32,15 +33,33 @@ class Dropout(nn.Dropout):
         """Return the input, thinned out while training."""
         if not self.training or self.p == 0:
             return input
+        kept = self.kept(input.numel(), input.device).view(input.shape)
+        return input * kept * (1 / (1 - self.p))
+
+    def kept(self, count: int, device: torch.device) -> Tensor:
+        """Return `count` booleans of this step's mask, each true with probability 1 - p."""
         if self.draw is None:
             raise HydrofoilError(
                 "dropout: in training mode without a draw: expected the key of this step's mask.\n"
                 "Call model.eval() to predict; to train, use hydrofoil.fit, or set_draws before "
                 "each forward pass."
             )
-        bits = uniform_bits(self.draw, input.numel(), input.device).view(input.shape)
-        kept = bits >= round(self.p * (1 << 24))
-        return input * kept * (1 / (1 - self.p))
+        return uniform_bits(self.draw, count, device) >= round(self.p * (1 << 24))
+
+
+class DropPath(Dropout):
+    """Stochastic depth: skips a residual branch for some images, by the key of each step.
+
+    While training, the branch is set to zero for a fraction p of the images and divided by 1 - p
+    for the others (Huang et al. 2016).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the branch, or zeros, for each image."""
+        if not self.training or self.p == 0:
+            return input
+        kept_N = self.kept(len(input), input.device)
+        return input * kept_N.view(-1, *[1] * (input.ndim - 1)) * (1 / (1 - self.p))
 
 
 @contextmanager

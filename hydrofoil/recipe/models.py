@@ -1,10 +1,10 @@
 """The sections [model]: one for each family of networks."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from hydrofoil.recipe.fields import Fields, Fraction, Widths
+from hydrofoil.recipe.fields import Above, Fields, Fraction, Widths
 
 Activation = Literal["relu", "leaky-relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
 
@@ -72,6 +72,42 @@ class Cnn(Convolutional):
     """Units of each hidden layer after the convolutions."""
 
 
+class SpeedNet(Fields):
+    """A whitening 2×2 stem and groups of 3×3 convolutions, each halved once by max-pooling."""
+
+    name: Literal["speednet"]
+    widths: Annotated[Widths, Field(min_length=1)] = (64, 256, 256)
+    """Channels of each group of convolutions."""
+    depth: Annotated[int, Field(ge=1, le=16)] = 2
+    """Convolutions in each group."""
+    residual: bool = False
+    """Add the output of each group's first convolution to that of its last."""
+    activation: Activation = "gelu"
+    """The function after the stem and after each convolution."""
+    init: Literal["dirac", "default"] = "dirac"
+    """The first filters pass channels on unchanged; or torch's default initialization."""
+    scale: Above = 1 / 9
+    """The logits are multiplied by this."""
+    dropout: Fraction = 0.0
+    """The fraction of features set to zero before the linear layer while training."""
+    drop_path: Fraction = 0.0
+    """The fraction of images that skip a residual branch: rises over the groups to this one."""
+
+    @model_validator(mode="after")
+    def _residual_groups_have_something_to_skip(self) -> Self:
+        if self.residual and self.depth < 2:
+            raise ValueError(
+                f"model.depth = {self.depth} with model.residual: expected 2 or more convolutions, "
+                "since the first one is not skipped"
+            )
+        if self.drop_path and not self.residual:
+            raise ValueError(
+                f"model.drop_path = {self.drop_path:g}: it skips residual convolutions, "
+                "and the network has none\nSet model.residual=true, or model.drop_path=0"
+            )
+        return self
+
+
 class Custom(Fields):
     """The user's own network, given by --model-code or in Python: a recipe runs no code."""
 
@@ -82,4 +118,6 @@ class Custom(Fields):
     """SHA-256 of the file's text, which the run stores; other code is refused."""
 
 
-Model = Annotated[Mlp | LeNet | LeNetLinear | Cnn3 | Cnn | Custom, Field(discriminator="name")]
+Model = Annotated[
+    Mlp | LeNet | LeNetLinear | Cnn3 | Cnn | SpeedNet | Custom, Field(discriminator="name")
+]

@@ -15,7 +15,7 @@ from hydrofoil.recipe.naming import all_overrides, full_name, read_value
 from hydrofoil.recipe.schema import Expect, Recipe, members, tags_of, toml_value
 from hydrofoil.recipe.source import OF_ONE_DATASET, is_path, known_as
 
-SIZES = {"widths", "hidden"}  # of a model
+SIZES = {"widths", "hidden", "depth"}  # of a model
 
 
 def shipped_recipes() -> list[str]:
