@@ -121,7 +121,7 @@ def test_as_many_means_as_channels_or_one(field: str) -> None:
 
 @pytest.mark.parametrize("model", [model for model in MODELS if model != "mlp"])
 def test_pictures_too_small_for_a_model_are_refused(model: str) -> None:
-    smallest = {"lenet": 16, "lenet-linear": 16, "cnn3": 8, "cnn": 4}[model]
+    smallest = {"lenet": 16, "lenet-linear": 16, "cnn3": 8, "cnn": 4, "speednet": 8}[model]
     build(recipe_with(model), (1, smallest, smallest), CLASSES)
     with pytest.raises(HydrofoilError, match="too small"):
         build(recipe_with(model), (1, smallest, smallest - 1), CLASSES)

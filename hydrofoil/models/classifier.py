@@ -65,6 +65,8 @@ class Classifier(nn.Module):
         self.fit: Fit = "crop"
         self.own = False
         self.novelty: Novelty | None = None
+        # Whether the network gets its images in torch's channels-last order: a matter of speed.
+        self.channels_last = False
         # Decided here, on the CPU: asking the tensors in every step would make a GPU wait.
         self._centered = any(mean) or any(number != 1 for number in std)
 
@@ -90,7 +92,10 @@ class Classifier(nn.Module):
             HydrofoilError: Batch norm has one image to train on.
         """
         try:
-            return self.network(self.normalize(pictures_NCHW))
+            images_NCHW = self.normalize(pictures_NCHW)
+            if self.channels_last:
+                images_NCHW = in_channels_last(images_NCHW)
+            return self.network(images_NCHW)
         except ValueError as error:
             if "Expected more than 1 value per channel" not in str(error):
                 raise
@@ -178,6 +183,15 @@ class Classifier(nn.Module):
             if not bool(tensor.isfinite().all()):
                 raise HydrofoilError(f"{origin}: {name} holds numbers that are not finite.")
         self.network.load_state_dict(weights)
+
+
+def in_channels_last(images_NCHW: Tensor) -> Tensor:
+    """Return a copy whose channels lie together for each pixel.
+
+    Also of images of one channel: torch's own conversion leaves them, and convolutions, which go by
+    the strides, then take them for images in the usual order.
+    """
+    return torch.empty_like(images_NCHW, memory_format=torch.channels_last).copy_(images_NCHW)
 
 
 def one_image() -> HydrofoilError:

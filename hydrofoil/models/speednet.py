@@ -10,6 +10,7 @@ Axes: N images, C channels, H rows, W columns.
 from itertools import pairwise
 
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models.layers import ACTIVATIONS, Dropout, DropPath
@@ -42,14 +43,14 @@ def speednet(spec: SpeedNet, shape: tuple[int, int, int], classes: int) -> dict[
         layers[f"group{number}"] = Group(spec, before, width, skipped)
     layers |= {"pool": GlobalMaxPool2d(), "dropout": Dropout(spec.dropout)}
     layers["linear"] = nn.Linear(widths[-1], classes, bias=False)
-    return layers | {"scale": Scale(spec.scale)}
+    return layers | {"scale": Scale(spec.logit_scale)}
 
 
 class Group(nn.Module):
     """3×3 convolutions, each with batch norm and activation; the first is pooled before its norm.
 
     Args:
-        spec: Says depth, residual, activation and init.
+        spec: Says depth, residual, activation and initialization.
         channels: That come in.
         width: That go out.
         drop_path: The fraction of images for which the residual convolutions are skipped.
@@ -57,12 +58,12 @@ class Group(nn.Module):
 
     def __init__(self, spec: SpeedNet, channels: int, width: int, drop_path: float) -> None:
         super().__init__()
-        self.pool = HalvingMaxPool2d(2)
+        self.pool = HalvingMaxPool2d(kernel_size=2)
         self.residual = spec.residual
         for number in range(1, spec.depth + 1):
             inside = channels if number == 1 else width
             conv = nn.Conv2d(inside, width, 3, padding=1, bias=False)
-            if spec.init == "dirac":
+            if spec.initialization == "dirac":
                 nn.init.dirac_(conv.weight[:inside].detach())
             self.add_module(f"conv{number}", conv)
             self.add_module(f"norm{number}", nn.BatchNorm2d(width))
@@ -92,7 +93,7 @@ class HalvingMaxPool2d(nn.MaxPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the largest of each 2×2 pixels."""
-        return input if min(input.shape[2:]) < 2 else super().forward(input)
+        return input if min(input.shape[2:]) < 2 else max_pool2d(input, 2)
 
 
 class GlobalMaxPool2d(nn.Module):

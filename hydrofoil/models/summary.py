@@ -83,6 +83,8 @@ def _parameter_arithmetic(call: Call) -> str:
     layer = call.layer
     if not call.parameters or not isinstance(layer, nn.Conv2d | nn.Linear):
         return ""
+    if "weight" not in dict(layer.named_parameters(recurse=False)):  # only its biases are learned
+        return ""
     bias = "" if layer.bias is None else " + 1"
     if isinstance(layer, nn.Linear):
         return f"{layer.out_features}·({layer.in_features}{bias})"

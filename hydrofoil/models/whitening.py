@@ -6,8 +6,6 @@ and the constants, after Keller Jordan's airbench (2024, https://arxiv.org/abs/2
 Axes: N images, C channels, H rows, W columns, D numbers of a patch.
 """
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -87,4 +85,4 @@ def patch_covariance(model: Classifier, pictures: Pictures, index_N: Tensor) -> 
         sums_D = sums_D + patches_PD.sum(0)
         products_DD = products_DD + patches_PD.T @ patches_PD
     mean_D = sums_D / total
-    return cast("Tensor", products_DD / total - mean_D[:, None] * mean_D)
+    return products_DD / total - mean_D[:, None] * mean_D

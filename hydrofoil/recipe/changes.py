@@ -33,7 +33,10 @@ def changed_fields(base: Recipe, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     return {
         name: (before[name], value)
         for name, value in after.items()
-        if name in before and before[name] != value and not name.startswith(OWN)
+        if name in before
+        and before[name] != value
+        and not name.startswith(OWN)
+        and not (name == "train.precision" and before[name] == "auto")
     }
 
 
@@ -61,13 +64,15 @@ def agree(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
     """Return whether two recipes have the same values, by dotted name.
 
     A field of [data] without a value agrees with any: it is left to the user's images, and the run
-    has what they gave.
+    has what they gave. So does a precision that is left to the machine.
 
     >>> agree({"data.size": None}, {"data.size": (32, 32)}), agree({"lr": 0.1}, {"lr": 0.2})
     (True, False)
     """
     return ours.keys() == theirs.keys() and all(
-        value == theirs[name] or (name.startswith(LEFT_OPEN) and None in (value, theirs[name]))
+        value == theirs[name]
+        or (name.startswith(LEFT_OPEN) and None in (value, theirs[name]))
+        or (name == "train.precision" and "auto" in (value, theirs[name]))
         for name, value in ours.items()
     )
 

@@ -84,9 +84,9 @@ class SpeedNet(Fields):
     """Add the output of each group's first convolution to that of its last."""
     activation: Activation = "gelu"
     """The function after the stem and after each convolution."""
-    init: Literal["dirac", "default"] = "dirac"
+    initialization: Literal["dirac", "default"] = "dirac"
     """The first filters pass channels on unchanged; or torch's default initialization."""
-    scale: Above = 1 / 9
+    logit_scale: Above = 1 / 9
     """The logits are multiplied by this."""
     dropout: Fraction = 0.0
     """The fraction of features set to zero before the linear layer while training."""

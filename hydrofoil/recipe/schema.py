@@ -137,8 +137,8 @@ class Train(Fields):
     """The executor; auto: native on a CPU, graph on a GPU, eager if they cannot run."""
     threads: Annotated[int, Field(ge=0, le=1024), Affects("results", per_run=True)] = 0
     """CPU threads for torch; 0: one for small steps, all otherwise."""
-    precision: Literal["float32"] = "float32"
-    """The number format of weights, activations and gradients."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Of the steps' convolutions; weights and evaluation are float32. auto: by network and CPU."""
     log_every: Annotated[int, Field(ge=0), Affects("nothing")] = 0
     """Print and log the mean loss of every so many steps; 0: only once an epoch."""
     save_steps: Annotated[int, Field(ge=0), Affects("nothing")] = 0

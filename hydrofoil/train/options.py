@@ -3,9 +3,11 @@
 Axes: N images, K classes.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hydrofoil.recipe.schema import Recipe
@@ -19,10 +21,13 @@ class StepOptions:
     Args:
         label_smoothing: The share of a label that is spread over all classes (Szegedy et al. 2016).
         class_weights_K: Of the loss, as torch's cross-entropy takes them; default: none.
+        precision: Of the forward and backward pass: float32 or bfloat16. Weights, loss and update
+            are float32 in both.
     """
 
     label_smoothing: float = 0.0
     class_weights_K: Tensor | None = None
+    precision: str = "float32"
 
     @property
     def weighted(self) -> bool:
@@ -32,7 +37,17 @@ class StepOptions:
     @property
     def native_problem(self) -> str:
         """Why the generated code cannot take such steps; empty: it can."""
+        if self.precision != "float32":
+            return f"train.precision = {self.precision}: the generated code computes in float32"
         return ""
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """Let torch's convolutions and matrix products inside compute in the step's precision."""
+        if self.precision == "float32":
+            return nullcontext()
+        # Without its cache of converted weights: each is used once a step, and a captured step
+        # must convert them each time.
+        return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
     def for_native(self) -> dict[str, Any]:
         """Return the arguments of `Native` that say the same."""
@@ -51,4 +66,5 @@ def options_of(recipe: Recipe, labels_N: Tensor, classes: int) -> StepOptions:
     return StepOptions(
         label_smoothing=recipe.train.label_smoothing,
         class_weights_K=class_weights(labels_N, classes) if weighted else None,
+        precision=recipe.train.precision,
     )

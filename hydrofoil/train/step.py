@@ -66,7 +66,8 @@ class Step:
                 set_rate(self.optimizer, feed.rate(step))
                 self.optimizer.zero_grad()
                 pictures_NCHW = self.pictures.pictures_NCHW[batch_N]
-                logits_NK = self.forward(pictures_NCHW, feed.draws(step))
+                with self.options.autocast(self.model.device):
+                    logits_NK = self.forward(pictures_NCHW, feed.draws(step)).to(torch.float32)
                 loss = self._loss(logits_NK, labels_N, self.class_weights_K)
                 loss.backward()
                 self.optimizer.step()

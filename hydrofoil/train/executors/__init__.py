@@ -20,6 +20,7 @@ from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.code import Network
 from hydrofoil.models.given import as_training
 from hydrofoil.models.summary import total_multiply_adds
+from hydrofoil.models.whitening import initialize_from_images
 from hydrofoil.native import Native, Program, Unsupported, make_program
 from hydrofoil.native.build import compiler
 from hydrofoil.recipe.schema import Recipe
@@ -30,6 +31,7 @@ from hydrofoil.train.executors.windowed import make_window, windowed
 from hydrofoil.train.feed import Feed
 from hydrofoil.train.optimizers import build_optimizer
 from hydrofoil.train.options import StepOptions, options_of
+from hydrofoil.train.precision import with_precision
 from hydrofoil.train.state import State
 
 EXECUTORS: dict[str, Callable[..., "Executor"]] = {
@@ -136,10 +138,13 @@ def prepare(
     """
     began = perf_counter()
     model, pictures, split, recipe = as_training(model, pictures, split, recipe)
+    recipe, why = with_precision(recipe, model.device)
     batch_size = min(recipe.train.batch_size, max(len(split.train), 1))
     window = make_window(recipe, pictures, split, model.device)
     images = window.held if window else pictures.to(model.device)
     threads = threads_of(recipe, model)
+    with exact(model.device, threads):
+        initialize_from_images(model, pictures, split.train)
     asked = execute or state.executor or recipe.train.execute
     train_N = split.train.to(pictures.labels_N.device)
     options = options_of(recipe, pictures.labels_N[train_N], len(model.classes))
@@ -159,7 +164,7 @@ def prepare(
             continue
         state.executor = name
         resolved = recipe.train.model_copy(update={"execute": name, "threads": threads})
-        note = executor.note if isinstance(executor, Native) else ""
+        note = executor.note if isinstance(executor, Native) else why
         return Prepared(
             windowed(executor, model, window, recipe, split) if window else executor,
             recipe.model_copy(update={"train": resolved}),
@@ -223,6 +228,7 @@ def expected(
 
     Needs no data. The C is empty if native cannot run the recipe.
     """
+    recipe, why = with_precision(recipe, device)
     shape, classes = describe(recipe.data)
     model = build(recipe, shape, [""] * classes, network).to(device)
     optimizer = build_optimizer(recipe.optimizer, model.network)
@@ -231,7 +237,7 @@ def expected(
         options_of(recipe, torch.arange(classes), classes),
     )
     names, refused, program = choose(model, optimizer, recipe.train.execute, batch_size, options)
-    line = f"executor: {names[0]}{_reasons(refused)}"
+    line = f"executor: {names[0]}{f'; {why}' if why else ''}{_reasons(refused)}"
     try:
         program = program or make_program(model, optimizer, batch_size, options.weighted)
         return line, program.source
