@@ -1,6 +1,6 @@
 """The layers that are our own, and small questions that are asked of any layer.
 
-Axes: L dropout layers, 2 halves of a key.
+Axes: N images, L dropout layers, 2 halves of a key.
 """
 
 from collections.abc import Callable, Generator, Sequence

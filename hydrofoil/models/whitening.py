@@ -3,7 +3,7 @@
 David Page, "How to train your ResNet 8: bag of tricks" (2019); its filters with their negatives,
 and the constants, after Keller Jordan's airbench (2024, https://arxiv.org/abs/2404.00498).
 
-Axes: N images, C channels, H rows, W columns, D numbers of a patch.
+Axes: N images, C channels, H rows, W columns, P patches, D numbers of a patch.
 """
 
 import torch
