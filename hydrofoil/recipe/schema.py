@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, cast, get_args
 from pydantic import BeforeValidator, Field, model_validator
 
 from hydrofoil.display import brief, notebook_html
+from hydrofoil.recipe.augment import Augment
 from hydrofoil.recipe.fields import (
     Above,
     Affects,
@@ -187,6 +188,8 @@ class Recipe(Fields):
     """The optimizer."""
     schedule: Schedule = ConstantSchedule()
     """The learning rate over the steps."""
+    augment: Augment = Augment()
+    """How training images are changed before a step sees them."""
     expect: Annotated[Expect, Affects("nothing")] = Expect()
     """The result that the recipe gave over several seeds, and what its original printed."""
 

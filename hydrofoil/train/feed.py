@@ -1,7 +1,7 @@
 """What the steps of one epoch read, beside weights and images: one value for every executor.
 
-Axes: N images in the order of the epoch, A numbers of an image's augmentation, S steps, L dropout
-layers, 2 halves of a key.
+Axes: N images in the order of the epoch, A numbers of an image's changes, S steps, K classes,
+L dropout layers, 2 halves of a key.
 """
 
 from dataclasses import dataclass, replace
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hydrofoil.data.batches import epoch_order
+from hydrofoil.data.changes import draw_changes
 from hydrofoil.randomness import halves, key
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.train.balance import balanced_order
@@ -24,6 +25,29 @@ def count_steps(images: int, batch_size: int) -> int:
     (4, 3, 0)
     """
     return -(-images // batch_size)
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The second label of images that are mixed in pairs.
+
+    Args:
+        labels_N: The label of each image's other.
+        shares_N: The image's own share, float32, 0 to 1.
+    """
+
+    labels_N: Tensor
+    shares_N: Tensor
+
+    def larger(self, labels_N: Tensor) -> Tensor:
+        """Return the label of the larger part of each image, given the images' own labels."""
+        return torch.where(self.shares_N >= 0.5, labels_N, self.labels_N)
+
+    def shares_NK(self, labels_N: Tensor, like_NK: Tensor) -> Tensor:
+        """Return the share of each class in each image, with the type of logits."""
+        shares_N1 = self.shares_N[:, None].to(like_NK.dtype)
+        made_NK = torch.zeros_like(like_NK).scatter_(1, labels_N[:, None], shares_N1)
+        return made_NK.scatter_add_(1, self.labels_N[:, None], 1 - shares_N1)
 
 
 class Rows(Protocol):
@@ -41,6 +65,10 @@ class Rows(Protocol):
         """Return draws_L2, the keys of the step's dropout masks."""
         ...
 
+    def mixed(self, step: int) -> Pairs | None:
+        """Return the second labels of the step's images; None: they are not mixed."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Feed:
@@ -52,7 +80,8 @@ class Feed:
         batch_size: Images per step; the last step may have fewer.
         rates_S: Each step's learning rate, float64, on the CPU.
         draws_SL2: The key of each step's and dropout layer's mask, as two int32 halves.
-        changes_NA: How each image is augmented, int16; None: images are used as they are.
+        changes_NA: How each image is augmented, a row of `draw_changes`; None: not at all.
+        pairs: The labels of images that are mixed in pairs; None: each has its own label alone.
     """
 
     epoch: int
@@ -61,6 +90,7 @@ class Feed:
     rates_S: Tensor
     draws_SL2: Tensor
     changes_NA: Tensor | None = None
+    pairs: Pairs | None = None
 
     @property
     def steps(self) -> int:
@@ -82,6 +112,13 @@ class Feed:
     def draws(self, step: int) -> Tensor:
         """Return draws_L2, the keys of a step's dropout masks; steps count from 0."""
         return self.draws_SL2[step]
+
+    def mixed(self, step: int) -> Pairs | None:
+        """Return the second labels of one step's images; None: they are not mixed."""
+        if self.pairs is None:
+            return None
+        rows = slice(step * self.batch_size, (step + 1) * self.batch_size)
+        return Pairs(self.pairs.labels_N[rows], self.pairs.shares_N[rows])
 
     def to(self, device: torch.device) -> "Feed":
         """Return the feed with order, draws and augmentation on a device; rates stay on the CPU."""
@@ -105,7 +142,7 @@ def make_feed(recipe: Recipe, index_N: Tensor, labels_N: Tensor, epoch: int, lay
     """Return the feed of one epoch.
 
     Args:
-        recipe: Gives seed, batch size, balance, learning rate and schedule.
+        recipe: Gives seed, batch size, balance, learning rate, schedule and augmentation.
         index_N: The images of the training split.
         labels_N: The labels of all images of the dataset.
         epoch: Counted from 1.
@@ -113,12 +150,14 @@ def make_feed(recipe: Recipe, index_N: Tensor, labels_N: Tensor, epoch: int, lay
     """
     seed, batch_size = recipe.train.seed, recipe.train.batch_size
     steps = count_steps(len(index_N), batch_size)
+    order_N = order_of(recipe, index_N, labels_N, epoch)
     return Feed(
         epoch=epoch,
-        order_N=order_of(recipe, index_N, labels_N, epoch),
+        order_N=order_N,
         batch_size=batch_size,
         rates_S=torch.tensor(rates(recipe, steps, epoch), dtype=torch.float64),
         draws_SL2=dropout_draws(seed, epoch, steps, layers),
+        changes_NA=draw_changes(recipe.augment, seed, epoch, order_N, batch_size, len(labels_N)),
     )
 
 

@@ -23,11 +23,13 @@ class StepOptions:
         class_weights_K: Of the loss, as torch's cross-entropy takes them; default: none.
         precision: Of the forward and backward pass: float32 or bfloat16. Weights, loss and update
             are float32 in both.
+        mixed: Whether images are mixed in pairs, so that a label is two classes with shares.
     """
 
     label_smoothing: float = 0.0
     class_weights_K: Tensor | None = None
     precision: str = "float32"
+    mixed: bool = False
 
     @property
     def weighted(self) -> bool:
@@ -39,7 +41,12 @@ class StepOptions:
         """Why the generated code cannot take such steps; empty: it can."""
         if self.precision != "float32":
             return f"train.precision = {self.precision}: the generated code computes in float32"
-        return ""
+        return self.mixing_problem
+
+    @property
+    def mixing_problem(self) -> str:
+        """Why steps that read one label of an image cannot be taken; empty: they can."""
+        return "mixup and cutmix give an image two labels" if self.mixed else ""
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """Let torch's convolutions and matrix products inside compute in the step's precision."""
@@ -67,4 +74,5 @@ def options_of(recipe: Recipe, labels_N: Tensor, classes: int) -> StepOptions:
         label_smoothing=recipe.train.label_smoothing,
         class_weights_K=class_weights(labels_N, classes) if weighted else None,
         precision=recipe.train.precision,
+        mixed=recipe.augment.mixes,
     )

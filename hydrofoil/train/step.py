@@ -15,7 +15,7 @@ from hydrofoil.evaluate.metrics import Metrics, Sums
 from hydrofoil.evaluate.score import score
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.layers import dropouts, set_draws
-from hydrofoil.train.feed import Rows
+from hydrofoil.train.feed import Pairs, Rows
 from hydrofoil.train.options import StepOptions
 from hydrofoil.train.schedules import keep_rate_on_device, set_rate
 
@@ -68,12 +68,13 @@ class Step:
                 pictures_NCHW = self.pictures.pictures_NCHW[batch_N]
                 with self.options.autocast(self.model.device):
                     logits_NK = self.forward(pictures_NCHW, feed.draws(step)).to(torch.float32)
-                loss = self._loss(logits_NK, labels_N, self.class_weights_K)
+                mixed = feed.mixed(step)
+                loss = self._loss(logits_NK, labels_N, self.class_weights_K, mixed)
                 loss.backward()
                 self.optimizer.step()
                 if self.class_weights_K is not None:  # what is reported counts every image alike
-                    loss = self._loss(logits_NK.detach(), labels_N)
-                sums.add(loss, logits_NK, labels_N)
+                    loss = self._loss(logits_NK.detach(), labels_N, mixed=mixed)
+                sums.add(loss, logits_NK, labels_N if mixed is None else mixed.larger(labels_N))
         finally:
             set_draws(self.dropouts, None)  # no later forward pass reuses a mask
 
@@ -82,11 +83,20 @@ class Step:
         return score(self.model, self.pictures, index_N)
 
     def _loss(
-        self, logits_NK: Tensor, labels_N: Tensor, class_weights_K: Tensor | None = None
+        self,
+        logits_NK: Tensor,
+        labels_N: Tensor,
+        class_weights_K: Tensor | None = None,
+        mixed: Pairs | None = None,
     ) -> Tensor:
-        """Return the batch's mean loss; with weights, the weighted mean."""
+        """Return the batch's mean loss; with weights, the weighted mean.
+
+        Of images that are mixed in pairs, against both labels by their shares; class weights then
+        weight each label's part, and the sum is divided by the number of images.
+        """
+        target = labels_N if mixed is None else mixed.shares_NK(labels_N, logits_NK)
         return cross_entropy(
-            logits_NK, labels_N, class_weights_K, label_smoothing=self.options.label_smoothing
+            logits_NK, target, class_weights_K, label_smoothing=self.options.label_smoothing
         )
 
     def _call_model(self, pictures_NCHW: Tensor, draws_L2: Tensor) -> Tensor:

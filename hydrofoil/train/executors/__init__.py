@@ -24,6 +24,7 @@ from hydrofoil.models.whitening import initialize_from_images
 from hydrofoil.native import Native, Program, Unsupported, make_program
 from hydrofoil.native.build import compiler
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.train.executors.augmented import augmenting, make_buffer
 from hydrofoil.train.executors.compiled import Compiled
 from hydrofoil.train.executors.eager import Eager
 from hydrofoil.train.executors.graph import Graph, graph_problem
@@ -141,7 +142,8 @@ def prepare(
     recipe, why = with_precision(recipe, model.device)
     batch_size = min(recipe.train.batch_size, max(len(split.train), 1))
     window = make_window(recipe, pictures, split, model.device)
-    images = window.held if window else pictures.to(model.device)
+    source = window.held if window else pictures.to(model.device)
+    images = make_buffer(recipe, source, len(split.train))
     threads = threads_of(recipe, model)
     with exact(model.device, threads):
         initialize_from_images(model, pictures, split.train)
@@ -165,13 +167,12 @@ def prepare(
         state.executor = name
         resolved = recipe.train.model_copy(update={"execute": name, "threads": threads})
         note = executor.note if isinstance(executor, Native) else why
-        return Prepared(
-            windowed(executor, model, window, recipe, split) if window else executor,
-            recipe.model_copy(update={"train": resolved}),
-            refused,
-            perf_counter() - began,
-            note,
-        )
+        if recipe.augment.active:
+            executor = augmenting(executor, model, recipe, source, images)
+            note = "; ".join(filter(None, (note, executor.augmenter.note)))
+        executor = windowed(executor, model, window, recipe, split) if window else executor
+        recipe = recipe.model_copy(update={"train": resolved})
+        return Prepared(executor, recipe, refused, perf_counter() - began, note)
     raise AssertionError("eager runs everything")
 
 
@@ -197,7 +198,8 @@ def choose(
     program: Program | None = None
     if device.type == "cpu" and torch.cuda.is_available() and (problem := cuda_problem()):
         refused["cuda"] = problem
-    if "graph" in wanted and (problem := graph_problem(model, optimizer)):
+    problem = graph_problem(model, optimizer) or options.mixing_problem
+    if "graph" in wanted and problem:
         refused["graph"] = problem
     if "native" in wanted:
         try:

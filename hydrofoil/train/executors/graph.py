@@ -75,6 +75,9 @@ class Tables:
         """Return draws_L2 of the present step."""
         return self.draws_SL2[self.step][0]
 
+    def mixed(self, step: int) -> None:
+        """Return no second labels: images are not mixed in captured steps."""
+
 
 class Graph:
     """The executor that replays one captured step.

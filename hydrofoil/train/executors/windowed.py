@@ -19,6 +19,7 @@ from hydrofoil.evaluate.score import score
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.native import Native
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.train.executors.augmented import Augmented
 from hydrofoil.train.feed import Feed, count_steps, order_of, window_of
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Windowed:
 
     def score(self, index_N: Tensor) -> Metrics:
         """Return loss, accuracy and confusion on the indexed pictures, in evaluation mode."""
-        if not isinstance(self.inner, Native):
+        if not isinstance(self.inner, Native | Augmented) or self.name != "native":
             return score(self.model, self.window.pictures, index_N)  # which reads by batches
         self._feed = None  # other images take the window's place
         parts: list[Tensor] = []
