@@ -40,11 +40,13 @@ from hydrofoil.session.resume import resume as resume
 from hydrofoil.session.run import Run as Run
 from hydrofoil.session.test import test as test
 from hydrofoil.session.train import train as train
+from hydrofoil.session.tune import tune as tune
 from hydrofoil.ship.predict import Prediction as Prediction
 from hydrofoil.ship.predict import predict as predict
 from hydrofoil.train.executors import prepare as prepare
 from hydrofoil.train.loop import Progress as Progress
 from hydrofoil.train.loop import fit as fit
 from hydrofoil.train.state import State as State
+from hydrofoil.tune.result import Tuning as Tuning
 
 __version__: str

@@ -36,6 +36,7 @@ FLOW = [
     ["run"],
     ["check"],
     ["compare"],
+    ["tune"],
     ["ship"],
     ["report"],
     ["observe"],
@@ -45,9 +46,9 @@ FLOW = [
 PUBLIC = """
     Answers Check Classifier ClassifierEstimator Comparison Comparisons Console Ended Epoch
     HydrofoilError Metrics Observer Pictures Prediction Progress Proof Recipe Run Scores Split
-    Start State Stopped TestResult answer build check compare draw_split fit grad_cam keep load
-    measure occlusion pick_device predict prepare prove read_recipe resume score
-    shipped_recipes summarize test train
+    Start State Stopped TestResult Tuning answer build check compare draw_split fit grad_cam keep
+    load measure occlusion pick_device predict prepare prove read_recipe resume score
+    shipped_recipes summarize test train tune
 """.split()
 # What runs in every step, where the device may not be waited for; "" stands for a whole module.
 IN_THE_STEP = {

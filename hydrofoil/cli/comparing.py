@@ -102,7 +102,7 @@ def compare(
         )  # fmt: skip
     say(plan_lines(planned))
     again = f"Continue the comparison with: {command_line(['hydrofoil', *context.obj])}"
-    progress = RunsProgress(sum(map(len, planned.jobs)), lambda one: say(_completed_line(one)))
+    progress = RunsProgress(sum(map(len, planned.jobs)), lambda one: say(completed_line(one)))
     try:
         with stoppable(data_root, f"\n{again}"), DownloadProgress(note) as watcher:
             comparison = compare_sides(
@@ -149,7 +149,7 @@ def _networks(given: list[str]) -> "dict[str, Network]":
     return networks
 
 
-def _completed_line(completed: "Completed") -> str:
+def completed_line(completed: "Completed") -> str:
     """Return a line on one run of a comparison."""
     from hydrofoil.report.comparison import about
     from hydrofoil.wording import isolated, percent

@@ -19,6 +19,7 @@ from hydrofoil.cli import (
     predicting,
     shipping,
     training,
+    tuning,
 )
 from hydrofoil.cli.options import app, dashed_name
 from hydrofoil.cli.printing import print_error, print_line
@@ -34,6 +35,7 @@ VERBS = (
     predicting,
     shipping,
     comparing,
+    tuning,
     caching,
 )  # each registers its verbs with the application
 BUG = "This is a bug in hydrofoil: please report it with the text above and `hydrofoil --version`."

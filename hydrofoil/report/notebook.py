@@ -33,9 +33,11 @@ from hydrofoil.report.figure import Figure
 from hydrofoil.report.gather import Gathered
 from hydrofoil.report.sections import curve_charts
 from hydrofoil.report.sheet import as_image, scale_of
+from hydrofoil.report.tune_text import conclusion, values_text
 from hydrofoil.run.folder import Run
 from hydrofoil.ship.predict import Prediction
-from hydrofoil.wording import by, interval, percent, percent_range
+from hydrofoil.tune.result import Tuning
+from hydrofoil.wording import by, interval, percent, percent_range, sentence
 
 MOST_CLASSES, A_CLASS, SIDE = 20, 12, 36  # rows, columns and pixels of the grid of images
 MOST_ROWS = 100  # of a table of classes
@@ -250,6 +252,21 @@ def comparison_html(comparison: Comparison | Comparisons) -> Markup:
     ]  # fmt: skip
     table = _table(["side", "mean accuracy", "95% interval", "seeds"], sides)
     return _box(tag("b", comparison.verdict.sentence), table)
+
+
+def tuning_html(found: Tuning) -> Markup:
+    """Show what became of the winner of a search, and the best trials."""
+    sign = -1 if found.goal.direction == "maximize" else 1
+    done = [trial for trial in found.trials if trial.state == "complete"]
+    best = sorted(done, key=lambda trial: sign * (trial.value or 0.0))[:5]
+    rows = [
+        [str(trial.number), found.goal.shown(trial.value), percent(trial.accuracy),
+         values_text(trial.values)]
+        for trial in best
+    ]  # fmt: skip
+    verdict = found.comparison.verdict.sentence if found.comparison else ""
+    table = _table(["trial", found.goal.metric, "accuracy", "values"], rows)
+    return _box(tag("b", sentence(f"{verdict} {conclusion(found)}".strip())), table)
 
 
 def run_html(run: Run) -> Markup:

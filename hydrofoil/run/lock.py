@@ -45,7 +45,7 @@ def locked(folder: Path, say: Callable[[str], None] = lambda line: None) -> Gene
         raise not_written(folder, error) from error
     lock = None
     try:
-        lock = _lock(path)
+        lock = system_lock(path)
         lock.acquire()
     except Timeout as error:
         raise HydrofoilError(
@@ -69,8 +69,12 @@ def locked(folder: Path, say: Callable[[str], None] = lambda line: None) -> Gene
             lock.release()
 
 
-def _lock(path: Path) -> BaseFileLock:
-    """Return a lock that the system releases with the process.
+def system_lock(path: Path, timeout: float = 0) -> BaseFileLock:
+    """Return a lock that the system releases with the process, not acquired yet.
+
+    Args:
+        path: Its file.
+        timeout: Seconds to wait for it; below 0: without end.
 
     Raises:
         NotImplementedError: The system has none. filelock would then take the lock file's existence
@@ -78,7 +82,7 @@ def _lock(path: Path) -> BaseFileLock:
     """
     if FileLock is SoftFileLock:  # pyright: ignore[reportUnnecessaryComparison]
         raise NotImplementedError
-    return FileLock(path, timeout=0, **OPTIONS)
+    return FileLock(path, timeout=timeout, **OPTIONS)
 
 
 def _holder(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A progress bar over the trainings of a comparison, on a terminal's standard error."""
+"""Progress bars over the trainings of a comparison or a search, on a terminal's standard error."""
 
 import time
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from hydrofoil.observe.bar import Bar
 from hydrofoil.observe.observer import Ended, Observer, Start
 from hydrofoil.session.compare import Completed
 from hydrofoil.train.loop import Progress
+from hydrofoil.tune.result import Trial
 
 
 class RunsProgress(Observer):
@@ -36,9 +37,39 @@ class RunsProgress(Observer):
         if time.perf_counter() - self.began > 1 and self.bar.due():
             done = (progress.epoch - 1) * progress.steps + progress.step
             status = f"epoch {progress.epoch} of {self.epochs}"
-            name = f"run {self.number} of {self.total}"
-            self.bar.update(name, done, self.epochs * progress.steps, status)
+            self.bar.update(self.name(), done, self.epochs * progress.steps, status)
+
+    def name(self) -> str:
+        """Return which run of how many it is."""
+        return f"run {self.number} of {self.total}"
 
     def ended(self, end: Ended) -> None:
         """Take the bar away."""
         self.bar.clear()
+
+
+class TrialsProgress(RunsProgress):
+    """Shows which trial of a search is trained; its number is that of its folder.
+
+    Args:
+        total: How many trials there will be; 0: unknown.
+        say_trial: Takes each trial that ended, and the best so far, while no bar is shown.
+    """
+
+    def __init__(self, total: int, say_trial: Callable[[Trial, Trial | None], None]) -> None:
+        super().__init__(total, lambda completed: None)
+        self.say_trial = say_trial
+
+    def prepared(self, start: Start) -> None:
+        """Begin with the next trial."""
+        super().prepared(start)
+        self.number = int(start.run.path.name.rpartition("-")[2])
+
+    def name(self) -> str:
+        """Return which trial of how many it is."""
+        return f"trial {self.number}{f' of {self.total}' if self.total else ''}"
+
+    def finished(self, trial: Trial, best: Trial | None) -> None:
+        """Say that a trial has ended."""
+        self.bar.clear()
+        self.say_trial(trial, best)

@@ -24,7 +24,11 @@ CHECK_SECONDS = 0.5  # between checks: one copies and reads weights and optimize
 LARGE = 1e4  # for a normalized pixel, which is usually below 10
 
 
-class NotFiniteError(HydrofoilError):
+class DivergedError(HydrofoilError):
+    """A training cannot continue: a loss or a gradient is not finite."""
+
+
+class NotFiniteError(DivergedError):
     """A step whose loss or gradient is not finite; its update is not in the model.
 
     Args:

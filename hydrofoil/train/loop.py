@@ -21,7 +21,7 @@ from hydrofoil.recipe.schema import Recipe, Train
 from hydrofoil.timing import Stopwatch
 from hydrofoil.train.executors import Executor, prepare, threads_of
 from hydrofoil.train.feed import make_feed
-from hydrofoil.train.guard import Guard
+from hydrofoil.train.guard import DivergedError, Guard
 from hydrofoil.train.state import State
 
 
@@ -131,7 +131,7 @@ def _may_be_saved(step: int, spec: Train) -> bool:
 def _check_finite(number: int, valid: Scores | None, recipe: Recipe) -> None:
     """Stop a run whose validation overflows, before its weights are saved."""
     if valid is not None and not isfinite(valid.loss):
-        raise HydrofoilError(
+        raise DivergedError(
             f"epoch {number}: the validation loss is {valid.loss}: expected a finite number.\n"
             "The learning rate is probably too large: "
             f"try optimizer.lr={recipe.optimizer.lr / 10:g}."
