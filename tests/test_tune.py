@@ -245,7 +245,7 @@ def test_without_validation_images_the_error_says_what_to_set() -> None:
 def test_a_trial_that_diverges_does_not_end_the_search(tmp_path: Path) -> None:
     name, *fixed = QUICK
     ended = hf.tune(
-        name, ["optimizer.momentum=0.5..1000"], [*fixed, "lr=1000"], trials=4, seeds=0,
+        name, ["optimizer.lr=log:0.01..1e9"], [*fixed, "lr=0.01"], trials=4, seeds=0,
         study=tmp_path / "s",
     )  # fmt: skip
     diverged = [trial for trial in ended.trials if trial.state == "diverged"]

@@ -72,11 +72,7 @@ def _continue(claim: Claim, recipe: Recipe, given: Mapping[str, Any]) -> None:
     if not (claim.path / "recipe.toml").is_file():
         train(recipe, run=claim.path, command=command, **options)
         return
-    run = Run.open(claim.path)
-    _report(claim, goal, run.epochs())
-    unfinished = run.checkpoints.epoch() < run.recipe.train.epochs
-    if run.epochs() and unfinished and claim.is_bad():
-        raise PrunedError
+    _report(claim, goal, Run.open(claim.path).epochs())
     resume(claim.path, **options)  # also where all epochs are done, but not what comes after them
 
 
@@ -115,10 +111,16 @@ class _Judge(Observer):
         self.value: float | None = None  # of the weights that would be selected now
 
     def prepared(self, start: Start) -> None:
-        """Continue with what earlier sessions measured."""
+        """Continue with what earlier sessions measured.
+
+        Raises:
+            PrunedError: It was killed before it was stopped.
+        """
         self.epochs = start.run.recipe.train.epochs
         before = self.goal.scores(start.run.epochs()[: start.state.epoch])
         self.value = before and self.goal.value(before)
+        if before and not start.state.step and start.state.epoch < self.epochs:
+            self._check()
 
     def epoch(self, epoch: Epoch) -> None:
         """Report the figure of the best epoch so far.
@@ -131,5 +133,9 @@ class _Judge(Observer):
         if self.value is None:
             return
         self.claim.report(epoch.number, self.value)
-        if epoch.number < self.epochs and self.claim.is_bad():
+        if epoch.number < self.epochs:
+            self._check()
+
+    def _check(self) -> None:
+        if self.claim.is_bad():
             raise PrunedError
