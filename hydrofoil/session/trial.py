@@ -67,7 +67,7 @@ def _continue(claim: Claim, recipe: Recipe, given: Mapping[str, Any]) -> None:
         DivergedError: A loss was not finite.
     """
     goal = claim.study.plan.goal
-    options = {**given, "observers": [*given["observers"], _Judge(claim, goal)]}
+    options: dict[str, Any] = {**given, "observers": [*given["observers"], _Judge(claim, goal)]}
     command = options.pop("command")
     if not (claim.path / "recipe.toml").is_file():
         train(recipe, run=claim.path, command=command, **options)
