@@ -1,4 +1,4 @@
-"""A literal table from a model's name to the function that lists its layers; one file a family.
+"""A literal table from a model's name to what makes its layers, or a module; one file a family.
 
 Axes: C channels, W the 256 values of a byte, in a row.
 """
@@ -18,25 +18,32 @@ from hydrofoil.models.cnn import cnn, cnn3
 from hydrofoil.models.code import Network, as_code, check_code, prepare_network, unasked
 from hydrofoil.models.lenet import lenet, lenet_linear
 from hydrofoil.models.mlp import mlp
+from hydrofoil.models.resnet import resnet
 from hydrofoil.models.speednet import speednet
+from hydrofoil.models.timm import timm_network
 from hydrofoil.randomness import key
-from hydrofoil.recipe.models import Custom
+from hydrofoil.recipe.models import Custom, Timm
 from hydrofoil.recipe.read import as_recipe
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.recipe.source import is_path
 
-MODELS: dict[str, Callable[[Any, tuple[int, int, int], int], dict[str, nn.Module]]] = {
+Layers = dict[str, nn.Module] | nn.Module
+MODELS: dict[str, Callable[[Any, tuple[int, int, int], int], Layers]] = {
     "mlp": mlp,
     "lenet": lenet,
     "lenet-linear": lenet_linear,
     "cnn3": cnn3,
     "cnn": cnn,
     "speednet": speednet,
+    "resnet": resnet,
+    "resnet-20": resnet,
+    "wrn-16-4": resnet,
+    "timm": timm_network,
 }
 
 # These get images in the channels-last order, in which torch's convolutions are about twice as
 # fast on a CPU. The tutorials' networks keep the order in which they were measured.
-CHANNELS_LAST = {"speednet"}
+CHANNELS_LAST = {"speednet", "resnet", "resnet-20", "wrn-16-4", "timm"}
 
 
 def build(
@@ -76,6 +83,8 @@ def build(
         made = _network(recipe, shape, len(classes), network)
     mean, std = recipe.data.mean or (0.0,), recipe.data.std or (1.0,)
     model = Classifier(made, shape, classes, mean, std)
+    if network is None and isinstance(recipe.model, Timm) and recipe.model.pretrained:
+        model.pretrained = recipe.model
     model.channels_last = network is None and recipe.model.name in CHANNELS_LAST
     model.fit, model.own = recipe.data.fit, is_path(recipe.data.source)
     model.freeze(recipe.train.freeze)
@@ -101,5 +110,5 @@ def _network(
         return network
     if isinstance(recipe.model, Custom):
         raise unasked(recipe, None)
-    layers = MODELS[recipe.model.name](recipe.model, shape, classes)
-    return nn.Sequential(OrderedDict(layers))
+    made = MODELS[recipe.model.name](recipe.model, shape, classes)
+    return made if isinstance(made, nn.Module) else nn.Sequential(OrderedDict(made))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hydrofoil.data.fitting import Fit
     from hydrofoil.data.statistics import Statistics
     from hydrofoil.evaluate.novelty import Novelty
+    from hydrofoil.recipe.models import Timm
 
 
 class Classifier(nn.Module):
@@ -67,6 +68,8 @@ class Classifier(nn.Module):
         self.novelty: Novelty | None = None
         # Whether the network gets its images in torch's channels-last order: a matter of speed.
         self.channels_last = False
+        # Whose weights training starts from, unless others are loaded first.
+        self.pretrained: Timm | None = None
         # Decided here, on the CPU: asking the tensors in every step would make a GPU wait.
         self._centered = any(mean) or any(number != 1 for number in std)
 
@@ -183,6 +186,7 @@ class Classifier(nn.Module):
             if not bool(tensor.isfinite().all()):
                 raise HydrofoilError(f"{origin}: {name} holds numbers that are not finite.")
         self.network.load_state_dict(weights)
+        self.pretrained = None
 
 
 def in_channels_last(images_NCHW: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The sections [model]: one for each family of networks."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -75,6 +75,7 @@ class Cnn(Convolutional):
 class SpeedNet(Fields):
     """A whitening 2×2 stem and groups of 3×3 convolutions, each halved once by max-pooling."""
 
+    norm: ClassVar = "batch"
     name: Literal["speednet"]
     widths: Annotated[Widths, Field(min_length=1)] = (64, 256, 256)
     """Channels of each group of convolutions."""
@@ -108,6 +109,69 @@ class SpeedNet(Fields):
         return self
 
 
+class Residual(Fields):
+    """Basic blocks of two 3×3 convolutions; each group but the first halves the image."""
+
+    norm: ClassVar = "batch"
+    widths: Annotated[Widths, Field(min_length=1)] = (32, 64, 128)
+    """Channels of each group of blocks."""
+    depth: Annotated[int, Field(ge=1, le=200)] = 2
+    """Blocks in each group."""
+    stem: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Channels of the first convolution; 0: as the first group."""
+    preactivation: bool = False
+    """Norm and activation before each convolution, as in wide residual networks, not after it."""
+    activation: Activation = "relu"
+    """The function between convolutions."""
+    dropout: Fraction = 0.0
+    """The fraction of activations set to zero between a block's convolutions while training."""
+    drop_path: Fraction = 0.0
+    """The fraction of images that skip a block in training: rises over the blocks to this one."""
+
+
+class ResNet(Residual):
+    """Residual blocks in widths and depths of your choice."""
+
+    name: Literal["resnet"]
+
+
+class ResNet20(Residual):
+    """ResNet-20 for small images (He et al. 2016), of 0.27 million parameters."""
+
+    name: Literal["resnet-20"]
+    widths: Annotated[Widths, Field(min_length=1)] = (16, 32, 64)
+    """Channels of each group of blocks."""
+    depth: Annotated[int, Field(ge=1, le=200)] = 3
+    """Blocks in each group."""
+
+
+class Wrn164(Residual):
+    """WRN-16-4 (Zagoruyko and Komodakis 2016), of 2.75 million parameters."""
+
+    name: Literal["wrn-16-4"]
+    widths: Annotated[Widths, Field(min_length=1)] = (64, 128, 256)
+    """Channels of each group of blocks."""
+    stem: Annotated[int, Field(ge=0, le=2**31 - 1)] = 16
+    """Channels of the first convolution; 0: as the first group."""
+    preactivation: bool = True
+    """Norm and activation before each convolution, as in wide residual networks, not after it."""
+
+
+class Timm(Fields):
+    """Any network of the package timm, which the extra `timm` installs."""
+
+    norm: ClassVar = "batch"  # or layer norm: all of timm's have one
+    name: Literal["timm"]
+    architecture: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "resnet18"
+    """Its name in timm; `python -c "import timm; print(timm.list_models())"` lists them."""
+    pretrained: bool = False
+    """Start from timm's own weights, which must be in the local cache: nothing is downloaded."""
+    dropout: Fraction = 0.0
+    """timm's drop_rate: the dropout before the last layer, or as the architecture has it."""
+    drop_path: Fraction = 0.0
+    """timm's drop_path_rate: stochastic depth; 0 for an architecture without it."""
+
+
 class Custom(Fields):
     """The user's own network, given by --model-code or in Python: a recipe runs no code."""
 
@@ -119,5 +183,6 @@ class Custom(Fields):
 
 
 Model = Annotated[
-    Mlp | LeNet | LeNetLinear | Cnn3 | Cnn | SpeedNet | Custom, Field(discriminator="name")
+    Mlp | LeNet | LeNetLinear | Cnn3 | Cnn | SpeedNet | ResNet | ResNet20 | Wrn164 | Timm | Custom,
+    Field(discriminator="name"),
 ]

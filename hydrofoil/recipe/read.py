@@ -15,7 +15,8 @@ from hydrofoil.recipe.naming import all_overrides, full_name, read_value
 from hydrofoil.recipe.schema import Expect, Recipe, members, tags_of, toml_value
 from hydrofoil.recipe.source import OF_ONE_DATASET, is_path, known_as
 
-SIZES = {"widths", "hidden", "depth"}  # of a model
+# What another model does not take over: sizes, and dropout, which stands elsewhere in each.
+OF_ONE_MODEL = {"widths", "hidden", "depth", "stem", "preactivation", "dropout"}
 
 
 def shipped_recipes() -> list[str]:
@@ -235,10 +236,10 @@ def _set(document: dict[str, Any], field: str, value: object) -> None:
 def _kept(section: str, known: set[str]) -> set[str]:
     """Return the fields that a section keeps when it gets another name, of those that it has then.
 
-    Another optimizer starts from its own defaults. Two models share fields, but sizes mean
-    something else in each.
+    Another optimizer starts from its own defaults. Two models share fields, but sizes and
+    dropout mean something else in each.
     """
-    return {"optimizer": {"name"}, "model": known - SIZES}.get(section, known)
+    return {"optimizer": {"name"}, "model": known - OF_ONE_MODEL}.get(section, known)
 
 
 def documented_fields() -> list[tuple[str, str, str, str]]:

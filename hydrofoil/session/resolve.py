@@ -14,6 +14,8 @@ from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
 from hydrofoil.device import free_memory, on_cuda
 from hydrofoil.errors import HydrofoilError
+from hydrofoil.models.timm import own_normalization
+from hydrofoil.recipe.models import Timm
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.recipe.source import TEST, VALID, is_path
 from hydrofoil.timing import CPU
@@ -57,10 +59,17 @@ def with_parts(recipe: Recipe, pictures: Pictures) -> tuple[Recipe, list[str]]:
 
 
 def with_normalization(recipe: Recipe, pictures: Pictures, split: Split) -> Recipe:
-    """Return a recipe with mean and deviation of the training images, unless it has its own."""
-    if recipe.data.mean is not None:
+    """Return a recipe with mean and deviation of the training images, unless it has its own.
+
+    A network that starts from timm's weights always takes the one that they were trained with.
+    """
+    model = recipe.model
+    if isinstance(model, Timm) and model.pretrained:
+        changes = own_normalization(model, pictures.shape[0])
+    elif recipe.data.mean is not None:
         return recipe
-    changes = pictures.normalization(split.train)
+    else:
+        changes = pictures.normalization(split.train)
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
 
 

@@ -8,6 +8,7 @@ from hydrofoil.device import use_threads
 from hydrofoil.models import build
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.code import Network, unasked, with_network
+from hydrofoil.models.timm import stem_note
 from hydrofoil.recipe.models import Custom
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.folder import Run
@@ -42,6 +43,7 @@ def untrained(
     state = State.fresh(model, recipe)
     prepared = prepare(model, pictures, split, recipe, state)
     use_threads(prepared.recipe.train.threads)
+    notes += [note] if (note := stem_note(model.network)) else []
     return model, state, prepared, notes
 
 

@@ -20,6 +20,7 @@ from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.code import Network
 from hydrofoil.models.given import as_training
 from hydrofoil.models.summary import total_multiply_adds
+from hydrofoil.models.timm import load_pretrained
 from hydrofoil.models.whitening import initialize_from_images
 from hydrofoil.native import Native, Program, Unsupported, make_program
 from hydrofoil.native.build import compiler
@@ -145,7 +146,9 @@ def prepare(
     source = window.held if window else pictures.to(model.device)
     images = make_buffer(recipe, source, len(split.train))
     threads = threads_of(recipe, model)
+    notes = [why] if why else []
     with exact(model.device, threads):
+        notes += load_pretrained(model)
         initialize_from_images(model, pictures, split.train)
     asked = execute or state.executor or recipe.train.execute
     train_N = split.train.to(pictures.labels_N.device)
@@ -166,12 +169,13 @@ def prepare(
             continue
         state.executor = name
         resolved = recipe.train.model_copy(update={"execute": name, "threads": threads})
-        note = executor.note if isinstance(executor, Native) else why
+        notes += [executor.note] if isinstance(executor, Native) and executor.note else []
         if recipe.augment.active:
             executor = augmenting(executor, model, recipe, source, images)
-            note = "; ".join(filter(None, (note, executor.augmenter.note)))
+            notes += [executor.augmenter.note] if executor.augmenter.note else []
         executor = windowed(executor, model, window, recipe, split) if window else executor
         recipe = recipe.model_copy(update={"train": resolved})
+        note = "; ".join(notes)
         return Prepared(executor, recipe, refused, perf_counter() - began, note)
     raise AssertionError("eager runs everything")
 
