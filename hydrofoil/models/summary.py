@@ -6,7 +6,7 @@ from torch import nn
 
 from hydrofoil.errors import InputError
 from hydrofoil.models.classifier import Classifier
-from hydrofoil.models.layers import Dropout, Shape, windows
+from hydrofoil.models.layers import Dropout, DropPath, Shape, windows
 from hydrofoil.models.trace import Call, trace
 
 
@@ -103,6 +103,8 @@ def _kind(layer: nn.Module) -> str:
         )
     if isinstance(layer, nn.Linear):
         return f"linear {layer.in_features} → {layer.out_features}"
+    if isinstance(layer, DropPath):
+        return f"stochastic depth {layer.p:g}"
     if isinstance(layer, Dropout):
         return f"dropout {layer.p:g}"
     return type(layer).__name__

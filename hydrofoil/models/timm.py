@@ -67,7 +67,7 @@ def _created(spec: Timm, shape: tuple[int, int, int], classes: int) -> nn.Module
         raise HydrofoilError(
             f"model.architecture = {spec.architecture}: no such network in timm "
             f"{timm.__version__}.{hint}\n"
-            'List them with: python -c "import timm; print(timm.list_models())"'
+            "In Python, timm.list_models() lists them."
         )
     options: dict[str, Any] = {"num_classes": classes, "in_chans": shape[0]}
     options |= {"drop_rate": spec.dropout} if spec.dropout else {}

@@ -163,7 +163,7 @@ class Timm(Fields):
     norm: ClassVar = "batch"  # or layer norm: all of timm's have one
     name: Literal["timm"]
     architecture: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "resnet18"
-    """Its name in timm; `python -c "import timm; print(timm.list_models())"` lists them."""
+    """Its name in timm, such as convnext_atto; timm.list_models() lists them in Python."""
     pretrained: bool = False
     """Start from timm's own weights, which must be in the local cache: nothing is downloaded."""
     dropout: Fraction = 0.0
