@@ -11,7 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.source import describe
+from hydrofoil.data.split import Split
 from hydrofoil.device import cuda_problem, exact, first_line, thread_rule
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Metrics, Sums
@@ -146,10 +148,7 @@ def prepare(
     source = window.held if window else pictures.to(model.device)
     images = make_buffer(recipe, source, len(split.train))
     threads = threads_of(recipe, model)
-    notes = [why] if why else []
-    with exact(model.device, threads):
-        notes += load_pretrained(model)
-        initialize_from_images(model, pictures, split.train)
+    notes = [*([why] if why else []), *_first_weights(model, pictures, split, threads)]
     asked = execute or state.executor or recipe.train.execute
     train_N = split.train.to(pictures.labels_N.device)
     options = options_of(recipe, pictures.labels_N[train_N], len(model.classes))
@@ -178,6 +177,14 @@ def prepare(
         note = "; ".join(notes)
         return Prepared(executor, recipe, refused, perf_counter() - began, note)
     raise AssertionError("eager runs everything")
+
+
+def _first_weights(model: Classifier, pictures: Pictures, split: Split, threads: int) -> list[str]:
+    """Set what `build` left to the training images or to timm's weights; return notes."""
+    with exact(model.device, threads):
+        notes = load_pretrained(model)
+        initialize_from_images(model, pictures, split.train)
+    return notes
 
 
 def choose(
