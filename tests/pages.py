@@ -115,7 +115,15 @@ def test_run(run: Run, pictures: Pictures) -> None:
     answers = answer(model, pictures, split.test)
     valid = answer(model, pictures, split.valid) if len(split.valid) else None
     result = test_result(
-        answers, valid, model, run.recipe, epoch=epoch, opened=1, differs="", unlike=""
+        answers,
+        valid,
+        model,
+        run.recipe,
+        epoch=epoch,
+        opened=1,
+        differs="",
+        unlike="",
+        averaged_NK=None,
     )
     run.log.append(Tested(opened=1, accuracy=result.accuracy, seconds=0.5))
     run.results.save_answers(test=answers, valid=valid)

@@ -110,6 +110,7 @@ VALUES: dict[str, tuple[object, str, str]] = {
     "augment.policy_magnitude": (5, "5", ""),
     "augment.mixup": (0.5, "0.5", ""),
     "augment.cutmix": (1.0, "1.0", ""),
+    "augment.test_time": ("flip-shift", "flip-shift", ""),
     "expect.test_accuracy": (0.5, "0.5", ""),
     "expect.spread": (0.125, "0.125", ""),
     "expect.accuracies": ((0.5, 0.75), "0.5, 0.75", ""),

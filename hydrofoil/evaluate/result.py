@@ -224,6 +224,33 @@ class Expected(Record):
     """Why this run cannot be compared with the seeds; empty: it can. If not, the three are null."""
 
 
+class TestTime(Record):
+    """The same test with predictions averaged over copies of each image: beside the plain one."""
+
+    kind: Literal["flip", "flip-shift"]
+    """Copies: the image and its mirror image; or these and both moved by a pixel, in two ways."""
+    correct: Count
+    """Test images that were predicted correctly by the averaged logits."""
+    count: Annotated[int, Field(ge=1)]
+    """All test images."""
+    gained: Count
+    """Images that are correct only with averaging."""
+    lost: Count
+    """Images that are correct only without it."""
+
+    @computed_field
+    @property
+    def accuracy(self) -> float:
+        """Fraction of correct predictions."""
+        return self.correct / self.count
+
+    @computed_field
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The accuracy's 95% interval (Wilson)."""
+        return wilson(self.correct, self.count)
+
+
 class TestResult(Record):
     """What `test` measured on the test split: the content of test.json."""
 
@@ -260,6 +287,8 @@ class TestResult(Record):
     """Whether the probabilities can be believed."""
     examples: Examples
     """Test images to show."""
+    test_time: TestTime | None
+    """With test-time augmentation, where augment.test_time asks for it; no other figure uses it."""
     epoch: Count
     """The epoch whose weights were tested; 0 for imported weights."""
     weights: str

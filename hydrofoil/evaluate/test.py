@@ -20,6 +20,7 @@ from hydrofoil.evaluate.result import (
     GroupScores,
     Temperature,
     TestResult,
+    TestTime,
 )
 from hydrofoil.evaluate.score import Answers
 from hydrofoil.models.classifier import Classifier
@@ -43,6 +44,7 @@ def test_result(
     opened: int,
     differs: str,
     unlike: str,
+    averaged_NK: Tensor | None,
 ) -> TestResult:
     """Return the content of test.json.
 
@@ -55,6 +57,7 @@ def test_result(
         opened: How often this run's test split was opened, this time included.
         differs: How the dataset differs from the published one of its name; empty: it does not.
         unlike: Why the recipe's own result does not apply to this run; empty: it does.
+        averaged_NK: The logits of the test split with augment.test_time; None: it is none.
     """
     metrics = answers.metrics()
     classes = metrics.per_class(model.classes)
@@ -73,6 +76,7 @@ def test_result(
         confused=tuple(_confused(metrics, pair, classes) for pair in metrics.confused()),
         calibration=_calibration(answers, valid),
         examples=_examples(answers, model.classes, recipe.train.seed),
+        test_time=_test_time(answers, averaged_NK, recipe),
         epoch=epoch,
         weights=model.weights_hash(),
         opened=opened,
@@ -91,6 +95,22 @@ def example_indices(result: TestResult) -> Tensor:
     """Return the numbers of all images among a result's examples, index_N in rising order."""
     kinds = result.examples.all().values()
     return torch.tensor(sorted({one.index for examples in kinds for one in examples}))
+
+
+def _test_time(answers: Answers, averaged_NK: Tensor | None, recipe: Recipe) -> TestTime | None:
+    """Return what averaging over copies of the images gains and loses."""
+    kind = recipe.augment.test_time
+    if averaged_NK is None or kind == "none":
+        return None
+    plain_N = answers.predicted_N == answers.labels_N
+    averaged_N = averaged_NK.argmax(1) == answers.labels_N
+    return TestTime(
+        kind=kind,
+        correct=int(averaged_N.sum()),
+        count=len(averaged_N),
+        gained=int((averaged_N & ~plain_N).sum()),
+        lost=int((plain_N & ~averaged_N).sum()),
+    )
 
 
 def _group(name: str, members: Sequence[str], classes: Sequence[ClassScores]) -> GroupScores:

@@ -1,7 +1,7 @@
 """What a name or path stands for: a recipe, or images from which one is derived."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hydrofoil.data.source import load
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.models import build
 from hydrofoil.models.code import Network, with_network
+from hydrofoil.models.mirror import mirrored
 from hydrofoil.models.summary import total_multiply_adds
 from hydrofoil.recipe.changes import base_of, optimizer_notes
 from hydrofoil.recipe.derive import Choice, Derived, Facts, derive
@@ -139,6 +140,8 @@ def derived_from(
     data = section_of(source, overrides)
     training = None if split is None else len(as_split(split, images).train)
     facts = _facts(images, data, data_fields(overrides), training)
+    if "augment.flip" not in overridden(overrides):
+        facts = replace(facts, flip=_flip(images, data, split))
 
     def multiply_adds(recipe: Recipe) -> int:
         recipe = with_network(recipe, network)
@@ -150,6 +153,16 @@ def derived_from(
         source, facts, overrides,
         multiply_adds=multiply_adds, own_network=network is not None, name=name,
     )  # fmt: skip
+
+
+def _flip(pictures: Pictures, data: Data, split: Any) -> tuple[str, str]:
+    """Choose augment.flip by whether mirrored images are recognized; given test images stay out."""
+    held_out = 0 if data.merge else pictures.published_test + pictures.published_valid
+    index_N = torch.arange(len(pictures) - held_out)
+    if split is not None:
+        index_N = as_split(split, pictures).train.sort().values
+    found = mirrored(pictures, index_N)
+    return found.flip, found.reason
 
 
 def section_of(source: str, overrides: Sequence[str]) -> Data:

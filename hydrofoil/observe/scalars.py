@@ -91,6 +91,8 @@ def result_values(test: TestResult) -> dict[str, float]:
     low, high = test.interval
     values = {"test/loss": test.loss, "test/accuracy_low": low, "test/accuracy_high": high}
     values["test/balanced_accuracy"] = test.balanced_accuracy
+    if test.test_time:
+        values["test/accuracy_test_time"] = test.test_time.accuracy
     recalls = {f"recall/{one.name}": one.recall for one in test.classes}
     return values | {name: value for name, value in recalls.items() if value is not None}
 

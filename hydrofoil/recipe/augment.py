@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hydrofoil.recipe.fields import Fields
+from hydrofoil.recipe.fields import Affects, Fields
 
 Pixels = Annotated[int, Field(ge=0, le=1024)]
 Part = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -38,6 +38,9 @@ class Augment(Fields):
     """Blend images and labels in pairs, with a Beta(α, α) share (Zhang et al. 2018); 0: never."""
     cutmix: Alpha = 0.0
     """Paste a box of another image, and mix labels by area (Yun et al. 2019); 0: never."""
+
+    test_time: Annotated[Literal["none", "flip", "flip-shift"], Affects("results")] = "none"
+    """Also test with predictions averaged over mirrored (and shifted) copies of each image."""
 
     @property
     def moves(self) -> bool:

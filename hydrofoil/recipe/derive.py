@@ -45,6 +45,7 @@ class Facts:
         why_size: Why the images have this size; empty: it is their own.
         normalization: Mean and deviation of each channel; None: of the images that will train.
         imbalance: How many times the images of the smallest class the largest one has.
+        flip: The choice of augment.flip, and why; None: mirrored images were not looked at.
     """
 
     shape: Shape
@@ -54,6 +55,7 @@ class Facts:
     why_size: str = ""
     normalization: Mapping[str, Sequence[float]] | None = None
     imbalance: float = 1.0
+    flip: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class Derived:
         top = [f"{key} = {toml_value(plain.pop(key))}" for key in ("name", "about")]
         parts = ["\n".join(top)]
         for section, fields in plain.items():
+            if not fields:
+                continue
             ordered = sorted(fields, key=lambda name: name != "name")
             lines = [f"{name} = {toml_value(fields[name])}" for name in ordered]
             width = max(map(len, lines))
@@ -151,6 +155,8 @@ def derive(
             break
     model, optimizer = read(chosen).model, read(chosen).optimizer
     chosen |= _optimizer(optimizer.name, norm=getattr(model, "norm", "none") != "none")
+    if facts.flip:
+        chosen["augment.flip"] = facts.flip
     recipe = read(chosen)
     return Derived(recipe, _choices(recipe, chosen, overridden(overrides)))
 

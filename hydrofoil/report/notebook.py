@@ -26,7 +26,7 @@ from hydrofoil.evaluate.result import Epoch, TestResult
 from hydrofoil.recipe.changes import RESOLVED, changed_fields, original
 from hydrofoil.recipe.derive import Choice
 from hydrofoil.recipe.schema import Recipe, dotted
-from hydrofoil.report import text
+from hydrofoil.report import text, words
 from hydrofoil.report.charts import tag
 from hydrofoil.report.check_text import shown_text
 from hydrofoil.report.figure import Figure
@@ -311,7 +311,7 @@ def result_html(test: TestResult) -> Markup:
         for one in test.classes
     ]
     accuracy = f"{percent(test.accuracy)} of {test.count:,}, {percent_range(test.interval)}"
-    notes = [*test.warnings]
+    notes = [*filter(None, [words.averaging_line(test)]), *test.warnings]
     if test.opened > 1:
         notes.append(f"This run has opened its test split {test.opened} times.")
     said = [tag("div", line) for line in notes]

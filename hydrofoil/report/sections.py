@@ -67,6 +67,7 @@ def run_values(run: Gathered, inspection: Inspection) -> dict[str, Any]:
         "warnings": _warnings(run),
         "pictures": _pictures(run),
         "most_pictures": UNFOLDED,
+        "copies": words.COPIES,
         "curves": curve_charts([run], [""]),
         "diagnosis": run.diagnosis,
         "classes_chart": _classes_chart(test) if test else "",

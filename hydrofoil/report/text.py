@@ -313,6 +313,7 @@ def test_lines(test: TestResult, *, full: bool) -> str:
     if test.top_5:
         among = f"{percent(test.top_5.accuracy)}, {interval(test.top_5.interval)}"
         lines.append(f"top-5 accuracy {among}")
+    lines += [line] if (line := words.averaging_line(test)) else []
     lines += words.expectation(test)
     if test.opened > 1:
         lines.append(

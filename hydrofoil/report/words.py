@@ -20,6 +20,21 @@ def findings(test: TestResult) -> list[str]:
     return [*found, *_never_predicted(test.classes), *_calibration(test)]
 
 
+COPIES = {"flip": "each image and its mirror image", "flip-shift": "mirrored and shifted copies"}
+
+
+def averaging_line(test: TestResult) -> str:
+    """Say what test-time augmentation adds to the plain accuracy; empty without it."""
+    found = test.test_time
+    if found is None:
+        return ""
+    return (
+        f"with test-time augmentation ({found.kind}: logits averaged over {COPIES[found.kind]}) "
+        f"{percent(found.accuracy)} ({found.correct:,} of {found.count:,}), "
+        f"{interval(found.interval)}: {found.gained:,} gained, {found.lost:,} lost"
+    )
+
+
 def expectation(test: TestResult) -> list[str]:
     """Say what the recipe expects, and where the run lies in it; nothing if it expects nothing."""
     found = test.expected

@@ -15,6 +15,7 @@ from hydrofoil.data.published.download import Watcher
 from hydrofoil.data.split import PARTS, Split
 from hydrofoil.device import pick_device, use_threads
 from hydrofoil.errors import HydrofoilError
+from hydrofoil.evaluate.averaging import averaged_logits
 from hydrofoil.evaluate.result import TestResult
 from hydrofoil.evaluate.score import answer
 from hydrofoil.evaluate.test import example_indices, test_result
@@ -97,6 +98,7 @@ def open_test_split(
     result = test_result(
         answers, valid, model, run.recipe, epoch=epoch, opened=opened, differs=differs,
         unlike=_unlike(run, pictures, split),
+        averaged_NK=averaged_logits(model, pictures, split.test, run.recipe.augment.test_time),
     )  # fmt: skip
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     event = Tested(opened=opened, accuracy=result.accuracy, seconds=seconds, date=now,
