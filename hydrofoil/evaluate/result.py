@@ -287,7 +287,7 @@ class TestResult(Record):
     """Whether the probabilities can be believed."""
     examples: Examples
     """Test images to show."""
-    test_time: TestTime | None
+    test_time: TestTime | None = None
     """With test-time augmentation, where augment.test_time asks for it; no other figure uses it."""
     epoch: Count
     """The epoch whose weights were tested; 0 for imported weights."""
