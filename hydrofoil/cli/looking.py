@@ -84,6 +84,9 @@ def show(
     save: Annotated[
         bool, typer.Option("--save", help="Save the figure: of a run in it, of others here.")
     ] = False,
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Draw what the network sees of some images.")
+    ] = False,
     full: Full = False,
     verbose: Verbose = False,
     code: Annotated[
@@ -98,6 +101,7 @@ def show(
     from hydrofoil.files import write_whole
     from hydrofoil.models.code import load_network
     from hydrofoil.observe.console import DownloadProgress
+    from hydrofoil.report.augmentation import show_augmented
     from hydrofoil.report.show import show as find
     from hydrofoil.report.show import step_line
 
@@ -109,9 +113,13 @@ def show(
         if code:
             line, text = _expected(what, overrides or [], device, network, data_root, watcher)
             return _print_code(line, text, as_json)
-        found = find(
-            what, overrides or [], data_root, class_name, pixels, watcher, network, full=full
-        )
+        given = what, overrides or [], data_root
+        if augment:
+            if class_name or pixels is not None:
+                raise HydrofoilError("--augment, --class and --pixels: expected one of them.")
+            found, save = [show_augmented(*given, watcher, network)], True
+        else:
+            found = find(*given, class_name, pixels, watcher, network, full=full)
     for one in found:
         content |= one.content
         printer(as_json)(f"{one.text}\n")

@@ -147,10 +147,10 @@ def show_set(
     first_N = split.train[: max(len(split.train) // 10, 40 * pictures.K)]
     if is_path(name):  # whose images are sorted by class
         first_N = _first_of_each(pictures, split.train)
-    path, png = _figure(name), b""
+    path, png = figure_path(name), b""
     if class_name:
         path, png = (
-            _figure(name, class_name),
+            figure_path(name, class_name),
             _one_class(pictures, split.train, class_name),
         )
     else:
@@ -164,7 +164,7 @@ def show_set(
     return Shown(text.set_lines(pictures, counts, means, deviations), content, png, path)
 
 
-def _figure(name: str, *more: str) -> Path:
+def figure_path(name: str, *more: str) -> Path:
     """Return where the figure of a dataset is saved: in this folder, whatever its names hold."""
     stem = Path(name).resolve().name if is_path(name) else name
     return Path("-".join(re.sub(r"[^\w. -]", "-", part) for part in (stem, *more)) + ".png")
@@ -207,7 +207,7 @@ def show_pixels(name: str, data_root: str, number: int, watcher: Watcher | None 
     content = {"source": name, "picture": number, "class": label}
     picture_CHW = pictures.pictures_NCHW[number]
     lines = f"{title}{text.pixel_lines(picture_CHW)}"
-    return Shown(lines, content, png, _figure(name, "pixels", str(number)))
+    return Shown(lines, content, png, figure_path(name, "pixels", str(number)))
 
 
 def show_recipe(
