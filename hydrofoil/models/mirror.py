@@ -112,8 +112,8 @@ def mirrored(pictures: Pictures, index_N: Tensor) -> Mirrored:
 def _even(pictures_NCHW: Tensor) -> Tensor:
     """Return images of at most 32 pixels a side, each with mean 0 and about the same contrast."""
     images_NCHW = pictures_NCHW.to(torch.float32) / 255
-    sides = [min(side, SIDE) for side in images_NCHW.shape[2:]]
-    images_NCHW = adaptive_avg_pool2d(images_NCHW, sides)
+    height, width = (min(side, SIDE) for side in images_NCHW.shape[2:])
+    images_NCHW = adaptive_avg_pool2d(images_NCHW, (height, width))
     mean_N111 = images_NCHW.mean((1, 2, 3), keepdim=True)
     return (images_NCHW - mean_N111) / (images_NCHW.std((1, 2, 3), keepdim=True) + 0.05)
 
