@@ -1,4 +1,7 @@
-"""What a name or path stands for: a recipe, or images from which one is derived."""
+"""What a name or path stands for: a recipe, or images from which one is derived.
+
+Axes: N images.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
