@@ -33,6 +33,7 @@ from hydrofoil.errors import HydrofoilError
 if TYPE_CHECKING:
     from hydrofoil.models.code import Network
     from hydrofoil.observe.console import DownloadProgress
+    from hydrofoil.report.show import Shown as Described
 
 
 @app.command()
@@ -101,9 +102,7 @@ def show(
     from hydrofoil.files import write_whole
     from hydrofoil.models.code import load_network
     from hydrofoil.observe.console import DownloadProgress
-    from hydrofoil.report.augmentation import show_augmented
-    from hydrofoil.report.show import show as find
-    from hydrofoil.report.show import step_line
+    from hydrofoil.report import show as describe
 
     if out is not None and out.suffix.lower() != ".png":
         raise HydrofoilError(f"--out {out}: figures are PNG: expected a name that ends in .png.")
@@ -113,17 +112,12 @@ def show(
         if code:
             line, text = _expected(what, overrides or [], device, network, data_root, watcher)
             return _print_code(line, text, as_json)
-        given = what, overrides or [], data_root
-        if augment:
-            if class_name or pixels is not None:
-                raise HydrofoilError("--augment, --class and --pixels: expected one of them.")
-            found, save = [show_augmented(*given, watcher, network)], True
-        else:
-            found = find(*given, class_name, pixels, watcher, network, full=full)
+        given = what, overrides or [], data_root, class_name, pixels, watcher, network
+        found = [_augmented(*given)] if augment else describe.show(*given, full=full)
     for one in found:
         content |= one.content
         printer(as_json)(f"{one.text}\n")
-        if one.png and (out or save):
+        if one.png and (out or save or augment):
             write_whole(out or one.path, one.png)
             content["drawn"] = str(out or one.path)
             printer(as_json)(f"saved: {out or one.path}\n")
@@ -135,8 +129,25 @@ def show(
             )[0]
             printer(as_json)(content["executor"])
             if verbose:
-                printer(as_json)(step_line(one.content))
+                printer(as_json)(describe.step_line(one.content))
     print_json(as_json, content)
+
+
+def _augmented(
+    what: str,
+    overrides: list[str],
+    data_root: str,
+    class_name: str,
+    pixels: int | None,
+    watcher: "DownloadProgress",
+    network: "Network | None",
+) -> "Described":
+    """Return the grid of what a recipe's network sees."""
+    from hydrofoil.report.augmentation import show_augmented
+
+    if class_name or pixels is not None:
+        raise HydrofoilError("--augment, --class and --pixels: expected one of them.")
+    return show_augmented(what, overrides, data_root, watcher, network)
 
 
 def _print_code(line: str, text: str, as_json: bool) -> None:
