@@ -58,6 +58,7 @@ VALUES: dict[str, tuple[object, str, str]] = {
     "train.select": ("valid.loss", "valid.loss", ""),
     "train.seed": (5, "5", ""),
     "train.label_smoothing": (0.1, "0.1", ""),
+    "train.sizes": ((24, 32), "24,32", ""),
     "train.balance": ("sampling", "Sampling", ""),
     "train.init": ("runs/x", "runs/x", ""),
     "train.init_sha256": ("12", "12", ""),

@@ -124,6 +124,8 @@ class Train(Fields):
     """The seed of initialization, split, order and dropout."""
     label_smoothing: Fraction = 0.0
     """The fraction of each label that is spread over all classes in the training loss."""
+    sizes: Annotated[tuple[Side, ...], AsTuple] = ()
+    """Train equal parts of the epochs on images of these longer sides, in pixels; empty: full."""
     balance: Literal["none", "loss", "sampling"] = "none"
     """Let classes count alike: by class weights in the loss, or by drawing each equally often."""
     init: Annotated[str, Affects("results")] = ""
@@ -211,6 +213,16 @@ class Recipe(Fields):
         return self
 
     @model_validator(mode="after")
+    def _every_size_has_an_epoch(self) -> Self:
+        sizes, epochs = self.train.sizes, self.train.epochs
+        if len(sizes) > epochs:
+            raise ValueError(
+                f"train.sizes = {toml_value(list(sizes))}: "
+                f"expected at most one size for each of {plural(epochs, 'epoch')} (train.epochs)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _warm_up_ends(self) -> Self:
         warmup = getattr(self.schedule, "warmup_epochs", 0.0)
         if warmup and warmup >= self.train.epochs:
@@ -259,7 +271,8 @@ class Recipe(Fields):
     def effects(self) -> dict[str, Affects]:
         """Return what each field affects, by dotted name.
 
-        The number of epochs affects the weights of every epoch where the schedule depends on it.
+        The number of epochs affects the weights of every epoch where the schedule, or the size of
+        the images, depends on it.
         """
         effects: dict[str, Affects] = {}
         for top, declared in type(self).model_fields.items():
@@ -269,7 +282,7 @@ class Recipe(Fields):
                 continue
             for name, field in type(section).model_fields.items():
                 effects[f"{top}.{name}"] = affects(field) if outer.what == "weights" else outer
-        if self.schedule.needs_epochs:
+        if self.schedule.needs_epochs or self.train.sizes:
             effects["train.epochs"] = Affects("weights")
         return effects
 

@@ -16,6 +16,7 @@ from hydrofoil.randomness import halves, key
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.train.balance import balanced_order
 from hydrofoil.train.schedules import rates
+from hydrofoil.train.sizes import side_of
 
 
 def count_steps(images: int, batch_size: int) -> int:
@@ -53,6 +54,11 @@ class Pairs:
 class Rows(Protocol):
     """What one step reads, by its number, counted from 0."""
 
+    @property
+    def side(self) -> int:
+        """Longer side, in pixels, to which images are scaled down; 0: full size."""
+        ...
+
     def batch(self, step: int) -> Tensor:
         """Return the indices of the step's images."""
         ...
@@ -82,6 +88,7 @@ class Feed:
         draws_SL2: The key of each step's and dropout layer's mask, as two int32 halves.
         changes_NA: How each image is augmented, a row of `draw_changes`; None: not at all.
         pairs: The labels of images that are mixed in pairs; None: each has its own label alone.
+        side: Longer side, in pixels, to which images are scaled down; 0: full size.
     """
 
     epoch: int
@@ -91,6 +98,7 @@ class Feed:
     draws_SL2: Tensor
     changes_NA: Tensor | None = None
     pairs: Pairs | None = None
+    side: int = 0
 
     @property
     def steps(self) -> int:
@@ -142,7 +150,7 @@ def make_feed(recipe: Recipe, index_N: Tensor, labels_N: Tensor, epoch: int, lay
     """Return the feed of one epoch.
 
     Args:
-        recipe: Gives seed, batch size, balance, learning rate, schedule and augmentation.
+        recipe: Gives seed, batch size, balance, learning rate, schedule, sizes and augmentation.
         index_N: The images of the training split.
         labels_N: The labels of all images of the dataset.
         epoch: Counted from 1.
@@ -158,6 +166,7 @@ def make_feed(recipe: Recipe, index_N: Tensor, labels_N: Tensor, epoch: int, lay
         rates_S=torch.tensor(rates(recipe, steps, epoch), dtype=torch.float64),
         draws_SL2=dropout_draws(seed, epoch, steps, layers),
         changes_NA=draw_changes(recipe.augment, seed, epoch, order_N, batch_size, len(labels_N)),
+        side=side_of(recipe, epoch),
     )
 
 

@@ -24,12 +24,14 @@ class StepOptions:
         precision: Of the forward and backward pass: float32 or bfloat16. Weights, loss and update
             are float32 in both.
         mixed: Whether images are mixed in pairs, so that a label is two classes with shares.
+        sizes: Longer sides, in pixels, to which the feed scales images down; empty: full size.
     """
 
     label_smoothing: float = 0.0
     class_weights_K: Tensor | None = None
     precision: str = "float32"
     mixed: bool = False
+    sizes: tuple[int, ...] = ()
 
     @property
     def weighted(self) -> bool:
@@ -41,6 +43,8 @@ class StepOptions:
         """Why the generated code cannot take such steps; empty: it can."""
         if self.precision != "float32":
             return f"train.precision = {self.precision}: the generated code computes in float32"
+        if self.sizes:
+            return "train.sizes: the generated code is for images of one size"
         return self.mixing_problem
 
     @property
@@ -75,4 +79,5 @@ def options_of(recipe: Recipe, labels_N: Tensor, classes: int) -> StepOptions:
         class_weights_K=class_weights(labels_N, classes) if weighted else None,
         precision=recipe.train.precision,
         mixed=recipe.augment.mixes,
+        sizes=recipe.train.sizes,
     )

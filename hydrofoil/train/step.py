@@ -18,6 +18,7 @@ from hydrofoil.models.layers import dropouts, set_draws
 from hydrofoil.train.feed import Pairs, Rows
 from hydrofoil.train.options import StepOptions
 from hydrofoil.train.schedules import keep_rate_on_device, set_rate
+from hydrofoil.train.sizes import shrink
 
 Forward = Callable[[Tensor, Tensor], Tensor]  # from pictures_NCHW and draws_L2 to logits_NK
 
@@ -65,7 +66,7 @@ class Step:
                 labels_N = self.pictures.labels_N[batch_N]
                 set_rate(self.optimizer, feed.rate(step))
                 self.optimizer.zero_grad()
-                pictures_NCHW = self.pictures.pictures_NCHW[batch_N]
+                pictures_NCHW = shrink(self.pictures.pictures_NCHW[batch_N], feed.side)
                 with self.options.autocast(self.model.device):
                     logits_NK = self.forward(pictures_NCHW, feed.draws(step)).to(torch.float32)
                 mixed = feed.mixed(step)

@@ -36,6 +36,7 @@ from hydrofoil.train.feed import Feed
 from hydrofoil.train.optimizers import build_optimizer
 from hydrofoil.train.options import StepOptions, options_of
 from hydrofoil.train.precision import with_precision
+from hydrofoil.train.sizes import check_sizes
 from hydrofoil.train.state import State
 
 EXECUTORS: dict[str, Callable[..., "Executor"]] = {
@@ -138,11 +139,12 @@ def prepare(
         execute: Takes precedence over the executor in the state and in the recipe.
 
     Raises:
-        HydrofoilError: The executor is unknown.
+        HydrofoilError: The executor is unknown, or the network does not take train.sizes.
     """
     began = perf_counter()
     model, pictures, split, recipe = as_training(model, pictures, split, recipe)
     recipe, why = with_precision(recipe, model.device)
+    check_sizes(recipe, model)
     batch_size = min(recipe.train.batch_size, max(len(split.train), 1))
     window = make_window(recipe, pictures, split, model.device)
     source = window.held if window else pictures.to(model.device)

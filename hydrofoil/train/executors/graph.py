@@ -49,6 +49,7 @@ class Tables:
         self.rates_S = torch.zeros(steps, dtype=torch.float32, device=device)
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
         self._within_B = torch.arange(batch_size, device=device)
+        self.side = 0  # a captured step has images of one size
         self._loaded: Feed | None = None
 
     def load(self, feed: Feed, first: int) -> None:
@@ -129,6 +130,7 @@ class Graph:
 
     def train_steps(self, feed: Feed, first: int, stop: int, sums: Sums) -> None:
         """Train on some batches of an epoch: see `Step.train_steps`."""
+        self._tables.side = feed.side
         if self._captured != self._surroundings():
             self._prepare()
         whole = min(stop, len(feed.order_N) // self.batch_size)
@@ -164,7 +166,7 @@ class Graph:
         self._tables.step += 1
 
     def _surroundings(self) -> list[Any]:
-        """Return what a captured step depends on: addresses, and numbers of the update.
+        """Return what a captured step depends on: addresses, numbers of the update, and sizes.
 
         A checkpoint that is restored puts other tensors in place of the optimizer's: a replay would
         read memory that was freed.
@@ -186,7 +188,8 @@ class Graph:
             for name, value in group.items()
             if name != "params"
         ]
-        return [addresses, options, self.step.options.label_smoothing]
+        step = [self.step.options.label_smoothing, self._tables.side]
+        return [addresses, options, *step]
 
 
 def graph_problem(model: Classifier, optimizer: torch.optim.Optimizer) -> str:
