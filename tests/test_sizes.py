@@ -170,6 +170,6 @@ def test_sizes_that_make_no_sense_are_refused(override: str, message: str) -> No
 
 def test_the_number_of_epochs_of_a_begun_run_stays_as_sizes_divide_it() -> None:
     run = train("digits", SMALL, model=Pooled)
-    with pytest.raises(HydrofoilError, match=r"train\.epochs = 4: expected 3: the train\.sizes"):
+    with pytest.raises(HydrofoilError, match=r"train\.epochs = 4: expected 3: train\.sizes"):
         resume(run, epochs=4, model=Pooled)
     assert run.recipe.effects()["train.epochs"].what == "weights"

@@ -56,7 +56,8 @@ class Job:
                 f"{self.path}: holds a run of another recipe than {self.name}.\n"
                 "Move it, or save this comparison's runs in another folder: --runs DIR"
             )
-        if not run.log.imported() and run.checkpoints.epoch() < run.recipe.train.epochs:
+        over = run.recipe.train.is_over(run.checkpoints.epoch(), run.weights.epoch())
+        if not run.log.imported() and not over:
             return "unfinished"
         ends = [event for event in run.log.events() if isinstance(event, Epoch | Tested)]
         tested = bool(ends) and isinstance(ends[-1], Tested) and run.results.test() is not None

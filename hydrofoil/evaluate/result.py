@@ -60,6 +60,8 @@ class Epoch(Record):
     """Means over the epoch's steps, each at the weights of its moment, dropout on."""
     valid: Scores | None
     """Means over the validation split at the epoch's end; null without a validation split."""
+    averaged: Scores | None = None
+    """The same of the averaged weights (train.average); null: there are none."""
     best: bool
     """Whether these weights are the best so far by the recipe's `select`."""
     train_seconds: Seconds
@@ -77,12 +79,20 @@ class Epoch(Record):
         parts = [f"train loss {self.train.loss:.4f}, {percent(self.train.accuracy)}"]
         if self.valid:
             parts.append(f"valid loss {self.valid.loss:.4f}, {percent(self.valid.accuracy)}")
+        if self.averaged:
+            scores = self.averaged
+            parts.append(f"averaged weights {scores.loss:.4f}, {percent(scores.accuracy)}")
         parts += ["best so far"] if self.best else []
         return f"Epoch({self.number}: {'; '.join(parts)})"
 
     def _repr_html_(self) -> str:
         """Show losses and accuracies in a notebook."""
         return notebook_html("epoch", self)
+
+    @property
+    def selected(self) -> Scores | None:
+        """Validation of the weights that are saved: the averaged ones, if there are any."""
+        return self.averaged or self.valid
 
     @property
     def seconds(self) -> float:

@@ -8,6 +8,7 @@ from hydrofoil.data.published.download import Download
 from hydrofoil.observe.bar import UPDATE_SECONDS, Bar
 from hydrofoil.observe.observer import Ended, Observer, Start, running_loss
 from hydrofoil.recipe.derive import Choice
+from hydrofoil.recipe.schema import why_early
 from hydrofoil.report import text
 from hydrofoil.run.diagnosis import sentences
 from hydrofoil.run.folder import Run
@@ -105,6 +106,9 @@ class Console(Observer):
         self.bar.clear()
         self.end = end
         if end.error is None and end.best_epoch:
+            train = end.run.recipe.train
+            if early := why_early(train, len(end.run.epochs()), end.best_epoch):
+                self.say(f"\n{early}")
             self.say(
                 f"\nbest weights: epoch {end.best_epoch}, {text.selected_by(end.run.recipe)}; "
                 f"trained in {end.seconds:.1f} s"

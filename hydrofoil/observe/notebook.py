@@ -12,6 +12,7 @@ from markupsafe import Markup
 from hydrofoil.data.published.download import Download
 from hydrofoil.observe.observer import Ended, Observer, Start
 from hydrofoil.recipe.derive import Choice
+from hydrofoil.recipe.schema import why_early
 from hydrofoil.report import text
 from hydrofoil.report.charts import tag
 from hydrofoil.report.notebook import training_html
@@ -87,7 +88,9 @@ class NotebookProgress(Observer):
             self.line = f"stopped: {type(end.error).__name__}"
         elif end.best_epoch:
             kept = text.selected_by(end.run.recipe)
-            self.line = f"best weights: epoch {end.best_epoch}, {kept}; {end.seconds:.1f} s"
+            early = why_early(end.run.recipe.train, len(self.epochs), end.best_epoch)
+            first = f"{early}; " if early else ""
+            self.line = f"{first}best weights: epoch {end.best_epoch}, {kept}; {end.seconds:.1f} s"
         self._show(self.done, force=True)
 
     def _left(self, done: float) -> str:

@@ -71,7 +71,11 @@ def event_values(event: Event, recipe: Recipe, steps: int) -> tuple[int, dict[st
     """
     if isinstance(event, Epoch):
         values: dict[str, float] = {}
-        for part, scores in (("train", event.train), ("valid", event.valid)):
+        for part, scores in (
+            ("train", event.train),
+            ("valid", event.valid),
+            ("averaged", event.averaged),
+        ):
             if scores:
                 values[f"loss/{part}"] = scores.loss
                 values[f"accuracy/{part}"] = scores.accuracy

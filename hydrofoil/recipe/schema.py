@@ -15,6 +15,7 @@ from hydrofoil.recipe.augment import Augment
 from hydrofoil.recipe.fields import (
     Above,
     Affects,
+    Amount,
     AsTuple,
     Fields,
     Finite,
@@ -126,6 +127,18 @@ class Train(Fields):
     """The fraction of each label that is spread over all classes in the training loss."""
     sizes: Annotated[tuple[Side, ...], AsTuple] = ()
     """Train equal parts of the epochs on images of these longer sides, in pixels; empty: full."""
+    clip: Amount = 0.0
+    """Largest norm of all gradients together; larger ones are scaled down to it; 0: no limit."""
+    l1: Amount = 0.0
+    """L1 penalty on weights, not on biases and norms; the reported loss leaves it out."""
+    average: Literal["none", "ema", "swa"] = "none"
+    """Average the weights: over steps (ema) or epochs (swa); validated too, and saved as best."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """Each step, the moving average keeps this fraction of itself."""
+    swa_start: Fraction = 0.75
+    """The fraction of the epochs after which swa begins."""
+    patience: Annotated[int, Field(ge=0), Affects("results")] = 0
+    """Stop after so many epochs without a new best; 0: never."""
     balance: Literal["none", "loss", "sampling"] = "none"
     """Let classes count alike: by class weights in the loss, or by drawing each equally often."""
     init: Annotated[str, Affects("results")] = ""
@@ -150,6 +163,43 @@ class Train(Fields):
         30.0
     )
     """Save a checkpoint inside an epoch if the last is this old, at least 5 s; 0: never."""
+
+    @property
+    def swa_after(self) -> int:
+        """Epochs before the first that swa averages; 0 for other averages."""
+        return int(self.swa_start * self.epochs) if self.average == "swa" else 0
+
+    def is_over(self, done: int, best: int) -> bool:
+        """Tell whether training ends here: all epochs are done, or `patience` is at its end.
+
+        Args:
+            done: Completed epochs.
+            best: The best epoch so far; 0: none.
+        """
+        return done >= self.epochs or self.stops_early(done, best)
+
+    def stops_early(self, done: int, best: int) -> bool:
+        """Tell whether the last `patience` epochs brought no new best; see `is_over`.
+
+        Epochs before the first average of swa do not count.
+        """
+        return bool(self.patience) and done - max(best, self.swa_after) >= self.patience
+
+
+def why_early(train: Train, done: int, best: int) -> str:
+    """Return why training ended before its last epoch; empty: it did not.
+
+    Args:
+        train: The recipe's section.
+        done: Completed epochs.
+        best: The best epoch.
+    """
+    if done >= train.epochs or not train.stops_early(done, best):
+        return ""
+    return (
+        f"stopped early after epoch {done} of {train.epochs}: no new best in the last "
+        f"{plural(train.patience, 'epoch')} (train.patience)"
+    )
 
 
 Accuracy = Annotated[float, Field(ge=0, le=1)]
@@ -213,6 +263,17 @@ class Recipe(Fields):
         return self
 
     @model_validator(mode="after")
+    def _patience_needs_validation(self) -> Self:
+        if self.train.patience and self.train.select == "last":
+            raise ValueError(
+                f"train.patience = {self.train.patience}: "
+                'expected train.select = "valid.loss" or "valid.accuracy" with it: '
+                "a new best is found on validation images\n"
+                "Set aside validation images with data.valid=0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _every_size_has_an_epoch(self) -> Self:
         sizes, epochs = self.train.sizes, self.train.epochs
         if len(sizes) > epochs:
@@ -268,11 +329,19 @@ class Recipe(Fields):
         ]
         return "\n\n".join(["\n".join(top), *sections]) + "\n"
 
+    @property
+    def needs_epochs(self) -> str:
+        """Why the weights of each epoch depend on the number of epochs; empty: they do not."""
+        if self.schedule.needs_epochs:
+            return f"the {self.schedule.name} schedule gives every step another learning rate"
+        if self.train.sizes:
+            return "train.sizes divides the epochs otherwise"
+        return "train.average = swa begins elsewhere" if self.train.average == "swa" else ""
+
     def effects(self) -> dict[str, Affects]:
         """Return what each field affects, by dotted name.
 
-        The number of epochs affects the weights of every epoch where the schedule, or the size of
-        the images, depends on it.
+        The number of epochs affects the weights of every epoch where something depends on it.
         """
         effects: dict[str, Affects] = {}
         for top, declared in type(self).model_fields.items():
@@ -282,7 +351,7 @@ class Recipe(Fields):
                 continue
             for name, field in type(section).model_fields.items():
                 effects[f"{top}.{name}"] = affects(field) if outer.what == "weights" else outer
-        if self.schedule.needs_epochs or self.train.sizes:
+        if self.needs_epochs:
             effects["train.epochs"] = Affects("weights")
         return effects
 

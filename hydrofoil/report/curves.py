@@ -12,6 +12,7 @@ from hydrofoil.report.charts import ticks
 from hydrofoil.report.sheet import GAP, TEXT, Sheet, text_width
 
 TRAIN, VALID, GRID = "#0969da", "#bc4c00", "#e6e8eb"
+AVERAGED = "#8250df"
 FINE = 4  # plots are drawn at this scale, then reduced: Pillow does not antialias lines
 WIDTH, HEIGHT = 500, 300  # of a plot without its ticks and labels, in pixels
 LEFT, BELOW = 64, 2 * TEXT + 2 * GAP  # space for them
@@ -49,8 +50,12 @@ def learning_curves(epochs: Sequence[Epoch], heading: str) -> bytes:
     sheet = Sheet(size, heading)
     for side, (field, unit, scale) in enumerate((("loss", "nats", 1), ("accuracy", "%", 100))):
         curves: list[Curve] = []
-        parts = [epoch.train for epoch in epochs], [epoch.valid for epoch in epochs]
-        for name, scores, ink in (("training", parts[0], TRAIN), ("validation", parts[1], VALID)):
+        parts = (
+            ("training", [epoch.train for epoch in epochs], TRAIN),
+            ("validation", [epoch.valid for epoch in epochs], VALID),
+            ("averaged weights", [epoch.averaged for epoch in epochs], AVERAGED),
+        )
+        for name, scores, ink in parts:
             values = [scale * float(getattr(one, field)) if one else nan for one in scores]
             if any(map(isfinite, values)):
                 curves.append(Curve(name, ink, values, dashed=ink == TRAIN))

@@ -147,7 +147,7 @@ def gather(path: Path, network: Network | None = None) -> Gathered:
 def _note_what_is_missing(gathered: Gathered, recipe: Recipe) -> None:
     """List what this run lacks, compared with a finished and tested one."""
     path, done = gathered.path, len(gathered.epochs)
-    if not gathered.imported and done < recipe.train.epochs:
+    if not gathered.imported and not recipe.train.is_over(done, gathered.best_epoch):
         unfinished = f"Training is not finished: {done} of {recipe.train.epochs} epochs."
         if diverged := gathered.diverged:
             unfinished += (

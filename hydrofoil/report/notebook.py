@@ -42,7 +42,7 @@ from hydrofoil.wording import by, interval, percent, percent_range, sentence
 MOST_CLASSES, A_CLASS, SIDE = 20, 12, 36  # rows, columns and pixels of the grid of images
 MOST_ROWS = 100  # of a table of classes
 INK, SOFT, LINE = "var(--jp-content-font-color1, inherit)", "#768390", "#8c959f55"
-BLUE, ORANGE = "#2f81f7", "#db6d28"  # readable on white and on black
+BLUE, ORANGE, PURPLE = "#2f81f7", "#db6d28", "#a371f7"  # readable on white and on black
 STYLE = Markup(f"""<style>
 .hydrofoil svg {{ width: 27rem; max-width: 100%; height: auto; font: 12px system-ui, sans-serif; }}
 .hydrofoil svg text {{ fill: var(--jp-content-font-color1, currentColor); }}
@@ -54,6 +54,8 @@ STYLE = Markup(f"""<style>
 .hydrofoil .line.train {{ stroke: {BLUE}; stroke-dasharray: 6 4; }}
 .hydrofoil svg .dot.train, .hydrofoil svg .label.train {{ fill: {BLUE}; }}
 .hydrofoil .line.valid {{ stroke: {ORANGE}; }}
+.hydrofoil .line.averaged {{ stroke: {PURPLE}; }}
+.hydrofoil svg .dot.averaged, .hydrofoil svg .label.averaged {{ fill: {PURPLE}; }}
 .hydrofoil svg .dot.valid, .hydrofoil svg .label.valid {{ fill: {ORANGE}; }}
 .hydrofoil td, .hydrofoil th {{ text-align: right; padding: 1px 8px; }}
 .hydrofoil table {{ font-variant-numeric: tabular-nums; }}
@@ -154,14 +156,16 @@ def epochs_table(epochs: Sequence[Epoch], best: int | None = None, hidden: int =
     """
     if best is None:
         best = next((epoch.number for epoch in reversed(epochs) if epoch.best), None)
-    head = ["epoch", "train loss", "accuracy", "validation loss", "accuracy", ""]
+    averaged = any(epoch.averaged for epoch in epochs)
+    more = ["averaged weights", "accuracy"] if averaged else []
+    head = ["epoch", "train loss", "accuracy", "validation loss", "accuracy", *more, ""]
     rows, before = [tag("tr", *(tag("th", cell) for cell in head))], 0
     for epoch in epochs:
         if hidden and epoch.number > before + 1 and before:
             rows.append(tag("tr", tag("td", "…", colspan=len(head))))
         cells = [str(epoch.number), f"{epoch.train.loss:.4f}", percent(epoch.train.accuracy)]
-        valid = epoch.valid
-        cells += [f"{valid.loss:.4f}", percent(valid.accuracy)] if valid else ["–", "–"]
+        for scores in (epoch.valid, *([epoch.averaged] if averaged else [])):
+            cells += [f"{scores.loss:.4f}", percent(scores.accuracy)] if scores else ["–", "–"]
         mark = epoch.number == best
         row = (tag("td", cell) for cell in [*cells, "best" if mark else ""])
         rows.append(tag("tr", *row, class_="best") if mark else tag("tr", *row))

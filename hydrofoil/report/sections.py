@@ -61,7 +61,7 @@ def run_values(run: Gathered, inspection: Inspection) -> dict[str, Any]:
         "run": run,
         "test": test,
         "about": run.recipe.about if run.recipe else "",
-        "best_valid": run.best.valid if run.best else None,
+        "best_valid": run.best.selected if run.best else None,
         "selected": bool(run.recipe and (run.recipe.train.select or "").startswith("valid")),
         "findings": words.findings(test) if test else [],
         "warnings": _warnings(run),
@@ -238,10 +238,11 @@ def curve_charts(runs: Sequence[Gathered], names: Sequence[str]) -> list[tuple[s
 
 
 def _lines(run: Gathered, field: str, scale: int, name: str, color: str) -> list[charts.Line]:
-    """Return a run's lines with a finite point: training and validation."""
+    """Return a run's lines with a finite point: training, validation, averaged weights."""
     found: list[charts.Line] = []
-    kinds = {"train": f"{color} training", "valid": color} if color else {}
-    for part, full in (("train", "training"), ("valid", "validation")):
+    kinds = {"train": f"{color} training", "valid": color, "averaged": color} if color else {}
+    parts = (("train", "training"), ("valid", "validation"), ("averaged", "averaged weights"))
+    for part, full in parts:
         scores = [(epoch.number, getattr(epoch, part)) for epoch in run.epochs]
         points = [(n, getattr(one, field) * scale if one else math.nan) for n, one in scores]
         if any(math.isfinite(value) for _, value in points):
@@ -385,7 +386,7 @@ def runs_values(runs: Sequence[Gathered]) -> dict[str, Any]:
             (name, [next((one for one in scores if one.name == name), None) for scores in results])
             for name in classes
         ],
-        "best": [run.best.valid if run.best else None for run in runs],
+        "best": [run.best.selected if run.best else None for run in runs],
         "times": [_time(run) for run in runs],
         "curves": curve_charts(runs, names),
     }

@@ -23,6 +23,7 @@ from hydrofoil.models.code import Network, with_network
 from hydrofoil.models.derived import recipe_of
 from hydrofoil.models.summary import summarize
 from hydrofoil.recipe.read import shipped_recipes
+from hydrofoil.recipe.schema import why_early
 from hydrofoil.recipe.source import is_path, known_as
 from hydrofoil.report import figures, text
 from hydrofoil.report.curves import learning_curves
@@ -265,7 +266,9 @@ def show_run(path: Path, *, full: bool = False) -> Shown:
     lines += ["imported weights"] if imported else [str(kept)] if kept else []
     lines += [""]
     lines += text.epoch_lines(epochs, recipe)
-    missing = recipe.train.epochs - len(epochs)
+    best = text.best_epoch(epochs, recipe)
+    early = why_early(recipe.train, len(epochs), best.number if best else 0)
+    missing = 0 if early else recipe.train.epochs - len(epochs)
     found = [] if imported else of_log(events, epochs, recipe)
     if stopped := diverged(events):
         lines += ["", str(found[0])]
@@ -275,9 +278,9 @@ def show_run(path: Path, *, full: bool = False) -> Shown:
         )
     elif missing > 0 and not imported and (kept is None or kept.resumable):
         lines.append(f"{plural(missing, 'epoch')} remaining: {command('resume', path)}")
+    lines += ["", f"{early[:1].upper()}{early[1:]}."] if early else []
     said = epochs and not stopped
     lines += ["", *sentences(found, epochs, recipe, ended=False)] if said else []
-    best = text.best_epoch(epochs, recipe)
     if test:
         lines += ["", text.test_lines(test, full=full)]
         lines += ["", text.emphasized(text.test_result_line(test))]

@@ -152,10 +152,12 @@ def _schedule_text(recipe: Recipe) -> str:
 
 def selected_by(recipe: Recipe) -> str:
     """Return which epoch's weights are used."""
-    return {
+    epoch = {
         "valid.loss": "the epoch of the lowest validation loss",
         "valid.accuracy": "the epoch of the highest validation accuracy",
     }.get(recipe.train.select or "last", "the last epoch")
+    average = recipe.train.average
+    return epoch if average == "none" else f"the averaged weights ({average}) of {epoch}"
 
 
 def field_lines() -> str:
@@ -195,17 +197,19 @@ def weights_of(epoch: int) -> str:
 
 
 EPOCH_HEADING = ("epoch", "train loss", "accuracy", "valid loss", "accuracy", "seconds")
+OF_AVERAGE = ("averaged", "accuracy")  # columns after those of validation
 
 
 def epoch_heading(recipe: Recipe) -> str:
     """Return the heading over the lines of `epoch_line`."""
-    return _epoch_row(EPOCH_HEADING, recipe)
+    return _epoch_row([*EPOCH_HEADING[:5], *_average_columns(recipe), EPOCH_HEADING[5]], recipe)
 
 
 def epoch_line(epoch: Epoch, recipe: Recipe) -> str:
     """Return one epoch of the log as a line under `epoch_heading`."""
     cells = [f"{epoch.number}/{recipe.train.epochs}"]
-    for scores in (epoch.train, epoch.valid):
+    averaged = [epoch.averaged] if _average_columns(recipe) else []
+    for scores in (epoch.train, epoch.valid, *averaged):
         cells += [f"{scores.loss:.4f}", percent(scores.accuracy)] if scores else ["–", "–"]
     return _epoch_row([*cells, f"{epoch.seconds:.2f}"], recipe)
 
@@ -213,11 +217,17 @@ def epoch_line(epoch: Epoch, recipe: Recipe) -> str:
 def _epoch_row(cells: Sequence[str], recipe: Recipe) -> str:
     """Return cells in columns that are as wide in every epoch, so that a line can come alone."""
     first = max(5, 2 * len(str(recipe.train.epochs)) + 1)
-    widths = (first, *map(len, EPOCH_HEADING[1:]))
+    names = (*EPOCH_HEADING[1:5], *_average_columns(recipe), EPOCH_HEADING[5])
+    widths = (first, *map(len, names))
     row = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
     if not recipe.data.valid:
         row = [*row[:3], row[5]]
     return "  ".join(row)
+
+
+def _average_columns(recipe: Recipe) -> tuple[str, ...]:
+    """Return the headings of the averaged weights' validation; none: nothing is averaged."""
+    return OF_AVERAGE if recipe.train.average != "none" and recipe.data.valid else ()
 
 
 def epoch_lines(epochs: Sequence[Epoch], recipe: Recipe) -> list[str]:
@@ -235,8 +245,10 @@ def best_epoch(epochs: Sequence[Epoch], recipe: Recipe) -> Epoch | None:
 
 def epochs_result(epoch: Epoch) -> str:
     """Return the result of a training that is not tested, in one line."""
-    scores, on = (epoch.valid, "validation") if epoch.valid else (epoch.train, "training")
-    balanced = epoch.valid_balanced_accuracy if epoch.valid else None
+    scores, on = (epoch.train, "training")
+    if epoch.selected:
+        scores, on = epoch.selected, "validation"
+    balanced = epoch.valid_balanced_accuracy if epoch.valid and not epoch.averaged else None
     return (
         f"{on} accuracy {percent(scores.accuracy)} ({scores.correct:,} of {scores.count:,}), "
         f"epoch {epoch.number}{balanced_text(scores.accuracy, balanced)}"

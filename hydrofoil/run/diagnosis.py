@@ -58,7 +58,8 @@ def sentences(
             "There is no validation split, so overfitting cannot be detected: hold out some "
             "training images with data.valid=0.1."
         )
-    if ended and last.number < recipe.train.epochs:
+    best = next((epoch.number for epoch in reversed(epochs) if epoch.best), 0)
+    if ended and not recipe.train.is_over(last.number, best):
         said.append(f"Training is not finished: {last.number} of {recipe.train.epochs} epochs.")
     return said
 

@@ -71,6 +71,8 @@ class Trained(Record):
     """Epochs completed, earlier sessions included."""
     seconds: Seconds
     """This session's training."""
+    reason: str = ""
+    """Why it ended before its last epoch; empty: it did not."""
 
 
 class Interrupted(Record):

@@ -94,14 +94,15 @@ def _read_run(path: Path, date: datetime | None) -> Listed:
     test = _accuracy(_read(path / "test.json"))
     epochs = [event for event in events if event.get("event") == "epoch"]
     best = [event for event in epochs if event.get("best")]
-    valid = _accuracy((best[-1].get("valid") or {}) if best else {})
+    valid = _accuracy((best[-1].get("averaged") or best[-1].get("valid") or {}) if best else {})
     base = original(recipe)
     changed = {name: now for name, (_, now) in changed_fields(base, recipe).items()} if base else {}
     changed = {name: value for name, value in changed.items() if name not in RESOLVED}
     if not base:
         command = _read(path / "environment.json").get("command") or []
         changed = dict(word.split("=", 1) for word in command if "=" in word and word[0] != "-")
-    state = "finished" if len(epochs) >= recipe.train.epochs else "unfinished"
+    number = int(best[-1].get("epoch", 0)) if best else 0
+    state = "finished" if recipe.train.is_over(len(epochs), number) else "unfinished"
     kinds = [event.get("event") for event in events]
     ends = [kind for kind in kinds if kind in ("not finite", "epoch", "trained", "stopped")]
     if ends[-1:] == ["not finite"]:

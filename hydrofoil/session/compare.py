@@ -235,7 +235,7 @@ def _accuracy(run: Run, part: Part) -> float | None:
         result = run.results.test()
         return result.accuracy if result else None
     best = [epoch for epoch in run.epochs() if epoch.best and epoch.valid]
-    return best[-1].valid.accuracy if best and best[-1].valid else None
+    return best[-1].selected.accuracy if best and best[-1].selected else None
 
 
 @dataclass(frozen=True)

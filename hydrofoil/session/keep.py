@@ -67,8 +67,7 @@ def keep(
     model, images, split, recipe = as_training(model, pictures, split, recipe)
     split.check(images)
     logged = _checked_epochs(epochs, recipe)
-    if state is not None:
-        _check_state(state, model, logged)
+    _check_state(state, recipe, model, logged)
     made = _own_network(model, recipe, network, code)
     resolved = _resolved(model, images, recipe, made, state)
     notes: tuple[str, ...] = ()
@@ -141,12 +140,23 @@ def _checked_epochs(given: Iterable[Epoch], recipe: Recipe) -> list[Epoch]:
     return found
 
 
-def _check_state(state: State, model: Classifier, epochs: list[Epoch]) -> None:
+def _check_state(
+    state: State | None, recipe: Recipe, model: Classifier, epochs: list[Epoch]
+) -> None:
     """Refuse a state that is not the one of this training.
 
     Raises:
-        HydrofoilError: It is of another model, or of another epoch.
+        HydrofoilError: It is of another model, or of another epoch; it holds the averaged weights
+            and was not given.
     """
+    if state is None and recipe.train.average == "none":
+        return
+    if state is None:
+        raise HydrofoilError(
+            f"state: missing, and with it the averaged weights (train.average = "
+            f"{recipe.train.average}): expected the state of this training:\n"
+            "state = hf.State.fresh(model, recipe), then hf.fit(…, state=state)."
+        )
     trained = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
     if not trained & {id(parameter) for parameter in model.network.parameters()}:
         raise HydrofoilError(

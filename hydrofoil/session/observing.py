@@ -17,6 +17,7 @@ from hydrofoil.observe.observer import Ended, Observer, Start
 from hydrofoil.observe.recorder import Recorder
 from hydrofoil.observe.signals import Stopped, Stopping
 from hydrofoil.observe.track import Tracking
+from hydrofoil.recipe.schema import why_early
 from hydrofoil.run.events import Trained
 from hydrofoil.run.folder import Run
 from hydrofoil.train.loop import Epoch, Progress
@@ -84,7 +85,9 @@ class Observers:
         )
         if self.end.error is not None:
             raise self.end.error
-        self.run.log.append(Trained(epochs=start.state.epoch, seconds=self.end.seconds))
+        state, seconds = start.state, self.end.seconds
+        reason = why_early(self.run.recipe.train, state.epoch, state.best_epoch)
+        self.run.log.append(Trained(epochs=state.epoch, seconds=seconds, reason=reason))
 
     def steps(self, progress: Progress) -> None:
         """Pass on where the training is."""

@@ -27,6 +27,7 @@ from hydrofoil.train.feed import count_steps, make_feed
 from hydrofoil.train.state import State
 
 PROVE_STEPS = 8
+NO_NUMBERS = ("optimizer", "best", "average")  # of a state
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,8 @@ def _tensors(model: Classifier, state: State) -> dict[str, Tensor]:
     """Return all tensors of a training; not by what saves them, which could forget one twice."""
     tensors = {f"network/{name}": tensor for name, tensor in model.network.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
+    if state.average:
+        tensors |= {f"average/{name}": tensor for name, tensor in state.average.tensors.items()}
     for name, parameter in model.network.named_parameters():
         slots = state.optimizer.state[parameter]
         tensors |= {f"optimizer/{name}/{s}": t for s, t in slots.items() if isinstance(t, Tensor)}
@@ -159,5 +162,6 @@ def _tensors(model: Classifier, state: State) -> dict[str, Tensor]:
 
 def _numbers(state: State) -> dict[str, Any]:
     """Return all else of a training."""
-    kept = {name: value for name, value in vars(state).items() if name not in ("optimizer", "best")}
-    return {**kept, "sums": state.sums.totals()}
+    kept = {name: value for name, value in vars(state).items() if name not in NO_NUMBERS}
+    count = state.average.count if state.average else 0
+    return {**kept, "averaged": count, "sums": state.sums.totals()}

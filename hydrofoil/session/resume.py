@@ -185,14 +185,10 @@ def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
         )
     if epochs == old:
         return run, []
-    if begun and (recipe.schedule.needs_epochs or recipe.train.sizes):
-        why = (
-            f"the {recipe.schedule.name} schedule of this run gives every step another rate"
-            if recipe.schedule.needs_epochs
-            else "the train.sizes of this run divide the epochs otherwise"
-        )
+    if begun and recipe.needs_epochs:
         raise HydrofoilError(
-            f"train.epochs = {epochs}: expected {old}: {why} if the number of epochs changes.\n"
+            f"train.epochs = {epochs}: expected {old}: {recipe.needs_epochs} if the number of "
+            "epochs changes.\n"
             f"Train again with: {command('train', run.path / 'recipe.toml')} train.epochs={epochs}"
         )
     by = f" with train.execute={run.log.executor()}" if run.log.executor() else ""

@@ -116,7 +116,7 @@ def open_test_split(
 def _unlike(run: Run, pictures: Pictures, split: Split) -> str:
     """Return why the accuracy that the recipe expects does not apply to a run; empty: it does."""
     recipe, done = run.recipe, len(run.epochs())
-    if done < recipe.train.epochs and not run.log.imported():
+    if not recipe.train.is_over(done, run.weights.epoch()) and not run.log.imported():
         return f"{done} of {plural(recipe.train.epochs, 'epoch')} are done"
     if pictures.source != recipe.data.source or pictures.differs:
         return "it has other images"

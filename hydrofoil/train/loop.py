@@ -19,6 +19,7 @@ from hydrofoil.models.given import as_training
 from hydrofoil.models.layers import dropouts
 from hydrofoil.recipe.schema import Recipe, Train
 from hydrofoil.timing import Stopwatch
+from hydrofoil.train.average import end_epoch
 from hydrofoil.train.executors import Executor, prepare, threads_of
 from hydrofoil.train.feed import make_feed
 from hydrofoil.train.guard import DivergedError, Guard
@@ -79,16 +80,15 @@ def fit(
         HydrofoilError: A loss or weight is not finite: the model is as before; the device failed.
     """
     model, pictures, split, recipe = as_training(model, pictures, split, recipe)
-    spec, device = recipe.train, model.device
-    _check_any(split)
-    state = state or State.fresh(model, recipe)
+    spec, device, state = recipe.train, model.device, state or State.fresh(model, recipe)
+    _check_any(split, spec)
     executor = executor or prepare(model, pictures, split, recipe, state).executor
     state.executor, sums = executor.name, state.sums
     threads, layers = threads_of(recipe, model), len(dropouts(model.network))
     guard = Guard(model, state, pictures, recipe, partial(executor.train_steps, sums=sums))
-    for number in range(state.epoch + 1, spec.epochs + 1):
+    while not spec.is_over(state.epoch, state.best_epoch):
         with exact(device, threads), reported_failure(device):
-            clock, spent = Stopwatch(device), state.seconds
+            clock, spent, number = Stopwatch(device), state.seconds, state.epoch + 1
             model.train()
             feed = make_feed(recipe, split.train, pictures.labels_N, number, layers).to(device)
             while state.step < feed.steps:
@@ -103,19 +103,25 @@ def fit(
             train, train_seconds, clock = sums.read(), state.seconds, Stopwatch(device)
             valid = executor.score(split.valid) if len(split.valid) else None
             _check_finite(number, valid, recipe)
-            best = state.finish(model, spec.select, valid)
+            averaged = end_epoch(state.average, model, executor, pictures, split, number)
+            best, seconds = state.finish(model, spec.select, averaged or valid), clock.seconds()
             guard.begin_epoch()
-            seconds, rate = clock.seconds(), feed.rate(feed.steps - 1)
         yield Epoch(
-            number=number, train=train, valid=valid, valid_by_class=valid and valid.by_class(),
-            valid_balanced_accuracy=valid and valid.balanced_accuracy, best=best,
-            learning_rate=rate, train_seconds=train_seconds, valid_seconds=seconds,
+            number=number, train=train, valid=valid, averaged=averaged, best=best,
+            learning_rate=feed.rate(feed.steps - 1), valid_by_class=valid and valid.by_class(),
+            valid_balanced_accuracy=valid and valid.balanced_accuracy,
+            train_seconds=train_seconds, valid_seconds=seconds,
         )  # fmt: skip
 
 
-def _check_any(split: Split) -> None:
+def _check_any(split: Split, spec: Train) -> None:
     if not len(split.train):
         raise HydrofoilError("the split has no training images: expected at least one.")
+    if spec.patience and not len(split.valid):
+        raise HydrofoilError(
+            f"train.patience = {spec.patience}: expected validation images, which show a new best."
+            "\nSet some aside with data.valid=0.1."
+        )
 
 
 def _next_stop(done: int, steps_per_call: int, spec: Train) -> int:

@@ -24,6 +24,9 @@ class StepOptions:
         precision: Of the forward and backward pass: float32 or bfloat16. Weights, loss and update
             are float32 in both.
         mixed: Whether images are mixed in pairs, so that a label is two classes with shares.
+        clip: Largest norm of all gradients together; 0: no limit.
+        l1: Factor of the sum of the weights' absolute values; biases and norms are left out.
+        average: none, ema or swa: see `train/average.py`.
         sizes: Longer sides, in pixels, to which the feed scales images down; empty: full size.
     """
 
@@ -31,6 +34,9 @@ class StepOptions:
     class_weights_K: Tensor | None = None
     precision: str = "float32"
     mixed: bool = False
+    clip: float = 0.0
+    l1: float = 0.0
+    average: str = "none"
     sizes: tuple[int, ...] = ()
 
     @property
@@ -43,6 +49,12 @@ class StepOptions:
         """Why the generated code cannot take such steps; empty: it can."""
         if self.precision != "float32":
             return f"train.precision = {self.precision}: the generated code computes in float32"
+        if self.clip:
+            return "train.clip: the generated code updates weights before it knows all gradients"
+        if self.l1:
+            return "train.l1: the generated code has no L1 penalty"
+        if self.average == "ema":
+            return "train.average = ema: the generated code does not average weights in its steps"
         if self.sizes:
             return "train.sizes: the generated code is for images of one size"
         return self.mixing_problem
@@ -79,5 +91,8 @@ def options_of(recipe: Recipe, labels_N: Tensor, classes: int) -> StepOptions:
         class_weights_K=class_weights(labels_N, classes) if weighted else None,
         precision=recipe.train.precision,
         mixed=recipe.augment.mixes,
+        clip=recipe.train.clip,
+        l1=recipe.train.l1,
+        average=recipe.train.average,
         sizes=recipe.train.sizes,
     )

@@ -18,6 +18,7 @@ from hydrofoil.evaluate.metrics import Scores, Sums
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.given import as_classifier
 from hydrofoil.recipe.read import as_recipe
+from hydrofoil.train.average import Average, make_average
 from hydrofoil.train.optimizers import FIRST_VALUES, build_optimizer, restore_slots, slots_of
 
 
@@ -35,6 +36,7 @@ class State:
         best_epoch: The epoch of the best weights; 0: none yet.
         best_value: The quantity that selects it: lower is better; None if the last epoch is kept.
         best: The best weights.
+        average: The averaged weights; None: the recipe has none.
         executor: What ran the steps; a run that resumes with another is not bit-identical.
     """
 
@@ -47,6 +49,7 @@ class State:
     best_epoch: int = 0
     best_value: float | None = None
     best: dict[str, Tensor] = field(default_factory=dict[str, Tensor], repr=False)
+    average: Average | None = None
     executor: str | None = None
 
     def __repr__(self) -> str:
@@ -57,10 +60,26 @@ class State:
         """Return the state before the first epoch, for a model that lies where it is trained."""
         model, recipe = as_classifier(model), as_recipe(recipe)
         optimizer = build_optimizer(recipe.optimizer, model.network)
-        return cls(optimizer, Sums(model.device))
+        return cls(optimizer, Sums(model.device), average=make_average(recipe.train))
 
-    def finish(self, model: Classifier, select: str | None, valid: Scores | None) -> bool:
-        """Count an epoch as completed, and return whether it is the best; of equals, the first."""
+    def finish(
+        self,
+        model: Classifier,
+        select: str | None,
+        valid: Scores | None,
+    ) -> bool:
+        """Count an epoch as completed, and return whether it is the best; of equals, the first.
+
+        Args:
+            model: That is trained.
+            select: As in the recipe.
+            valid: On the validation images; of the averaged weights, if there are any: they are
+                saved in place of the model's. The first average of SWA is the best in any case,
+                as what came before is not averaged.
+        """
+        averaged = self.average.tensors if self.average else {}
+        if self.average and self.average.count == 1 and not self.average.is_ema:
+            self.best_value = None
         self.epoch += 1
         self.step, self.seconds, self.logged = 0, 0.0, (0.0, 0)
         self.sums.set_totals(0.0, 0, 0)
@@ -73,17 +92,21 @@ class State:
         best = value is None or before is None or isnan(before) or value < before
         if best:
             self.best_epoch, self.best_value = self.epoch, value
-            weights = model.network.state_dict()
+            weights = averaged or model.network.state_dict()
             self.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
         return best
 
     def tensors(self, model: Classifier) -> dict[str, Tensor]:
         """Return all tensors for resuming: "network/…", "best/…", "optimizer/<parameter>/<name>".
 
+        And "average/…", if weights are averaged.
+
         They are training's own tensors, not copies.
         """
         tensors = {f"network/{name}": tensor for name, tensor in model.network.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best.items()}
+        if self.average:
+            tensors |= {f"average/{name}": t for name, t in self.average.tensors.items()}
         slots = slots_of(self.optimizer, model.network)
         tensors |= {f"optimizer/{name}": tensor for name, tensor in slots.items()}
         return tensors
@@ -91,7 +114,9 @@ class State:
     def numbers(self) -> dict[str, Any]:
         """Return what resuming needs beside the tensors; waits for the device."""
         names = ("epoch", "step", "seconds", "logged", "best_epoch", "best_value", "executor")
-        return {**{name: getattr(self, name) for name in names}, "sums": self.sums.totals()}
+        count = {"averaged": self.average.count} if self.average else {}
+        known = {name: getattr(self, name) for name in names}
+        return {**known, **count, "sums": self.sums.totals()}
 
     def restore(
         self, model: Classifier, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]
@@ -101,15 +126,21 @@ class State:
         Raises:
             HydrofoilError: They are incomplete, or of another model.
         """
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {
+            "network": {}, "best": {}, "optimizer": {}, "average": {},
+        }  # fmt: skip
         try:
             for name, tensor in tensors.items():
                 part, _, rest = name.partition("/")
                 parts[part][rest] = tensor
             model.load_weights(parts["network"], "the last checkpoint")
-            if parts["best"] and parts["best"].keys() != parts["network"].keys():
-                raise KeyError("best/…")
+            for part in ("best", "average"):
+                if parts[part] and parts[part].keys() != parts["network"].keys():
+                    raise KeyError(f"{part}/…")
             self.best = {name: tensor.to(model.device) for name, tensor in parts["best"].items()}
+            if self.average:
+                self.average.count = int(numbers["averaged"])
+                self.average.tensors = {n: t.to(model.device) for n, t in parts["average"].items()}
             restore_slots(self.optimizer, model.network, parts["optimizer"])
             self.epoch, self.best_epoch = int(numbers["epoch"]), int(numbers["best_epoch"])
             best = numbers["best_value"]
@@ -138,6 +169,8 @@ class Snapshot:
     def take(self) -> None:
         """Copy everything as it is now."""
         self.tensors = [tensor.detach().clone() for tensor in self._weights()]
+        average = self.state.average
+        self.averaged = average.count if average else 0
         self.slots = [
             {name: value.clone() for name, value in slots.items() if isinstance(value, Tensor)}
             for slots in self._slots()
@@ -156,6 +189,10 @@ class Snapshot:
 
         Optimizer state that was created since then stays, with torch's initial values.
         """
+        if self.state.average and self.state.average.is_ema:
+            self.state.average.count = self.averaged
+            if not self.averaged:
+                self.state.average.tensors.clear()
         for tensor, value in zip(self._weights(), self.tensors, strict=True):
             tensor.copy_(value)
         for slots, values in zip(self._slots(), self.slots, strict=True):
@@ -170,7 +207,9 @@ class Snapshot:
         self.state.optimizer.zero_grad()
 
     def _weights(self) -> list[Tensor]:
-        return [*self.model.network.parameters(), *self.model.network.buffers()]
+        average = self.state.average  # that of SWA changes between epochs alone
+        averaged = average.tensors.values() if average and average.is_ema else ()
+        return [*self.model.network.parameters(), *self.model.network.buffers(), *averaged]
 
     def _slots(self) -> list[dict[str, Any]]:
         return [self.state.optimizer.state[p] for p in self.model.network.parameters()]

@@ -16,6 +16,7 @@ from hydrofoil.evaluate.score import score
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.layers import dropouts, set_draws
 from hydrofoil.train.feed import Pairs, Rows
+from hydrofoil.train.optimizers import biases_and_norms
 from hydrofoil.train.options import StepOptions
 from hydrofoil.train.schedules import keep_rate_on_device, set_rate
 from hydrofoil.train.sizes import shrink
@@ -46,6 +47,9 @@ class Step:
         self.options = options = options or StepOptions()
         weights_K = options.class_weights_K
         self.class_weights_K = None if weights_K is None else weights_K.to(model.device)
+        self.trained = [p for p in model.network.parameters() if p.requires_grad]
+        spared = biases_and_norms(model.network)
+        self.penalized = [p for p in self.trained if p not in spared] if options.l1 else []
         self.dropouts = dropouts(model.network)
         self.forward = forward or self._call_model
         if on_cuda(model.device):
@@ -72,6 +76,7 @@ class Step:
                 mixed = feed.mixed(step)
                 loss = self._loss(logits_NK, labels_N, self.class_weights_K, mixed)
                 loss.backward()
+                self._change_gradients()
                 self.optimizer.step()
                 if self.class_weights_K is not None:  # what is reported counts every image alike
                     loss = self._loss(logits_NK.detach(), labels_N, mixed=mixed)
@@ -82,6 +87,15 @@ class Step:
     def score(self, index_N: Tensor) -> Metrics:
         """Return loss, accuracy and confusion on the indexed pictures, in evaluation mode."""
         return score(self.model, self.pictures, index_N)
+
+    @torch.no_grad()
+    def _change_gradients(self) -> None:
+        """Add the gradient of the L1 penalty, then limit the norm of all gradients together."""
+        for parameter in self.penalized:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.sign(), alpha=self.options.l1)
+        if self.options.clip:
+            torch.nn.utils.clip_grad_norm_(self.trained, self.options.clip)
 
     def _loss(
         self,

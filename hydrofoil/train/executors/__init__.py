@@ -14,6 +14,7 @@ from torch import Tensor
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.source import describe
 from hydrofoil.data.split import Split
+from hydrofoil.data.window import Window
 from hydrofoil.device import cuda_problem, exact, first_line, thread_rule
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.evaluate.metrics import Metrics, Sums
@@ -27,6 +28,7 @@ from hydrofoil.models.whitening import initialize_from_images
 from hydrofoil.native import Native, Program, Unsupported, make_program
 from hydrofoil.native.build import compiler
 from hydrofoil.recipe.schema import Recipe
+from hydrofoil.train.average import Averaging
 from hydrofoil.train.executors.augmented import augmenting, make_buffer
 from hydrofoil.train.executors.compiled import Compiled
 from hydrofoil.train.executors.eager import Eager
@@ -134,8 +136,7 @@ def prepare(
         pictures: The dataset; copied to the model's device, unless data.resident is false.
         split: Its training part says how large a batch can be.
         recipe: Gives train.execute and train.threads.
-        state: How far training is; it keeps the executor's name, so that a resumed run uses the
-            same one.
+        state: How far training is; it keeps the executor's name for a resumed run.
         execute: Takes precedence over the executor in the state and in the recipe.
 
     Raises:
@@ -174,7 +175,7 @@ def prepare(
         if recipe.augment.active:
             executor = augmenting(executor, model, recipe, source, images)
             notes += [executor.augmenter.note] if executor.augmenter.note else []
-        executor = windowed(executor, model, window, recipe, split) if window else executor
+        executor = _around(executor, model, recipe, split, window, state)
         recipe = recipe.model_copy(update={"train": resolved})
         note = "; ".join(notes)
         return Prepared(executor, recipe, refused, perf_counter() - began, note)
@@ -187,6 +188,22 @@ def _first_weights(model: Classifier, pictures: Pictures, split: Split, threads:
         notes = load_pretrained(model)
         initialize_from_images(model, pictures, split.train)
     return notes
+
+
+def _around(
+    executor: Executor,
+    model: Classifier,
+    recipe: Recipe,
+    split: Split,
+    window: Window | None,
+    state: State,
+) -> Executor:
+    """Return an executor that also reads its images by windows, and averages weights over steps."""
+    if window:
+        executor = windowed(executor, model, window, recipe, split)
+    if state.average and state.average.is_ema:
+        return Averaging(executor, model, state.average)
+    return executor
 
 
 def choose(

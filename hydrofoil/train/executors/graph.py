@@ -188,7 +188,13 @@ class Graph:
             for name, value in group.items()
             if name != "params"
         ]
-        step = [self.step.options.label_smoothing, self._tables.side]
+        options_of_step = self.step.options
+        step = [
+            options_of_step.label_smoothing,
+            options_of_step.clip,
+            options_of_step.l1,
+            self._tables.side,
+        ]
         return [addresses, options, *step]
 
 
