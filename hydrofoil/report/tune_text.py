@@ -65,26 +65,25 @@ def outcome_text(trial: Trial, goal: Goal) -> str:
         figure = f"loss {trial.loss:.4f}" if trial.loss is not None else goal.shown(trial.value)
         return f"{figure}{accuracy}"
     if trial.state == "pruned":
-        return f"stopped after {plural(trial.epochs, 'epoch')}, {goal.shown(trial.value)}"
+        return f"stopped at epoch {trial.epochs}, {goal.shown(trial.value)}"
     return "values that do not fit" if trial.state == "impossible" else trial.state
 
 
 def trial_line(trial: Trial, best: Trial | None, goal: Goal) -> str:
     """Return a line on a trial that has ended: figures, values, time, and the best so far."""
-    width = columns() or 0
-    took = f"{trial.seconds:.1f} s"
     head = f"trial {trial.number}: {outcome_text(trial, goal)}"
     if best is None:
         tail = ""
     elif best.number == trial.number:
         tail = "; best so far"
     else:
-        tail = f"; best: {goal.shown(best.value)} ({best.number})"
+        tail = f"; best {goal.shown(best.value)} ({best.number})"
     values = values_text(trial.values)
-    room = width - length(f"{head}, , {took}{tail}")
-    if width:
-        values = shortened(values, max(LEAST_VALUES, room))
-    return f"{head}, {values}, {took}{tail}"
+    line, width = f"{head}, {values}, {trial.seconds:.1f} s{tail}", columns()
+    if width is None or length(line) <= width:
+        return line
+    room = width - length(f"{head}, {tail}")  # the time is left out first
+    return f"{head}, {shortened(values, max(LEAST_VALUES, room))}{tail}"
 
 
 def tuning_lines(found: Tuning) -> str:
