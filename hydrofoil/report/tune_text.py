@@ -193,7 +193,7 @@ def conclusion(found: Tuning) -> str:
             return "The recipe's own values are the best that was found: keep them."
         return "The winner was not compared on fresh seeds, so it may be best by chance."
     if comparison.verdict.outcome == NONE:
-        return "The winner is not shown to be better: the recipe's own values are as good a choice."
+        return "The winner is not shown to be better than the recipe's own values."
     if comparison.verdict.outcome == "worse":
         return (
             "The winner fits the validation images of the search alone: keep the recipe's values."

@@ -258,7 +258,8 @@ class Study:
         """Return what share of the variance of the figure each field explains, by dotted name.
 
         fANOVA (Hutter, Hoos and Leyton-Brown 2014), a random forest with a fixed seed, over the
-        complete trials. Empty for fewer than ten of them, or for a single field.
+        complete trials; fields that only some of them have are left out. Empty for fewer than ten
+        trials, or for a single field.
         """
         import optuna
 
@@ -267,7 +268,9 @@ class Study:
         if len(done) < STARTUP or len(self.plan.space.dimensions) < 2 or len(values) < 2:
             return {}
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        found = optuna.importance.get_param_importances(self.study, evaluator=evaluator)
+        found = optuna.importance.get_param_importances(
+            self.study, evaluator=evaluator, normalize=False
+        )
         return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
 
