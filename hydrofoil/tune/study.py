@@ -234,8 +234,7 @@ class Study:
             return sampler
         own = space.values_of(recipe)
         fixed = {d.field: _for_optuna(d, own[d.field]) for d in space.of(recipe)}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with _quietly():
             return optuna.samplers.PartialFixedSampler(fixed, sampler)
 
     def _choose(self, trial: "OptunaTrial", number: int) -> dict[str, Any]:
@@ -268,9 +267,10 @@ class Study:
         if len(done) < STARTUP or len(self.plan.space.dimensions) < 2 or len(values) < 2:
             return {}
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        found = optuna.importance.get_param_importances(
-            self.study, evaluator=evaluator, normalize=False
-        )
+        with _quietly():
+            found = optuna.importance.get_param_importances(
+                self.study, evaluator=evaluator, normalize=False
+            )
         return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
 
@@ -359,6 +359,16 @@ class Claim:
         else:
             ended = TrialState.FAIL if state == "impossible" else TrialState.PRUNED
             self.study.study.tell(self.number, state=ended)
+
+
+@contextlib.contextmanager
+def _quietly() -> Generator[None]:
+    """Leave out that Optuna calls something experimental; all of it has been there since 3.0."""
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
 
 
 def _suggest(trial: "OptunaTrial", dimension: Dimension) -> Any:
