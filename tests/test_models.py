@@ -39,7 +39,7 @@ def test_the_recipe_schema_names_the_models_that_there_are() -> None:
 def test_every_model_forwards_and_every_weight_gets_a_gradient(
     model: str, shape: tuple[int, int, int]
 ) -> None:
-    tiny = ["model.architecture=test_resnet"] if model == "timm" else []
+    tiny = ["model.architecture=test_efficientnet"] if model == "timm" else []
     classifier = build(recipe_with(model, *tiny), shape, CLASSES[:7])
     pictures = torch.randint(256, (5, *shape), dtype=torch.uint8)
     layers = dropouts(classifier.network)
