@@ -12,9 +12,12 @@ import torch
 import hydrofoil as hf
 from hydrofoil.native import Unsupported
 from hydrofoil.train.executors import expected
-from hydrofoil.train.executors.augmented import Augmented, Augmenter
+from hydrofoil.train.executors.augmented import Augmented, Augmenter, augmenting, make_buffer
+from hydrofoil.train.executors.eager import Eager
+from hydrofoil.train.executors.graph import Graph
 from hydrofoil.train.feed import Pairs, make_feed
 from hydrofoil.train.step import Step
+from tests.fake_cuda import emulated
 
 SMALL = {"epochs": 2, "hidden": [8], "batch_size": 32, "train": 150, "valid": 0.1}
 EVERYTHING = {
@@ -142,3 +145,28 @@ def test_without_a_compiler_torch_augments_and_the_executor_line_says_so() -> No
         spec = hf.read_recipe("digits", flip="random").augment
         made = Augmenter(spec, (1, 8, 8), None, torch.device("cpu"), 1)
     assert made.note == "torch augments the images (no C compiler (cc))"
+
+
+def test_a_graph_of_one_capture_takes_the_steps_of_all_buffers() -> None:
+    pictures, ends = hf.load("digits"), list[str]()
+    split = hf.Split(torch.arange(1, 300), (), (), pictures)
+    recipe = hf.read_recipe("digits", **{**EVERYTHING, "batch_size": 32, "epochs": 2})
+    with emulated() as world, mock.patch("hydrofoil.train.executors.augmented.BYTES", 3 * 32 * 64):
+        for kind in (Graph, Eager):
+            model = hf.build(recipe, pictures.shape, pictures.classes)
+            state = hf.State.fresh(model, recipe)
+            buffer = make_buffer(recipe, pictures, len(split.train))
+            assert len(buffer) == 3 * 32
+            inner = kind(model, state.optimizer, buffer, batch_size=32)
+            executor = augmenting(inner, model, recipe, pictures, buffer)
+            list(hf.fit(model, pictures, split, recipe, state=state, executor=executor))
+            ends.append(model.weights_hash())
+    assert ends[0] == ends[1]
+    assert world.captures == 1
+    assert not world.races
+
+
+def test_a_step_that_is_not_finite_is_found_and_undone(tmp_path: Path) -> None:
+    """The steps since the last check are repeated one by one, over the same augmented images."""
+    with pytest.raises(hf.HydrofoilError, match=r"epoch 1, step \d+: .*update was discarded"):
+        trained(tmp_path, "far", **EVERYTHING, lr=1e20)

@@ -84,8 +84,9 @@ class Group:
 
     def blended(self, other_NCHW: Tensor, magnitude_N: Tensor) -> Tensor:
         """Return the images times 1 + magnitude, and others times its negative."""
-        ratio_N = (1 + magnitude_N).to(self.pictures_NCHW.device, torch.float32)
-        rest_N = (-magnitude_N).to(self.pictures_NCHW.device, torch.float32)
+        device = self.pictures_NCHW.device  # MPS has no float64
+        ratio_N = (1 + magnitude_N).to(torch.float32).to(device)
+        rest_N = (-magnitude_N).to(torch.float32).to(device)
         mine_NCHW = ratio_N[:, None, None, None] * self.pictures_NCHW
         sum_NCHW = mine_NCHW + rest_N[:, None, None, None] * other_NCHW
         return sum_NCHW.clamp_(0, 255).to(torch.uint8)
