@@ -110,7 +110,7 @@ def tuning_lines(found: Tuning) -> str:
             difference_line(found.comparison),
             *fresh_lines(found, found.comparison),
             "",
-            f"verdict: {found.comparison.verdict.sentence} {conclusion(found)}",
+            f"verdict: {found.comparison.verdict.sentence.rstrip('.')}. {conclusion(found)}",
         ]
     )
 
