@@ -3,12 +3,15 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 
 import typer
 
 from hydrofoil.cli import completion
 from hydrofoil.cli.verbs import Verb, Verbs
+
+BEGAN = perf_counter()  # about when the process began: what comes before takes some 50 ms
 
 
 class Application(typer.Typer):
@@ -191,6 +194,16 @@ Track = Annotated[
         "NAME",
         "Also log to tensorboard or mlflow (repeatable).",
         callback=_check_trackers,
+    ),
+]
+
+
+TimeBudget = Annotated[
+    str,
+    option(
+        "--budget",
+        "TIME",
+        "Choose the epochs so that all of it, test included, ends in this time: 30s, 2m, 1h.",
     ),
 ]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hydrofoil.cli.options import (
+    BEGAN,
     DataRoot,
     Device,
     Execute,
@@ -23,6 +24,7 @@ from hydrofoil.cli.options import (
     RunFolder,
     Seed,
     Source,
+    TimeBudget,
     Track,
     Verbose,
     app,
@@ -58,22 +60,26 @@ def train(
     model_code: ModelCode = None,
     verbose: Verbose = False,
     full: Full = False,
+    budget: TimeBudget = "",
     as_json: Json = False,
 ) -> None:
     """Train a recipe, or one derived from images, and save everything in a run folder."""
     from hydrofoil.models.code import load_network
     from hydrofoil.observe.console import Console, DownloadProgress
     from hydrofoil.run.commands import command
+    from hydrofoil.session.budget import Budget, spent_line
     from hydrofoil.session.train import train as train_run
+    from hydrofoil.train.budget import seconds_of
 
     say = printer(as_json)
+    limit = Budget(seconds_of(budget), BEGAN) if budget else ""
     console = Console(say, verbose=verbose)
     with stoppable(data_root), DownloadProgress(note) as watcher:
         run = train_run(
             recipe_name, overrides or [],
             run=run_folder, seed=seed, device=device, data_root=data_root, test=then_test,
             observers=_observers(console, track), watcher=watcher, command=context.obj,
-            model=load_network(model_code),
+            model=load_network(model_code), budget=limit,
         )  # fmt: skip
     tested: dict[str, Any] = {}
     if then_test:
@@ -83,6 +89,8 @@ def train(
     else:
         _say_result(run, say)
         say(_next(run, data_root))
+    if line := spent_line(run):
+        say(line)
     if as_json:
         print_json(as_json, _summary(run, console) | tested)
 

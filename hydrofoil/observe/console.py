@@ -126,9 +126,10 @@ def verbose_line(start: Start) -> str:
     """Return the arithmetic behind the executor: steps, images, seconds."""
     train, images = start.run.recipe.train, len(start.split.train)
     steps = count_steps(images, train.batch_size)
+    total = steps * (train.epochs - 1) + (train.last_steps or steps)
     return (
         f"  {images:,} images in batches of {train.batch_size}: {plural(steps, 'step')} an epoch, "
-        f"{steps * train.epochs:,} in all; prepared in {start.prepared.seconds:.2f} s"
+        f"{total:,} in all; prepared in {start.prepared.seconds:.2f} s"
     )
 
 

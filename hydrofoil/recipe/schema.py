@@ -117,6 +117,8 @@ class Train(Fields):
 
     epochs: Annotated[Positive, Affects("results")]
     """Passes over the training split."""
+    last_steps: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Steps of the last epoch, which then ends early; 0: all of them. --budget fills it in."""
     batch_size: Positive
     """Images per step; the last batch of an epoch may be smaller."""
     select: Literal["last", "valid.loss", "valid.accuracy"] | None = None

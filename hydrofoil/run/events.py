@@ -39,6 +39,32 @@ class ImagesChecked(Record):
     """The level (serious, warning or note) and the title of each finding."""
 
 
+class BudgetPlanned(Record):
+    """The length of the training was chosen by a budget of time, and by these measured seconds."""
+
+    event: Literal["budget"] = "budget"
+    seconds: Seconds
+    """The budget of the whole command."""
+    predicted: Seconds
+    """How long the whole command would take."""
+    step_seconds: tuple[Seconds, ...]
+    """A step's, for each of equal parts of the epochs."""
+    epoch_seconds: Seconds
+    """An epoch's, beside its steps."""
+    before_seconds: Seconds
+    """From the start of the command to the first step."""
+    after_seconds: Seconds
+    """From the last epoch to the end of the command."""
+
+
+class BudgetSpent(Record):
+    """A command with a budget has ended."""
+
+    event: Literal["budget spent"] = "budget spent"
+    seconds: Seconds
+    """From the start of the command."""
+
+
 class ExecutorChosen(Record):
     """Training is about to run its steps."""
 
@@ -165,6 +191,8 @@ Event = Annotated[
     DataLoaded
     | RecipeDerived
     | ImagesChecked
+    | BudgetPlanned
+    | BudgetSpent
     | ExecutorChosen
     | Epoch
     | RunningLoss

@@ -17,7 +17,9 @@ from hydrofoil.models.derived import Named
 from hydrofoil.observe.observer import Observer, Start
 from hydrofoil.recipe.source import is_path
 from hydrofoil.run.environment import environment
+from hydrofoil.run.events import BudgetPlanned, BudgetSpent
 from hydrofoil.run.reference import keep_reference
+from hydrofoil.session.budget import Budget, as_budget, check_given, within
 from hydrofoil.session.data import (
     copies_check,
     find_recipe,
@@ -50,6 +52,7 @@ def train(
     track: Sequence[str] = (),
     watcher: Watcher | None = None,
     command: Sequence[str] = (),
+    budget: str | Budget = "",
     **fields: Any,
 ) -> Run:
     """Train a recipe in a new run folder; prints nothing, but shows a table in a notebook.
@@ -71,21 +74,27 @@ def train(
         track: Trackers: tensorboard, mlflow.
         watcher: Follows a download.
         command: The command line, for environment.json.
+        budget: The time for all of it, such as "2m": chooses the epochs by a measurement.
         fields: Of the recipe, as on the command line: epochs=3, lr=0.1, data__test=0.2.
 
     Raises:
         HydrofoilError: A wrong recipe, missing data, a folder in use, a loss that is not finite.
     """
-    watching = all_observers(observers, track)
+    limit = as_budget(budget)
+    watching, changes = all_observers(observers, track), given_overrides(train, overrides, fields)
+    check_given(limit, changes)
     named = find_recipe(
-        recipe, given_overrides(train, overrides, fields), seed, pictures, split, data_root, model,
+        recipe, changes, seed, pictures, split, data_root, model,
         default_watcher(watcher),
     )  # fmt: skip
     images, place = as_pictures(named.pictures), pick_device(device)
-    created, start, found = _begin(named, images, split, place, model, run, command, for_test=test)
+    created, start, found, planned = _begin(
+        named, images, split, place, model, run, command, limit, for_test=test
+    )
     created.with_given(model, named.given, data_root)
     with created.writing(say_for(watcher)), Observers(created, watching) as watched:
         log_data(created, images, start.split, named.seconds, named.choices, found)
+        created.log.append(*planned)
         with watched.training(start):
             for epoch in fit(
                 start.model, images, start.split, created.recipe,  # with executor and threads
@@ -93,6 +102,7 @@ def train(
             ):  # fmt: skip
                 watched.epoch(epoch)
         _finish(created, images, start.split, place, model, test=test)
+        created.log.append(*([BudgetSpent(seconds=limit.spent)] if limit else []))
     return created
 
 
@@ -104,22 +114,29 @@ def _begin(
     model: Network | None,
     run: str | Path | None,
     command: Sequence[str],
+    budget: Budget | None,
     *,
     for_test: bool,
-) -> tuple[Run, Start, Check | None]:
-    """Return a new run, its training before the first step, and what its own images' copies are.
+) -> tuple[Run, Start, Check | None, list[BudgetPlanned]]:
+    """Return a new run, its training before the first step, its images' copies, and its budget.
 
     See `train` for the arguments.
     """
     resolved, split, said = resolve_data(
         named.recipe, images, split, named.notes, device=place, for_test=for_test
     )
+    checked = copies_check(images, split) if is_path(resolved.data.source) else None
+    planned: list[BudgetPlanned] = []
+    if budget:
+        resolved, plan, chosen = within(
+            budget, resolved, images, split, place, model, for_test=for_test
+        )
+        planned, said = [plan], [*said, *chosen]
     classifier, state, prepared, notes = untrained(resolved, images, split, place, model)
     created = Run.create(run, prepared.recipe, split, environment(place, command), text_of(model))
-    checked = copies_check(images, split) if is_path(resolved.data.source) else None
     said += [*notes, *([checked.summary] if checked else [])]
     start = Start(created, classifier, split, state, prepared, tuple(said), named.choices)
-    return created, start, checked
+    return created, start, checked, planned
 
 
 def _finish(

@@ -159,24 +159,31 @@ def make_feed(recipe: Recipe, index_N: Tensor, labels_N: Tensor, epoch: int, lay
     seed, batch_size = recipe.train.seed, recipe.train.batch_size
     steps = count_steps(len(index_N), batch_size)
     order_N = order_of(recipe, index_N, labels_N, epoch)
+    taken = count_steps(len(order_N), batch_size)  # fewer in a last epoch that ends early
     return Feed(
         epoch=epoch,
         order_N=order_N,
         batch_size=batch_size,
-        rates_S=torch.tensor(rates(recipe, steps, epoch), dtype=torch.float64),
-        draws_SL2=dropout_draws(seed, epoch, steps, layers),
+        rates_S=torch.tensor(rates(recipe, steps, epoch)[:taken], dtype=torch.float64),
+        draws_SL2=dropout_draws(seed, epoch, taken, layers),
         changes_NA=draw_changes(recipe.augment, seed, epoch, order_N, batch_size, len(labels_N)),
         side=side_of(recipe, epoch),
     )
 
 
 def order_of(recipe: Recipe, index_N: Tensor, labels_N: Tensor, epoch: int) -> Tensor:
-    """Return the indices of the training images in the order of one epoch: see `make_feed`."""
-    seed, window = recipe.train.seed, window_of(recipe)
-    if recipe.train.balance == "sampling":
+    """Return the indices of the training images in the order of one epoch: see `make_feed`.
+
+    The last epoch may end early, after `train.last_steps`.
+    """
+    train, window = recipe.train, window_of(recipe)
+    images = train.last_steps * train.batch_size if epoch == train.epochs else 0
+    if train.balance == "sampling":
         of_these_N = labels_N[index_N.to(labels_N.device)]
-        return balanced_order(index_N, of_these_N, seed, epoch, window)
-    return epoch_order(index_N, seed, epoch, window)
+        order_N = balanced_order(index_N, of_these_N, train.seed, epoch, window)
+    else:
+        order_N = epoch_order(index_N, train.seed, epoch, window)
+    return order_N[:images] if images else order_N
 
 
 def window_of(recipe: Recipe) -> int:

@@ -21,7 +21,7 @@ from hydrofoil.recipe.schema import Recipe, Train
 from hydrofoil.timing import Stopwatch
 from hydrofoil.train.average import end_epoch
 from hydrofoil.train.executors import Executor, prepare, threads_of
-from hydrofoil.train.feed import make_feed
+from hydrofoil.train.feed import count_steps, make_feed
 from hydrofoil.train.guard import DivergedError, Guard
 from hydrofoil.train.state import State
 
@@ -81,7 +81,7 @@ def fit(
     """
     model, pictures, split, recipe = as_training(model, pictures, split, recipe)
     spec, device, state = recipe.train, model.device, state or State.fresh(model, recipe)
-    _check_any(split, spec)
+    _check_steps(split, spec)
     executor = executor or prepare(model, pictures, split, recipe, state).executor
     state.executor, sums = executor.name, state.sums
     threads, layers = threads_of(recipe, model), len(dropouts(model.network))
@@ -114,13 +114,19 @@ def fit(
         )  # fmt: skip
 
 
-def _check_any(split: Split, spec: Train) -> None:
+def _check_steps(split: Split, spec: Train) -> None:
     if not len(split.train):
         raise HydrofoilError("the split has no training images: expected at least one.")
     if spec.patience and not len(split.valid):
         raise HydrofoilError(
             f"train.patience = {spec.patience}: expected validation images, which show a new best."
             "\nSet some aside with data.valid=0.1."
+        )
+    steps = count_steps(len(split.train), spec.batch_size)
+    if spec.last_steps > steps:
+        raise HydrofoilError(
+            f"train.last_steps = {spec.last_steps}: expected at most {steps}, "
+            f"the steps of an epoch; 0 means all of them."
         )
 
 

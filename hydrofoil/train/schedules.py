@@ -66,7 +66,8 @@ def keep_rate_on_device(optimizer: torch.optim.Optimizer, device: torch.device) 
 
 def _schedule(recipe: Recipe, steps: int) -> Factor:
     """Return the function from a step of the whole training to its rate."""
-    spec, base, total = recipe.schedule, recipe.optimizer.lr, steps * recipe.train.epochs
+    spec, base, train = recipe.schedule, recipe.optimizer.lr, recipe.train
+    total = steps * (train.epochs - 1) + (train.last_steps or steps)
     if isinstance(spec, specs.OneCycleSchedule):
         return _one_cycle(spec, base, total)
     warmup = spec.warmup_steps or round(spec.warmup_epochs * steps)
