@@ -74,6 +74,7 @@ VALUES: dict[str, tuple[object, str, str]] = {
     "train.precision": ("bfloat16", "bfloat16", ""),
     "train.log_every": (10, "10", ""),
     "train.save_steps": (4, "4", ""),
+    "train.last_steps": (5, "5", ""),
     "train.save_seconds": (0.0, "0.0", ""),
     "optimizer.name": ("sgd", "SGD", ""),
     "optimizer.lr": (0.125, "0.125", ""),

@@ -50,11 +50,16 @@ class Costs:
     before_seconds: float
     after_seconds: float
 
+    @property
+    def fewest(self) -> int:
+        """The smallest number of epochs: one for each part."""
+        return len(self.step_seconds)
+
     def seconds(self, epochs: int, last_steps: int = 0) -> float:
         """Return how long the whole command takes.
 
         Args:
-            epochs: How many.
+            epochs: How many; at least `fewest`.
             last_steps: Steps of the last epoch; 0: all of them.
         """
         parts = len(self.step_seconds)
@@ -95,7 +100,7 @@ def longest(budget: float, costs: Costs) -> Length:
         costs: As measured.
 
     Raises:
-        HydrofoilError: The budget is too small for one epoch; says what it would take.
+        HydrofoilError: The budget is too small for one epoch of each part; says what it would take.
 
     >>> costs = Costs(100, (0.01,), 0.1, 5.0, 3.0)
     >>> longest(30.0, costs)
@@ -103,9 +108,9 @@ def longest(budget: float, costs: Costs) -> Length:
     >>> longest(30.5, costs)
     Length(epochs=21, last_steps=39, seconds=30.49...)
     """
-    if costs.seconds(1) > budget:
+    if costs.seconds(costs.fewest) > budget:
         raise HydrofoilError(_too_small(budget, costs))
-    low, high = 1, 2
+    low, high = costs.fewest, 2 * costs.fewest
     while high < MOST_EPOCHS and costs.seconds(high) <= budget:
         low, high = high, 2 * high
     while high - low > 1:
@@ -121,14 +126,15 @@ def longest(budget: float, costs: Costs) -> Length:
 
 
 def _too_small(budget: float, costs: Costs) -> str:
-    """Say what one epoch would take."""
-    needed = costs.seconds(1)
+    """Say what one epoch would take, or one for each part."""
+    needed = costs.seconds(costs.fewest)
+    epochs = "one epoch takes" if costs.fewest == 1 else f"{costs.fewest} epochs take"
     whole = int(-(-needed * 1.05 // 5) * 5)  # 5% more than predicted, in steps of 5 s
     rest = costs.before_seconds + costs.after_seconds
     share = (budget - rest) / (needed - rest)
     fewer = f", or fewer images: train={0.95 * share:.2f}" if share > 0.02 else ""
     return (
-        f"budget = {budget:g}s: one epoch takes {_short(needed - rest)} on this machine, and "
+        f"budget = {budget:g}s: {epochs} {_short(needed - rest)} on this machine, and "
         f"all else {_short(rest)}: expected at least {whole}s.\n"
         f"Give --budget {whole}s, or a smaller network{fewer}"
     )
