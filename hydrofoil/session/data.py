@@ -27,7 +27,7 @@ from hydrofoil.recipe.naming import all_overrides, is_field, short_names
 from hydrofoil.recipe.read import override, source_of
 from hydrofoil.recipe.schema import Data, Recipe
 from hydrofoil.recipe.source import is_path
-from hydrofoil.run.events import DataLoaded, ImagesChecked, RecipeDerived
+from hydrofoil.run.events import BudgetPlanned, DataLoaded, ImagesChecked, RecipeDerived
 from hydrofoil.run.folder import Run
 from hydrofoil.run.reference import keep_statistics
 from hydrofoil.session.resolve import split_notes, with_normalization, with_parts, with_window
@@ -273,10 +273,12 @@ def log_data(
     seconds: float,
     choices: Sequence[Choice] = (),
     checked: Check | None = None,
+    planned: Sequence[BudgetPlanned] = (),
 ) -> None:
     """Log how long reading the images took, and how many of each class each part has.
 
-    Also logs why a derived recipe is as it is, and what a check of the images found, and saves the
+    Also logs why a derived recipe is as it is, what a check of the images found, and by which
+    measurement a budget chose the epochs; and saves the
     statistics of the training images.
     """
     counts = {part: tuple(pictures.counts(getattr(split, part))) for part in PARTS}
@@ -290,6 +292,7 @@ def log_data(
     if checked is not None:
         findings = tuple((one.level, one.title) for one in checked.findings)
         run.log.append(ImagesChecked(findings=findings))
+    run.log.append(*planned)
     keep_statistics(run, pictures, split)
 
 

@@ -19,7 +19,7 @@ from hydrofoil.recipe.source import is_path
 from hydrofoil.run.environment import environment
 from hydrofoil.run.events import BudgetPlanned, BudgetSpent
 from hydrofoil.run.reference import keep_reference
-from hydrofoil.session.budget import Budget, as_budget, check_given, within
+from hydrofoil.session.budget import Budget, as_budget, within
 from hydrofoil.session.data import (
     copies_check,
     find_recipe,
@@ -80,29 +80,25 @@ def train(
     Raises:
         HydrofoilError: A wrong recipe, missing data, a folder in use, a loss that is not finite.
     """
-    limit = as_budget(budget)
-    watching, changes = all_observers(observers, track), given_overrides(train, overrides, fields)
-    check_given(limit, changes)
+    changes = given_overrides(train, overrides, fields)
+    limit, watching = as_budget(budget, changes), all_observers(observers, track)
     named = find_recipe(
-        recipe, changes, seed, pictures, split, data_root, model,
-        default_watcher(watcher),
-    )  # fmt: skip
+        recipe, changes, seed, pictures, split, data_root, model, default_watcher(watcher)
+    )
     images, place = as_pictures(named.pictures), pick_device(device)
     created, start, found, planned = _begin(
         named, images, split, place, model, run, command, limit, for_test=test
     )
     created.with_given(model, named.given, data_root)
     with created.writing(say_for(watcher)), Observers(created, watching) as watched:
-        log_data(created, images, start.split, named.seconds, named.choices, found)
-        created.log.append(*planned)
+        log_data(created, images, start.split, named.seconds, named.choices, found, planned)
         with watched.training(start):
             for epoch in fit(
                 start.model, images, start.split, created.recipe,  # with executor and threads
                 state=start.state, executor=start.prepared.executor, watch=watched.steps,
             ):  # fmt: skip
                 watched.epoch(epoch)
-        _finish(created, images, start.split, place, model, test=test)
-        created.log.append(*([BudgetSpent(seconds=limit.spent)] if limit else []))
+        _finish(created, images, start.split, place, model, limit, test=test)
     return created
 
 
@@ -145,10 +141,13 @@ def _finish(
     split: Split,
     place: torch.device,
     model: Network | None,
+    budget: Budget | None,
     *,
     test: bool,
 ) -> None:
-    """Keep what new images are compared with, and test if that was requested."""
+    """Keep what new images are compared with, test if that was requested, and log the time."""
     keep_reference(run, place, images, split, model)
     if test:
         open_test_split(run, images, place, model)
+    if budget:
+        run.log.append(BudgetSpent(seconds=budget.spent))
