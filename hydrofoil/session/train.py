@@ -93,11 +93,7 @@ def train(
     with created.writing(say_for(watcher)), Observers(created, watching) as watched:
         log_data(created, images, start.split, named.seconds, named.choices, found, planned)
         with watched.training(start):
-            for epoch in fit(
-                start.model, images, start.split, created.recipe,  # with executor and threads
-                state=start.state, executor=start.prepared.executor, watch=watched.steps,
-            ):  # fmt: skip
-                watched.epoch(epoch)
+            _fit(start, images, watched)
         _finish(created, images, start.split, place, model, limit, test=test)
     return created
 
@@ -133,6 +129,15 @@ def _begin(
     said += [*notes, *([checked.summary] if checked else [])]
     start = Start(created, classifier, split, state, prepared, tuple(said), named.choices)
     return created, start, checked, planned
+
+
+def _fit(start: Start, images: Pictures, watched: Observers) -> None:
+    """Train to the end, by the recipe with executor and threads."""
+    for epoch in fit(
+        start.model, images, start.split, start.run.recipe,
+        state=start.state, executor=start.prepared.executor, watch=watched.steps,
+    ):  # fmt: skip
+        watched.epoch(epoch)
 
 
 def _finish(
