@@ -3,7 +3,7 @@
 The measurement is thrown away, and what it chose is written into the run's recipe: the run can be
 repeated and resumed exactly, and nothing changes any more if the machine becomes slower.
 
-Axes: N images.
+Axes: N images, K classes.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ import torch
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.data.split import Split
 from hydrofoil.errors import HydrofoilError
+from hydrofoil.evaluate.averaging import averaged_logits
 from hydrofoil.evaluate.score import BATCH, answer
 from hydrofoil.evaluate.test import test_result
 from hydrofoil.models.classifier import Classifier
@@ -293,11 +294,18 @@ def _after(
 
     Figure()  # the test finds it imported
     clock = Stopwatch(device)
-    result = test_result(answers, answers, model, recipe, epoch=1, opened=1, differs="", unlike="")
+    averaged_NK = averaged_logits(model, pictures, some_N, recipe.augment.test_time)
+    averaging = clock.seconds() * len(split.test) / len(some_N)
+    clock = Stopwatch(device)
+    result = test_result(
+        answers, answers, model, recipe,
+        epoch=1, opened=1, differs="", unlike="", averaged_NK=averaged_NK,
+    )  # fmt: skip
     result_figures(pictures, result)
     split.check(pictures)
     drawn_split(recipe, pictures)
-    return reference + image * (len(split.test) + len(split.valid)) + clock.seconds()
+    scoring = image * (len(split.test) + len(split.valid)) + averaging
+    return reference + scoring + clock.seconds()
 
 
 def spent_line(run: Run) -> str:
