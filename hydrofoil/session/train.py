@@ -82,18 +82,18 @@ def train(
     """
     changes = given_overrides(train, overrides, fields)
     limit, watching = as_budget(budget, changes), all_observers(observers, track)
-    named = find_recipe(
-        recipe, changes, seed, pictures, split, data_root, model, default_watcher(watcher)
-    )
+    named = find_recipe(recipe, changes, seed, pictures, split, data_root, model,
+                        default_watcher(watcher))  # fmt: skip
     images, place = as_pictures(named.pictures), pick_device(device)
-    created, start, found, planned = _begin(
-        named, images, split, place, model, run, command, limit, for_test=test
-    )
+    created, start, found, planned = _begin(named, images, split, place, model, run, command, limit,
+                                            for_test=test)  # fmt: skip
     created.with_given(model, named.given, data_root)
     with created.writing(say_for(watcher)), Observers(created, watching) as watched:
         log_data(created, images, start.split, named.seconds, named.choices, found, planned)
         with watched.training(start):
-            _fit(start, images, watched)
+            for epoch in fit(start.model, images, start.split, created.recipe, state=start.state,
+                             executor=start.prepared.executor, watch=watched.steps):  # fmt: skip
+                watched.epoch(epoch)
         _finish(created, images, start.split, place, model, limit, test=test)
     return created
 
@@ -129,15 +129,6 @@ def _begin(
     said += [*notes, *([checked.summary] if checked else [])]
     start = Start(created, classifier, split, state, prepared, tuple(said), named.choices)
     return created, start, checked, planned
-
-
-def _fit(start: Start, images: Pictures, watched: Observers) -> None:
-    """Train to the end, by the recipe with executor and threads."""
-    for epoch in fit(
-        start.model, images, start.split, start.run.recipe,
-        state=start.state, executor=start.prepared.executor, watch=watched.steps,
-    ):  # fmt: skip
-        watched.epoch(epoch)
 
 
 def _finish(
