@@ -15,7 +15,7 @@ from hydrofoil.errors import HydrofoilError, closest
 
 # How --help arranges the verbs; one that is missing here comes last, under "More".
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Train and test": ("train", "resume", "test", "compare", "tune", "new"),
+    "Train and test": ("train", "resume", "test", "compare", "tune", "new", "find-lr"),
     "Look": ("check", "runs", "recipes", "show", "report", "explain"),
     "Use a model": ("predict", "import"),
     "Measure": ("bench",),

@@ -1,0 +1,225 @@
+"""The learning-rate range test: the loss of training steps whose rate rises from tiny to too large.
+
+Leslie Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), section 3.3.
+
+Axes: N images, S steps.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hydrofoil.data.convert import as_pictures
+from hydrofoil.data.published.download import Watcher
+from hydrofoil.device import exact, pick_device
+from hydrofoil.errors import HydrofoilError
+from hydrofoil.evaluate.metrics import Sums
+from hydrofoil.models.code import Network
+from hydrofoil.models.layers import dropouts
+from hydrofoil.recipe.schema import Recipe
+from hydrofoil.session.data import find_recipe, given_overrides, own_threads, resolve_data
+from hydrofoil.session.start import untrained
+from hydrofoil.train.executors import Executor, threads_of
+from hydrofoil.train.feed import Feed, count_steps, make_feed
+
+BELOW, ABOVE, STEPS = 1e-3, 100.0, 400  # the range, times optimizer.lr
+MEMORY = 0.95  # of the running mean of losses: it remembers some 20 steps
+DIVERGED = 4.0  # times the least running mean
+SHARE = 0.1  # of the rate at which the loss is lowest
+RULE = "a tenth of the rate at which the smoothed loss is lowest"
+LEAST_STEPS = 20
+FIRST = 0.1  # of the steps, in which the running mean is still noisy
+
+
+@dataclass(frozen=True)
+class RateSearch:
+    """What a range test has found.
+
+    Args:
+        recipe: What was trained, with the executor that ran the steps.
+        rates: The learning rate of each step that was taken.
+        losses: Each step's mean loss; the last may not be finite.
+        smoothed: Their running mean, corrected for its beginning.
+        lowest: The rate at which the running mean is lowest.
+        suggestion: The suggested learning rate; see `RULE`.
+        diverged: The rate at which the loss was no longer finite or too high; None: it never was.
+        executor: What ran the steps.
+    """
+
+    recipe: Recipe
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    lowest: float
+    suggestion: float
+    diverged: float | None
+    executor: str
+
+    def __repr__(self) -> str:
+        return f"RateSearch({len(self.rates)} steps, suggests optimizer.lr={self.suggestion:g})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON's own types; losses that are not finite are null."""
+        losses = [loss if isfinite(loss) else None for loss in self.losses]
+        rest = {name: value for name, value in vars(self).items() if name != "recipe"}
+        return {"recipe": self.recipe.model_dump(mode="json"), **rest, "losses": losses,
+                "rule": RULE}  # fmt: skip
+
+
+@own_threads()
+def find_lr(
+    recipe: Any,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    lowest: float | None = None,
+    highest: float | None = None,
+    steps: int = STEPS,
+    seed: int | None = None,
+    device: str = "auto",
+    data_root: str | Path = "",
+    pictures: Any = None,
+    split: Any = None,
+    model: Network | None = None,
+    watcher: Watcher | None = None,
+    **fields: Any,
+) -> RateSearch:
+    """Train an untrained network on the training split with a rising rate; nothing is saved.
+
+    The validation and test splits are not used, except that batches come from the training split as
+    the recipe draws it. The rate rises by the same factor at each step, whatever the schedule.
+    Images have full size, weights are not averaged.
+
+    Args:
+        recipe: A recipe, its name or file; or images to derive one from.
+        overrides: Of its fields.
+        lowest: The first step's rate; default: a thousandth of the recipe's.
+        highest: The last step's rate; default: 100 times the recipe's.
+        steps: At most so many; it ends where the loss diverges.
+        seed: The recipe's train.seed.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        data_root: The datasets' folder.
+        pictures: The images, in place of the recipe's dataset.
+        split: Which of them train.
+        model: A network in place of the recipe's.
+        watcher: Follows a download.
+        fields: Of the recipe.
+
+    Raises:
+        HydrofoilError: The rates or steps make no sense, or the loss is never finite.
+    """
+    named = find_recipe(
+        recipe, given_overrides(find_lr, overrides, fields), seed, pictures, split, data_root,
+        model, watcher,
+    )  # fmt: skip
+    images, place = as_pictures(named.pictures), pick_device(device)
+    resolved, split, _ = resolve_data(named.recipe, images, split, named.notes, device=place)
+    rates_S = _rates(resolved.optimizer.lr, lowest, highest, steps)
+    plain = _without_schedule(resolved, steps, len(split.train))
+    classifier, state, prepared, _ = untrained(plain, images, split, place, model)
+    layers = len(dropouts(classifier.network))
+    feeds = _feeds(plain, split.train, images.labels_N, layers, rates_S)
+    with exact(place, threads_of(prepared.recipe, classifier)):
+        classifier.train()
+        losses = _losses(prepared.executor, feeds, state.sums, place)
+    return _search(prepared.recipe, rates_S.tolist(), losses, prepared.executor.name)
+
+
+def _losses(
+    executor: Executor, feeds: Iterator[tuple[Feed, int]], sums: Sums, device: torch.device
+) -> list[float]:
+    """Take steps until the loss diverges, and return the mean loss of each."""
+    losses: list[float] = []
+    before = (0.0, 0)
+    for feed, step in feeds:
+        executor.train_steps(feed.to(device), step, step + 1, sums)
+        total, _, count = sums.totals()
+        losses.append((total - before[0]) / (count - before[1]))
+        before = total, count
+        if _has_diverged(losses):
+            break
+    return losses
+
+
+def _rates(base: float, lowest: float | None, highest: float | None, steps: int) -> Tensor:
+    """Return each step's rate, rates_S; refuse rates and steps that make no curve."""
+    lowest = BELOW * base if lowest is None else lowest
+    highest = ABOVE * base if highest is None else highest
+    if not 0 < lowest < highest < float("inf"):
+        raise HydrofoilError(
+            f"rates from {lowest:g} to {highest:g}: expected numbers above 0, the smaller first."
+        )
+    if steps < LEAST_STEPS:
+        raise HydrofoilError(f"steps = {steps}: expected at least {LEAST_STEPS}.")
+    factor = (highest / lowest) ** (1 / (steps - 1))
+    return lowest * factor ** torch.arange(steps, dtype=torch.float64)
+
+
+def _without_schedule(recipe: Recipe, steps: int, images: int) -> Recipe:
+    """Return a recipe of enough epochs, without what changes over the epochs."""
+    epochs = -(-steps // count_steps(images, recipe.train.batch_size)) + 1
+    changes = {"epochs": epochs, "sizes": (), "average": "none", "patience": 0}
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
+
+
+def _feeds(
+    recipe: Recipe, train_N: Tensor, labels_N: Tensor, layers: int, rates_S: Tensor
+) -> Iterator[tuple[Feed, int]]:
+    """Yield each step's feed, and its number in it, epoch after epoch."""
+    done, epoch = 0, 0
+    while done < len(rates_S):
+        epoch += 1
+        feed = make_feed(recipe, train_N, labels_N, epoch, layers)
+        count = min(feed.steps, len(rates_S) - done)
+        rest_S = feed.rates_S.clone()
+        rest_S[:count] = rates_S[done : done + count]
+        feed = replace(feed, rates_S=rest_S)
+        for step in range(count):
+            yield feed, step
+        done += count
+
+
+def smooth(losses: Sequence[float]) -> list[float]:
+    """Return the running mean of losses, corrected for its beginning, as Adam corrects its moments.
+
+    >>> smooth([2.0, 2.0])
+    [2.0, 2.0]
+    """
+    found: list[float] = []
+    mean = 0.0
+    for number, loss in enumerate(losses, start=1):
+        mean = MEMORY * mean + (1 - MEMORY) * loss
+        found.append(round(mean / (1 - MEMORY**number), 10))
+    return found
+
+
+def _has_diverged(losses: Sequence[float]) -> bool:
+    """Tell whether the last loss is not finite, or far above the lowest running mean."""
+    if not isfinite(losses[-1]):
+        return True
+    smoothed = smooth(losses)
+    return len(losses) > LEAST_STEPS // 2 and smoothed[-1] > DIVERGED * min(smoothed)
+
+
+def _search(
+    recipe: Recipe, rates: Sequence[float], losses: Sequence[float], executor: str
+) -> RateSearch:
+    """Return what the losses of steps say; the lowest running mean is sought among finite ones."""
+    finite = [loss for loss in losses if isfinite(loss)]
+    if len(finite) < 2:
+        raise HydrofoilError(
+            f"the loss is {losses[-1]} at a learning rate of {rates[len(losses) - 1]:g}: "
+            "expected a finite number.\nStart with a smaller rate: --lowest"
+        )
+    smoothed, taken = smooth(finite), rates[: len(losses)]
+    first = min(int(FIRST * len(rates)), len(smoothed) - 1)
+    lowest = taken[min(range(first, len(smoothed)), key=smoothed.__getitem__)]
+    diverged = taken[-1] if _has_diverged(losses) else None
+    suggestion = float(f"{SHARE * lowest:.2g}")
+    return RateSearch(
+        recipe, tuple(taken), tuple(losses), tuple(smoothed), lowest, suggestion, diverged, executor
+    )
