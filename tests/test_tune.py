@@ -280,6 +280,34 @@ def test_values_that_do_not_fit_together_are_noted_and_the_search_goes_on(tmp_pa
         assert not Path(trial.run).exists()
 
 
+def test_values_that_do_not_fit_the_images_are_noted_and_block_no_study(tmp_path: Path) -> None:
+    name, *fixed = QUICK
+    for trials in (2, 3):
+        ended = hf.tune(
+            name, ["augment.shift=0|8|9|10"], [*fixed, "epochs=1"], trials=trials, seeds=0,
+            study=tmp_path / "s", prune=False,
+        )  # fmt: skip
+        assert len(ended.trials) == trials
+    for trial in ended.trials:
+        too_far = trial.values["augment.shift"] >= 8
+        assert trial.state == ("impossible" if too_far else "complete")
+        assert ("augment.shift" in trial.note) == too_far
+    assert {trial.state for trial in ended.trials} == {"impossible", "complete"}
+
+
+def test_a_trial_is_judged_by_the_averaged_weights_that_are_saved(tmp_path: Path) -> None:
+    name, *fixed = QUICK
+    ended = hf.tune(
+        name, SPACE, [*fixed, "epochs=3", "train.average=ema", "train.ema_decay=0.9"], trials=2,
+        seeds=0, study=tmp_path / "s",
+    )  # fmt: skip
+    for trial in ended.trials:
+        epochs = Run.open(trial.run).epochs()
+        averaged = [epoch.averaged.loss for epoch in epochs if epoch.averaged]
+        assert trial.value == trial.loss == min(averaged)
+        assert trial.value not in [epoch.valid.loss for epoch in epochs if epoch.valid]
+
+
 def test_a_budget_ends_the_search_with_time_left_for_the_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

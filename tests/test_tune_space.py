@@ -67,6 +67,7 @@ def test_a_space_is_read_as_people_type_it(word: str, field: str, samples: objec
         (["valid=0.1..0.2"], "it decides which images validate"),
         (["select=last|valid.loss"], "it decides by which figure trials are judged"),
         (["execute=eager|native"], "executors round differently"),
+        (["test_time=none|flip"], "validation images, which are not augmented"),
         (["log_every=1..3"], "it does not affect the results"),
         (["test_accuracy=0..1"], "it does not affect the results"),
         (["about=a|b"], "it does not affect the results"),

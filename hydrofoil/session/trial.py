@@ -7,6 +7,7 @@ from hydrofoil.errors import HydrofoilError
 from hydrofoil.observe.observer import Observer, Start
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.run.folder import Run
+from hydrofoil.session.data import read_pictures
 from hydrofoil.session.resume import resume
 from hydrofoil.session.train import train
 from hydrofoil.train.guard import DivergedError
@@ -18,6 +19,10 @@ from hydrofoil.tune.study import Claim
 
 class PrunedError(Exception):
     """A trial stops: others were better after as many epochs."""
+
+
+class ImpossibleError(Exception):
+    """A trial cannot begin: its values do not fit the images or the network."""
 
 
 def train_trial(claim: Claim, **given: Any) -> Trial:
@@ -53,6 +58,8 @@ def _to_its_end(claim: Claim, given: Mapping[str, Any]) -> None:
             _continue(claim, recipe, given)
     except PrunedError:
         decided = "pruned"
+    except ImpossibleError as error:
+        return claim.finish("impossible", note=str(error))
     except DivergedError as error:
         return claim.finish("diverged", figures=_figures(claim), note=str(error))
     figures = _figures(claim)
@@ -64,16 +71,36 @@ def _continue(claim: Claim, recipe: Recipe, given: Mapping[str, Any]) -> None:
 
     Raises:
         PrunedError: It is not worth more epochs.
+        ImpossibleError: Its values do not fit the images or the network.
         DivergedError: A loss was not finite.
     """
     goal = claim.study.plan.goal
     options: dict[str, Any] = {**given, "observers": [*given["observers"], _Judge(claim, goal)]}
     command = options.pop("command")
     if not (claim.path / "recipe.toml").is_file():
-        train(recipe, run=claim.path, command=command, **options)
+        _begin(claim, recipe, command, options)
         return
     _report(claim, goal, Run.open(claim.path).epochs())
     resume(claim.path, **options)  # also where all epochs are done, but not what comes after them
+
+
+def _begin(claim: Claim, recipe: Recipe, command: Sequence[str], options: dict[str, Any]) -> None:
+    """Train a trial from its beginning.
+
+    Raises:
+        HydrofoilError: Its images cannot be read.
+        ImpossibleError: Its values do not fit the images or the network.
+        DivergedError: A loss was not finite.
+    """
+    if options["pictures"] is None:  # they depend on the values
+        images, _ = read_pictures(recipe, options["data_root"], None, options["watcher"])
+        options = {**options, "pictures": images}
+    try:
+        train(recipe, run=claim.path, command=command, **options)
+    except HydrofoilError as error:
+        if (claim.path / "recipe.toml").is_file():
+            raise
+        raise ImpossibleError(str(error)) from error
 
 
 def _figures(claim: Claim) -> dict[str, Any]:
@@ -128,8 +155,8 @@ class _Judge(Observer):
         Raises:
             PrunedError: Others were better after as many epochs.
         """
-        if epoch.best and epoch.valid:
-            self.value = self.goal.value(epoch.valid)
+        if epoch.best and epoch.selected:
+            self.value = self.goal.value(epoch.selected)
         if self.value is None:
             return
         self.claim.report(epoch.number, self.value)

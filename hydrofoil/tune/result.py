@@ -43,7 +43,7 @@ class Goal:
 
     def scores(self, epochs: Sequence[Epoch]) -> Scores | None:
         """Return the validation scores of the selected epoch so far; None before the first."""
-        return next((epoch.valid for epoch in reversed(epochs) if epoch.best), None)
+        return next((epoch.selected for epoch in reversed(epochs) if epoch.best), None)
 
     def value(self, scores: Scores) -> float:
         """Return the figure."""

@@ -23,6 +23,7 @@ REFUSED = {
     ),
     "select": "it decides by which figure trials are judged",
     "execute": "executors round differently, but none is more accurate",
+    "test_time": "trials are judged by the validation images, which are not augmented",
     "code": "give a network of your own with --model-code",
 }
 
@@ -365,7 +366,7 @@ def _check_judged(field: str, having: Sequence[Recipe]) -> None:
         HydrofoilError: It says why.
     """
     section, _, name = field.partition(".")
-    why = REFUSED.get(name, "") if section in ("data", "train", "model") else ""
+    why = REFUSED.get(name, "") if section in ("data", "augment", "train", "model") else ""
     if having and not why:
         effect = having[0].effects()[field]
         why = "runs of one recipe differ in it" if effect.per_run else ""
