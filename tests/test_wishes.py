@@ -10,8 +10,6 @@ import wishes
 import hydrofoil as hf
 from hydrofoil import HydrofoilError
 
-# Their fields are on the way: see issue 14.
-LATER = ("l1", "average")
 BASE = (0.60, 0.61, 0.62)
 
 
@@ -104,9 +102,7 @@ def test_another_setting_of_a_wish_has_files_of_its_own(tmp_path: Path) -> None:
     assert wishes.file_of(tmp_path, flip, 10, 0) != wishes.file_of(tmp_path, flip, 50, 0)
 
 
-@pytest.mark.parametrize(
-    "one", [one for one in wishes.WISHES if one.kind not in LATER], ids=lambda one: one.name
-)
+@pytest.mark.parametrize("one", wishes.WISHES, ids=lambda one: one.name)
 def test_a_wish_is_a_recipe(one: wishes.Wish) -> None:
     changed = hf.read_recipe(wishes.RECIPE, list(one.fields))
     assert (changed != hf.read_recipe(wishes.RECIPE)) == bool(one.fields)
