@@ -128,7 +128,7 @@ def test_a_run_that_ends_early_resumes_bit_identically_and_takes_no_more_epochs(
     resumed = hf.resume(tmp_path / "cut")
     assert resumed.model.weights_hash() == whole.model.weights_hash()
     constant = hf.train("digits", EARLY, run=tmp_path / "constant")
-    with pytest.raises(hf.HydrofoilError, match="the last epoch of this run ends after 7 steps"):
+    with pytest.raises(hf.HydrofoilError, match=r"train\.last_steps = 7 ends another epoch early"):
         hf.resume(constant, epochs=5)
 
 

@@ -259,7 +259,7 @@ def wrong_inputs() -> dict[str, tuple[tuple[str, ...], list[str]]]:
         "zero size": (("train", "digits", "train.batch_size=0"), ["train.batch_size = 0"]),
         "negative size": (("train", "digits", "train.epochs=-1"), ["train.epochs = -1"]),
         "negative seed": (("train", "digits", "--seed", "-1"), ["--seed"]),
-        "unknown model": (("train", "digits", "model.name=resnet"), ["'resnet'", "lenet"]),
+        "unknown model": (("train", "digits", "model.name=resnat"), ["'resnat'", "lenet"]),
         "unknown source": (("train", "digits", "data.source=mnits"), ["'mnits'", "'mnist'"]),
         "model too large": (("train", "digits", "model.name=lenet"), ["too small"]),
         "unknown device": (("train", "digits", "--device", "gpu"), ["--device gpu"]),

@@ -91,8 +91,9 @@ def test_a_checkpoint_without_any_one_of_its_items_ends_otherwise() -> None:
     # Native steps, though the recipe says eager; in epoch 3, while epoch 2 stays the best.
     overrides = ["train.epochs=3", "train.log_every=2", "data.valid=0.2", "train.save_steps=1",
                  "train.batch_size=100", "model.name=mlp", "model.hidden=[12]",
-                 "train.select=valid.loss", "optimizer.name=adam", "optimizer.lr=0.3",
-                 "optimizer.betas=[0.99,0.9]", "optimizer.weight_decay=0.002"]  # fmt: skip
+                 "model.dropout=0.35", "train.select=valid.loss", "optimizer.name=adam",
+                 "optimizer.lr=0.3", "optimizer.betas=[0.99,0.9]",
+                 "optimizer.weight_decay=0.002"]  # fmt: skip
     with model("plain"):
         copies = kept_at_each_step("r", "digits", [*overrides, "train.execute=native"])
         places = [

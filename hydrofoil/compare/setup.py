@@ -23,7 +23,8 @@ class Curve:
         best_epoch: The epoch of its best weights, counted from 1; 0: unknown.
         train_loss: Mean cross-entropy of the training steps, in nats per image.
         train_accuracy: Their accuracy, from 0 to 1.
-        valid_loss: Mean cross-entropy on the validation split at the epoch's end.
+        valid_loss: Mean cross-entropy on the validation split at the epoch's end, of the weights
+            that are compared: the averaged ones, if there are any.
         valid_accuracy: Its accuracy.
     """
 
@@ -179,7 +180,7 @@ def _side_setup(side: Given, runs: Sequence[Run], own: dict[str, Any]) -> SideSe
 
 def _curve(run: Run) -> Curve:
     epochs = run.epochs()
-    parts: list[list[Scores | None]] = [[e.train for e in epochs], [e.valid for e in epochs]]
+    parts: list[list[Scores | None]] = [[e.train for e in epochs], [e.selected for e in epochs]]
     train, valid = parts
     return Curve(
         run.recipe.train.seed,

@@ -336,6 +336,8 @@ class Recipe(Fields):
         """Why the weights of each epoch depend on the number of epochs; empty: they do not."""
         if self.schedule.needs_epochs:
             return f"the {self.schedule.name} schedule gives every step another learning rate"
+        if self.train.last_steps:
+            return f"train.last_steps = {self.train.last_steps} ends another epoch early"
         if self.train.sizes:
             return "train.sizes divides the epochs otherwise"
         return "train.average = swa begins elsewhere" if self.train.average == "swa" else ""

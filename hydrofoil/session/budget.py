@@ -30,6 +30,7 @@ from hydrofoil.run.folder import Run
 from hydrofoil.session.data import drawn_split
 from hydrofoil.session.start import untrained
 from hydrofoil.timing import Stopwatch
+from hydrofoil.train.average import renew_statistics
 from hydrofoil.train.budget import Costs, Length, longest, seconds_of
 from hydrofoil.train.executors import Executor
 from hydrofoil.train.feed import count_steps, make_feed
@@ -167,7 +168,9 @@ def measure(
     model, state, prepared, _ = untrained(recipe, pictures, split, device, network)
     preparing, executor = clock.seconds(), prepared.executor
     trial = prepared.recipe.model_copy(
-        update={"train": prepared.recipe.train.model_copy(update={"epochs": ENDLESS})}
+        update={
+            "train": prepared.recipe.train.model_copy(update={"epochs": ENDLESS, "patience": 0})
+        }
     )
     parts = [_trial(one, model, pictures, split, state, executor) for one in _parts(trial)]
     epoch_seconds = parts[-1][1]
@@ -179,6 +182,8 @@ def measure(
         steps=count_steps(len(split.train), recipe.train.batch_size),
         step_seconds=tuple(SAVING * step for step, _ in parts),
         epoch_seconds=epoch_seconds + copying.seconds() + LINES,
+        late_seconds=_late_seconds(recipe, model, pictures, split, executor, device),
+        late_start=recipe.train.swa_start,
         before_seconds=preparing + START,
         after_seconds=_after(recipe, model, pictures, split, device, for_test=for_test) + END,
     )
@@ -269,7 +274,30 @@ def _epoch_seconds(
     executor.score(some_N[:BATCH])  # cold
     clock = Stopwatch(device)
     executor.score(some_N)
-    return seconds + clock.seconds() * len(split.valid) / len(some_N)
+    sets_of_weights = 2 if recipe.train.average == "ema" else 1
+    return seconds + sets_of_weights * clock.seconds() * len(split.valid) / len(some_N)
+
+
+def _late_seconds(
+    recipe: Recipe,
+    model: Classifier,
+    pictures: Pictures,
+    split: Split,
+    executor: Executor,
+    device: torch.device,
+) -> float:
+    """Return what averaging weights over epochs (SWA) adds to each epoch that is averaged."""
+    if recipe.train.average != "swa":
+        return 0.0
+    train_N, valid_N = split.train[:SCORED], split.valid[:SCORED]
+    clock = Stopwatch(device)
+    renew_statistics(model, pictures, train_N, recipe.train.batch_size)
+    seconds = clock.seconds() * len(split.train) / len(train_N)
+    if not len(valid_N):
+        return seconds
+    clock = Stopwatch(device)
+    executor.score(valid_N)
+    return seconds + clock.seconds() * len(split.valid) / len(valid_N)
 
 
 def _after(

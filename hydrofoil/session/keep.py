@@ -27,6 +27,7 @@ from hydrofoil.session.observing import say_for
 from hydrofoil.session.resolve import with_parts
 from hydrofoil.session.run import Run
 from hydrofoil.train.executors import threads_of
+from hydrofoil.train.precision import with_precision
 from hydrofoil.train.state import State
 from hydrofoil.wording import plural
 
@@ -94,7 +95,7 @@ def _with_last(recipe: Recipe, epochs: list[Epoch]) -> tuple[Recipe, list[Epoch]
         f"the weights are of epoch {epochs[-1].number}: those of epoch {_best(epochs)}, the best, "
         "were not given. Pass state= to hf.fit and hf.keep for the best weights"
     )
-    train = recipe.train.model_copy(update={"select": "last"})
+    train = recipe.train.model_copy(update={"select": "last", "patience": 0})
     recipe = recipe.model_copy(update={"train": train})
     return recipe, [epoch.model_copy(update={"best": True}) for epoch in epochs], (note,)
 
@@ -203,6 +204,7 @@ def _resolved(
     state: State | None,
 ) -> Recipe:
     """Return the recipe with what the training says beside it: network, normalization, executor."""
+    recipe, _ = with_precision(recipe, model.device)
     select = recipe.train.select or "last"  # as fit reads it
     last = recipe.train.model_copy(update={"select": "last"})
     recipe, _ = with_parts(recipe.model_copy(update={"train": last}), pictures)

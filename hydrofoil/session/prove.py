@@ -23,7 +23,7 @@ from hydrofoil.session.data import find_run, own_threads
 from hydrofoil.session.observing import default_watcher, say_for
 from hydrofoil.session.resume import Restored, restore
 from hydrofoil.train.executors import prepare, threads_of
-from hydrofoil.train.feed import count_steps, make_feed
+from hydrofoil.train.feed import make_feed
 from hydrofoil.train.state import State
 
 PROVE_STEPS = 8
@@ -101,15 +101,14 @@ def _proof(found: Restored, execute: str | None) -> Proof:
     pictures, split = found.pictures, found.split
     done, part = state.epoch, state.step
     recipe = run.recipe
-    steps = count_steps(len(split.train), recipe.train.batch_size)
-    half = min(PROVE_STEPS, steps // 2)
+    number, layers = state.epoch + 1, len(dropouts(model.network))
+    feed = make_feed(recipe, split.train, pictures.labels_N, number, layers).to(model.device)
+    half = min(PROVE_STEPS, feed.steps // 2)  # the last epoch may be shorter
     if not half:
         raise HydrofoilError(
             f"{run.path}: --prove saves between two steps of an epoch, and its epochs have one."
         )
-    first, number = min(state.step, steps - 2 * half), state.epoch + 1
-    layers = len(dropouts(model.network))
-    feed = make_feed(recipe, split.train, pictures.labels_N, number, layers).to(model.device)
+    first = min(state.step, feed.steps - 2 * half)
 
     def train(model: Classifier, state: State, start: int) -> None:
         executor = prepare(model, pictures, split, recipe, state, execute=execute).executor

@@ -30,7 +30,6 @@ from hydrofoil.session.start import restored
 from hydrofoil.train.executors import prepare
 from hydrofoil.train.loop import fit
 from hydrofoil.train.state import State
-from hydrofoil.wording import plural
 
 
 @own_threads()
@@ -186,18 +185,12 @@ def extend(run: Run, overrides: Sequence[str]) -> tuple[Run, list[str]]:
         )
     if epochs == old:
         return run, []
-    if begun and before.train.last_steps:
-        raise HydrofoilError(
-            f"train.epochs = {epochs}: expected {old}: the last epoch of this run ends after "
-            f"{plural(before.train.last_steps, 'step')} (train.last_steps).\n"
-            f"Train again with: {command('train', run.path / 'recipe.toml')} "
-            f"train.epochs={epochs} train.last_steps=0"
-        )
     if begun and recipe.needs_epochs:
         raise HydrofoilError(
             f"train.epochs = {epochs}: expected {old}: {recipe.needs_epochs} if the number of "
             "epochs changes.\n"
             f"Train again with: {command('train', run.path / 'recipe.toml')} train.epochs={epochs}"
+            f"{' train.last_steps=0' if recipe.train.last_steps else ''}"
         )
     by = f" with train.execute={run.log.executor()}" if run.log.executor() else ""
     notes = [f"{old} epochs become {epochs}, bit-identical to a run of {epochs} epochs{by}"]

@@ -42,6 +42,8 @@ class Costs:
         epoch_seconds: What each epoch takes beside its steps: validation, and keeping its weights.
         before_seconds: From the start of the command to the first step.
         after_seconds: From the last epoch to the end of the command, the test included.
+        late_seconds: What each epoch takes besides, once weights are averaged over epochs.
+        late_start: The fraction of the epochs after which they are.
     """
 
     steps: int
@@ -49,6 +51,8 @@ class Costs:
     epoch_seconds: float
     before_seconds: float
     after_seconds: float
+    late_seconds: float = 0.0
+    late_start: float = 1.0
 
     @property
     def fewest(self) -> int:
@@ -68,10 +72,11 @@ class Costs:
             (-(-(part + 1) * epochs // parts) - -(-part * epochs // parts)) * self.steps * each
             for part, each in enumerate(self.step_seconds)
         )
+        late = (epochs - int(self.late_start * epochs)) * self.late_seconds
         left_out = (self.steps - last_steps) * self.step_seconds[-1] if last_steps else 0.0
         return (
             self.before_seconds + training - left_out
-            + epochs * self.epoch_seconds + self.after_seconds
+            + epochs * self.epoch_seconds + late + self.after_seconds
         )  # fmt: skip
 
 

@@ -173,7 +173,7 @@ def prepare(
         resolved = recipe.train.model_copy(update={"execute": name, "threads": threads})
         notes += [executor.note] if isinstance(executor, Native) and executor.note else []
         if recipe.augment.active:
-            executor = augmenting(executor, model, recipe, source, images)
+            executor = augmenting(executor, model, recipe, source, images, threads)
             notes += [executor.augmenter.note] if executor.augmenter.note else []
         executor = _around(executor, model, recipe, split, window, state)
         recipe = recipe.model_copy(update={"train": resolved})
@@ -270,6 +270,8 @@ def expected(
     )
     names, refused, program = choose(model, optimizer, recipe.train.execute, batch_size, options)
     line = f"executor: {names[0]}{f'; {why}' if why else ''}{_reasons(refused)}"
+    if options.native_problem:
+        return line, ""
     try:
         program = program or make_program(model, optimizer, batch_size, options.weighted)
         return line, program.source

@@ -194,7 +194,12 @@ def make_buffer(recipe: Recipe, source: Pictures, images: int) -> Pictures:
 
 
 def augmenting(
-    inner: "Executor", model: Classifier, recipe: Recipe, source: Pictures, buffer: Pictures
+    inner: "Executor",
+    model: Classifier,
+    recipe: Recipe,
+    source: Pictures,
+    buffer: Pictures,
+    threads: int,
 ) -> Augmented:
     """Return an executor that was made for a buffer, for the augmented images of a source.
 
@@ -202,6 +207,10 @@ def augmenting(
         HydrofoilError: The images are too small for the shift.
     """
     augmenter = Augmenter(
-        recipe.augment, source.shape, recipe.data.mean, model.device, inner.threads
+        recipe.augment,
+        source.shape,
+        tuple(model.mean_C11.flatten().tolist()),
+        model.device,
+        threads,
     )
     return Augmented(inner, model, source, buffer, augmenter)
