@@ -55,6 +55,11 @@ def test_the_readmes_commands_run(capsys: pytest.CaptureFixture[str]) -> None:
         serious = arguments[0] == "check"  # these few images are not beyond doubt
         if serious:
             arguments += ["--only", "copies"]
+        if arguments[0] == "tune":
+            arguments += ["--trials", "1", "--seeds", "0", "epochs=1"]
+        if "--budget" in arguments:  # tests/test_budget.py keeps to one
+            place = arguments.index("--budget")
+            del arguments[place : place + 2]
         if arguments[0] == "train" and not any("epochs" in part for part in arguments):
             arguments.append("train.epochs=1")
         with pytest.raises(SystemExit) as left:
