@@ -23,6 +23,12 @@ from hydrofoil.errors import HydrofoilError
 RATES = ("lr", "optimizer.lr", "learning_rate", "optimizer.learning_rate")
 
 
+Steps = Annotated[
+    int | None,
+    option("--steps", "N", "Steps at most; default: 16,000 images, in 400 to 4,000 steps."),
+]
+
+
 @app.command(name="find-lr")
 def find_lr(
     recipe_name: RecipeOrSource,
@@ -35,7 +41,7 @@ def find_lr(
         float | None,
         option("--highest", "LR", "The last step's rate; default: 100 times the recipe's."),
     ] = None,
-    steps: Annotated[int, option("--steps", "N", "Steps to take at most.")] = 400,
+    steps: Steps = None,
     out: Annotated[
         Path | None, option("--out", "FILE", "Save the figure as FILE.", parser=path_of)
     ] = None,

@@ -27,7 +27,9 @@ from hydrofoil.session.start import untrained
 from hydrofoil.train.executors import Executor, threads_of
 from hydrofoil.train.feed import Feed, count_steps, make_feed
 
-BELOW, ABOVE, STEPS = 1e-3, 100.0, 400  # the range, times optimizer.lr
+BELOW, ABOVE = 1e-3, 100.0  # the range, times optimizer.lr
+IMAGES = 16_000  # that the steps see: the loss of a few small batches is mostly noise
+FEWEST, MOST = 400, 4000  # steps
 MEMORY = 0.95  # of the running mean of losses: it remembers some 20 steps
 DIVERGED = 4.0  # times the least running mean
 SHARE = 0.1  # of the rate at which the loss is lowest
@@ -78,7 +80,7 @@ def find_lr(
     *,
     lowest: float | None = None,
     highest: float | None = None,
-    steps: int = STEPS,
+    steps: int | None = None,
     seed: int | None = None,
     device: str = "auto",
     data_root: str | Path = "",
@@ -99,7 +101,8 @@ def find_lr(
         overrides: Of its fields.
         lowest: The first step's rate; default: a thousandth of the recipe's.
         highest: The last step's rate; default: 100 times the recipe's.
-        steps: At most so many; it ends where the loss diverges.
+        steps: At most so many; it ends where the loss diverges. Default: 16,000 images' steps, at
+            least 400 and at most 4,000.
         seed: The recipe's train.seed.
         device: auto, cpu, cuda, cuda:1 or mps.
         data_root: The datasets' folder.
@@ -118,6 +121,8 @@ def find_lr(
     )  # fmt: skip
     images, place = as_pictures(named.pictures), pick_device(device)
     resolved, split, _ = resolve_data(named.recipe, images, split, named.notes, device=place)
+    if steps is None:
+        steps = min(max(IMAGES // resolved.train.batch_size, FEWEST), MOST)
     rates_S = _rates(resolved.optimizer.lr, lowest, highest, steps)
     plain = _without_schedule(resolved, steps, len(split.train))
     classifier, state, prepared, _ = untrained(plain, images, split, place, model)
