@@ -51,9 +51,12 @@ class SGD(_Light, torch.optim.SGD):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
+        update: Any = torch.optim.SGD.step
+        if getattr(update, "hooked", False):  # torch wraps it, and would call step hooks twice
+            update = update.__wrapped__
         decays = [group["weight_decay"] for group in self.param_groups]
         if not self.decoupled or not any(decays):
-            super().step()
+            update(self)
             return
         for group, decay in zip(self.param_groups, decays, strict=True):
             for parameter in group["params"]:
@@ -61,7 +64,7 @@ class SGD(_Light, torch.optim.SGD):
                     parameter.mul_(1 - group["lr"] * decay)
             group["weight_decay"] = 0.0
         try:
-            super().step()
+            update(self)
         finally:
             for group, decay in zip(self.param_groups, decays, strict=True):
                 group["weight_decay"] = decay
