@@ -158,7 +158,7 @@ def test_a_graph_of_one_capture_takes_the_steps_of_all_buffers() -> None:
             buffer = make_buffer(recipe, pictures, len(split.train))
             assert len(buffer) == 3 * 32
             inner = kind(model, state.optimizer, buffer, batch_size=32)
-            executor = augmenting(inner, model, recipe, pictures, buffer)
+            executor = augmenting(inner, model, recipe, pictures, buffer, 1)
             list(hf.fit(model, pictures, split, recipe, state=state, executor=executor))
             ends.append(model.weights_hash())
     assert ends[0] == ends[1]

@@ -232,7 +232,7 @@ def test_a_test_reports_the_balanced_accuracy_of_its_answers_everywhere(cli: Cli
     epoch = run.epochs()[-1]
     assert epoch.valid_balanced_accuracy == 0.5
     assert "balanced 50.00%" in repr(result)
-    said = text.test_lines(result, run.recipe, full=False)
+    said = text.test_lines(result, full=False)
     assert "balanced accuracy 50.00% (mean recall of 2 classes), 95% interval" in said
     assert text.test_result_line(result).endswith("; balanced 50.00%")
     assert text.epochs_result(epoch).endswith("; balanced 50.00%")

@@ -34,7 +34,7 @@ def test_the_recorded_mean_of_three_seeds_reaches_the_tutorial(name: str) -> Non
         folder = one["folder"] / f"{name}-{seed}"
         tests.append(json.loads((folder / "test.json").read_text()))
         recipe = read_recipe(str(folder / "recipe.toml"))
-        assert recipe == read_recipe(name, [f"train.seed={seed}"])
+        assert recipe.hash() == read_recipe(name, [f"train.seed={seed}"]).hash()
         events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         assert sum(event["event"] == "epoch" for event in events) == recipe.train.epochs
     assert one["test_accuracy"] == [test["correct"] / test["count"] for test in tests]

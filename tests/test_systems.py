@@ -50,6 +50,8 @@ def test_every_verb_works_without_posix_modules_and_a_compiler(elsewhere: dict[s
         ["train", *QUICK, "--test", "--seed", "1", "--run", "s"], ["compare", "r", "s"],
         ["cache"], ["runs"], ["ls"], ["new", "digits"],
         ["check", "digits", "--only", "copies,files,shortcuts"],
+        ["find-lr", *QUICK, "--steps", "20"],
+        ["tune", *QUICK, "lr=0.01|0.02", "--trials", "1", "--seeds", "0"],
         ["import", "digits", "r/best.safetensors", "--run", "imported"],
     ]  # fmt: skip
     known = {c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands}

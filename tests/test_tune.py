@@ -69,7 +69,7 @@ def test_trials_are_run_folders_with_their_values(found: Tuning, cli: Cli) -> No
 
 
 def test_the_first_trial_has_the_values_of_the_recipe(found: Tuning) -> None:
-    assert found.trials[0].values == {"optimizer.lr": 0.001, "model.dropout": 0.35}
+    assert found.trials[0].values == {"optimizer.lr": 0.001, "model.dropout": 0.2}
     assert found.default == found.trials[0]
 
 

@@ -225,7 +225,9 @@ def complete(shell: str, *words: str) -> list[str]:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_tab_key_offers_verbs_recipes_fields_values_and_runs(shell: str, runs: Path) -> None:
     assert complete(shell, "tr") == ["train"]
-    assert complete(shell, "train", "mnist") == ["mnist-cnn", "mnist-mlp"]
+    assert complete(shell, "train", "mnist") == [
+        "mnist-99", "mnist-997", "mnist-cnn", "mnist-mlp",
+    ]  # fmt: skip
     assert complete(shell, "test", "la") == ["last"]
     assert complete(shell, "show", "dig") == ["digits", "digits-2", "digits-1"]
     assert complete(shell, "train", "digits", "--lr") == ["--lr", "--lr-decay"]

@@ -72,7 +72,9 @@ class Step:
                 self.optimizer.zero_grad()
                 pictures_NCHW = shrink(self.pictures.pictures_NCHW[batch_N], feed.side)
                 with self.options.autocast(self.model.device):
-                    logits_NK = self.forward(pictures_NCHW, feed.draws(step)).to(torch.float32)
+                    logits_NK = self.forward(pictures_NCHW, feed.draws(step))
+                if logits_NK.dtype == torch.bfloat16:
+                    logits_NK = logits_NK.to(torch.float32)  # for the loss
                 mixed = feed.mixed(step)
                 loss = self._loss(logits_NK, labels_N, self.class_weights_K, mixed)
                 loss.backward()
