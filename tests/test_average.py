@@ -254,3 +254,31 @@ def test_a_run_that_stopped_early_is_finished_in_lists_and_reports() -> None:
     text = show_run(run.path).text
     assert "Stopped early after epoch" in text
     assert "remaining" not in text
+
+
+def test_an_interrupt_while_swa_is_completed_leaves_the_average_as_it_was() -> None:
+    settings = ["epochs=4", "data.train=64", "average=swa", "swa_start=0", "execute=eager"]
+    recipe = read_recipe("digits", settings)
+    pictures = load("digits")
+    split = draw_split(pictures, **recipe.split_options())
+    model = build(recipe, pictures.shape, pictures.classes)
+    state = State.fresh(model, recipe)
+    executor = prepare(model, pictures, split, recipe, state).executor
+    training = fit(model, pictures, split, recipe, state=state, executor=executor)
+    next(training)
+    average = state.average
+    assert average is not None
+    before = {name: tensor.clone() for name, tensor in average.tensors.items()}
+    calls: list[Tensor] = []
+
+    def interrupted(index_N: Tensor) -> Any:
+        calls.append(index_N)
+        if len(calls) == 2:  # the averaged weights
+            raise KeyboardInterrupt
+        return type(executor).score(executor, index_N)
+
+    executor.score = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        next(training)
+    assert average.count == 1
+    assert all(torch.equal(before[name], now) for name, now in average.tensors.items())

@@ -8,7 +8,7 @@ Axes: N images, C channels, H rows, W columns.
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -85,14 +85,20 @@ def end_epoch(
     """
     if average is None or epoch <= average.spec.swa_after:
         return None
+    # A copy, which replaces the average when all is done: an interrupt leaves that as it was.
+    renewed = average
     if not average.is_ema:
-        average.add(model.network)
-    with exchanged(model.network, average.tensors):
+        own = {name: tensor.clone() for name, tensor in average.tensors.items()}
+        renewed = replace(average, tensors=own)
+        renewed.add(model.network)
+    with exchanged(model.network, renewed.tensors):
         if not average.is_ema:
             renew_statistics(model, pictures, split.train, average.spec.batch_size)
             for name, tensor in model.network.state_dict().items():
-                average.tensors[name].copy_(tensor)
-        return executor.score(split.valid) if len(split.valid) else None
+                renewed.tensors[name].copy_(tensor)
+        valid = executor.score(split.valid) if len(split.valid) else None
+    average.tensors, average.count = renewed.tensors, renewed.count
+    return valid
 
 
 @contextmanager
