@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from hydrofoil import build, draw_split, load, read_recipe
 from hydrofoil.data.batches import epoch_order
 from hydrofoil.session.find_lr import find_lr, smooth
+from hydrofoil.train.feed import Feed
 from hydrofoil.train.optimizers import OPTIMIZERS
 from tests.conftest import Cli
 
@@ -97,3 +98,16 @@ def test_wrong_options_are_refused(cli: Cli, options: list[str], message: str) -
     status, _, errors = cli("find-lr", "digits", *options)
     assert status == 2
     assert message in errors
+
+
+def test_the_tables_of_an_epoch_move_to_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[int] = []
+    to = Feed.to
+
+    def counted(feed: Feed, device: torch.device) -> Feed:
+        moved.append(feed.epoch)
+        return to(feed, device)
+
+    monkeypatch.setattr(Feed, "to", counted)
+    find_lr("digits", BASE, lowest=0.001, highest=0.1, steps=20)
+    assert moved == sorted(set(moved))

@@ -127,21 +127,19 @@ def find_lr(
     plain = _without_schedule(resolved, steps, len(split.train))
     classifier, state, prepared, _ = untrained(plain, images, split, place, model)
     layers = len(dropouts(classifier.network))
-    feeds = _feeds(plain, split.train, images.labels_N, layers, rates_S)
+    feeds = _feeds(plain, split.train, images.labels_N, layers, rates_S, place)
     with exact(place, threads_of(prepared.recipe, classifier)):
         classifier.train()
-        losses = _losses(prepared.executor, feeds, state.sums, place)
+        losses = _losses(prepared.executor, feeds, state.sums)
     return _search(prepared.recipe, rates_S.tolist(), losses, prepared.executor.name)
 
 
-def _losses(
-    executor: Executor, feeds: Iterator[tuple[Feed, int]], sums: Sums, device: torch.device
-) -> list[float]:
+def _losses(executor: Executor, feeds: Iterator[tuple[Feed, int]], sums: Sums) -> list[float]:
     """Take steps until the loss diverges, and return the mean loss of each."""
     losses: list[float] = []
     before = (0.0, 0)
     for feed, step in feeds:
-        executor.train_steps(feed.to(device), step, step + 1, sums)
+        executor.train_steps(feed, step, step + 1, sums)
         total, _, count = sums.totals()
         losses.append((total - before[0]) / (count - before[1]))
         before = total, count
@@ -172,7 +170,12 @@ def _without_schedule(recipe: Recipe, steps: int, images: int) -> Recipe:
 
 
 def _feeds(
-    recipe: Recipe, train_N: Tensor, labels_N: Tensor, layers: int, rates_S: Tensor
+    recipe: Recipe,
+    train_N: Tensor,
+    labels_N: Tensor,
+    layers: int,
+    rates_S: Tensor,
+    device: torch.device,
 ) -> Iterator[tuple[Feed, int]]:
     """Yield each step's feed, and its number in it, epoch after epoch."""
     done, epoch = 0, 0
@@ -182,7 +185,7 @@ def _feeds(
         count = min(feed.steps, len(rates_S) - done)
         rest_S = feed.rates_S.clone()
         rest_S[:count] = rates_S[done : done + count]
-        feed = replace(feed, rates_S=rest_S)
+        feed = replace(feed, rates_S=rest_S).to(device)
         for step in range(count):
             yield feed, step
         done += count
