@@ -227,3 +227,10 @@ def test_the_end_of_a_training_says_what_its_curves_show(
     assert "Underfitting: both losses still fall" in capsys.readouterr().out
     run = train("digits", ["model=mlp", "hidden=64", "lr=0.05", "epochs=30"])
     assert run.diagnosis() == []
+
+
+def test_a_healthy_training_is_described_by_the_averaged_weights_that_are_saved() -> None:
+    curve = epochs([(1.0, 0.6, 1.0, 0.6), (0.5, 0.8, 0.5, 0.8)], averaged=Scores(0.4, 4500, 5000))
+    assert sentences([], curve, RECIPE, ended=False)[0].endswith(
+        "90.00% on 5,000 validation images."
+    )

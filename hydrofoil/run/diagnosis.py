@@ -66,11 +66,11 @@ def sentences(
 
 def _healthy(last: Epoch) -> str:
     train = percent(last.train.accuracy)
-    if last.valid is None:
+    if last.selected is None:
         return (
             f"Nothing unusual in the training curve: accuracy {train}, loss {last.train.loss:.3f}."
         )
     return (
         f"Nothing unusual in the curves: training accuracy {train} against "
-        f"{percent(last.valid.accuracy)} on {last.valid.count:,} validation images."
+        f"{percent(last.selected.accuracy)} on {last.selected.count:,} validation images."
     )
