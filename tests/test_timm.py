@@ -112,3 +112,22 @@ def test_a_run_resumes_bit_identically_with_timms_own_randomness(tmp_path: Path,
     resumed = resume(tmp_path / "parts", epochs=2)
     weights = [run.load_best(pick_device("cpu"))[0].weights_hash() for run in (whole, resumed)]
     assert weights[0] == weights[1]
+
+
+def test_a_network_with_timms_weights_normalizes_as_they_were_trained_unless_a_file_starts_it() -> (
+    None
+):
+    own = timm.get_pretrained_cfg("test_resnet").mean
+    recipes = ["data.mean=0.25", "data.std=0.5", "model.pretrained=true"]
+    assert network("test_resnet", *recipes).mean_C11.flatten().tolist() == pytest.approx(own)
+    started = network("test_resnet", *recipes, "train.init=weights.safetensors")
+    assert started.mean_C11.flatten().tolist() == [0.25] * 3
+
+
+def test_the_note_names_new_parameters_that_stand_outside_layers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.setattr(ours, "_in_hub_cache", lambda repository: tmp_path / "model.safetensors")
+    (note,) = load_pretrained(network("test_vit", "model.pretrained=true"))
+    assert note.partition("new layers: ")[2].split(", ") == ["head", "pos_embed"]

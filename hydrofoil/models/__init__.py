@@ -20,7 +20,7 @@ from hydrofoil.models.lenet import lenet, lenet_linear
 from hydrofoil.models.mlp import mlp
 from hydrofoil.models.resnet import resnet
 from hydrofoil.models.speednet import speednet
-from hydrofoil.models.timm import timm_network
+from hydrofoil.models.timm import own_normalization, timm_network
 from hydrofoil.randomness import key
 from hydrofoil.recipe.models import Custom, Timm
 from hydrofoil.recipe.read import as_recipe
@@ -82,9 +82,12 @@ def build(
         torch.default_generator.manual_seed(key(recipe.train.seed, "weights"))
         made = _network(recipe, shape, len(classes), network)
     mean, std = recipe.data.mean or (0.0,), recipe.data.std or (1.0,)
+    timms = recipe.model if network is None and isinstance(recipe.model, Timm) else None
+    pretrained = timms if timms and timms.pretrained else None
+    if pretrained and not recipe.train.init:
+        mean, std = own_normalization(pretrained, shape[0]).values()
     model = Classifier(made, shape, classes, mean, std)
-    if network is None and isinstance(recipe.model, Timm) and recipe.model.pretrained:
-        model.pretrained = recipe.model
+    model.pretrained = pretrained
     model.channels_last = network is None and recipe.model.name in CHANNELS_LAST
     model.fit, model.own = recipe.data.fit, is_path(recipe.data.source)
     model.freeze(recipe.train.freeze)

@@ -169,7 +169,7 @@ def load_pretrained(model: "Classifier") -> list[str]:
         if name in own and own[name].shape == tensor.shape and not name.startswith(heads)
     }
     model.load_weights(own | fitting, str(path))
-    new = sorted({name.rpartition(".")[0] for name in own.keys() - fitting.keys()})
+    new = sorted({name.rpartition(".")[0] or name for name in own.keys() - fitting.keys()})
     return [
         f"starts from timm's weights of {spec.architecture}, with their mean and deviation; "
         f"new layers: {', '.join(new)}"

@@ -61,10 +61,11 @@ def with_parts(recipe: Recipe, pictures: Pictures) -> tuple[Recipe, list[str]]:
 def with_normalization(recipe: Recipe, pictures: Pictures, split: Split) -> Recipe:
     """Return a recipe with mean and deviation of the training images, unless it has its own.
 
-    A network that starts from timm's weights always takes the one that they were trained with.
+    A network that starts from timm's weights always takes the one that they were trained with,
+    and one that starts from a file (train.init) the recipe's.
     """
     model = recipe.model
-    if isinstance(model, Timm) and model.pretrained:
+    if isinstance(model, Timm) and model.pretrained and not recipe.train.init:
         changes = own_normalization(model, pictures.shape[0])
     elif recipe.data.mean is not None:
         return recipe
