@@ -308,10 +308,9 @@ def test_a_trial_is_judged_by_the_averaged_weights_that_are_saved(tmp_path: Path
         assert trial.value not in [epoch.valid.loss for epoch in epochs if epoch.valid]
 
 
-def test_a_budget_ends_the_search_with_time_left_for_the_comparison(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each trial is made to take 10 s by a clock that the trials set."""
+@pytest.fixture
+def ten_seconds_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make each trial take 10 s by a clock that the trials set."""
     monkeypatch.setattr(Study, "elapsed", lambda self: 10.0 * len(self.trials()))
     original = Study._trial
 
@@ -321,6 +320,10 @@ def test_a_budget_ends_the_search_with_time_left_for_the_comparison(
         return replace(original(self, frozen), seconds=10.0)
 
     monkeypatch.setattr(Study, "_trial", slow)
+
+
+@pytest.mark.usefixtures("ten_seconds_each")
+def test_a_budget_ends_the_search_with_time_left_for_the_comparison(tmp_path: Path) -> None:
     name, *fixed = QUICK
     words = (name, SPACE, [*fixed, "epochs=1"], Limits.of(None, 100.0, 2))
     running = session.Search.begin(*words, prune=False, study=tmp_path / "s")
@@ -328,6 +331,19 @@ def test_a_budget_ends_the_search_with_time_left_for_the_comparison(
     # 40 s are for the four runs of the comparison; six trials of 10 s fill the rest.
     assert len(running.study.trials()) == 6
     assert running.comparison_seconds() == 40.0
+
+
+@pytest.mark.usefixtures("ten_seconds_each")
+def test_a_comparison_that_does_not_fit_the_budget_has_fewer_seeds(tmp_path: Path) -> None:
+    ended = search(
+        str(tmp_path / "s"), "lr=0.001", "epochs=1", trials=None, budget=100.0, seeds=3,
+        prune=False,
+    )  # fmt: skip
+    # Five trials of 10 s leave 50 s, and each seed takes two runs of 10 s.
+    assert len(ended.trials) == 5
+    assert ended.comparison is not None
+    assert ended.comparison.a.seeds == ended.comparison.b.seeds == (1, 2)
+    assert "2 fresh seeds instead of 3: more do not fit the budget" in ended.notes
 
 
 def test_a_journal_whose_last_line_is_cut_off_is_read(found: Tuning, tmp_path: Path) -> None:

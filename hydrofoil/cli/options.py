@@ -1,6 +1,5 @@
 """The application, and the arguments and options that several verbs share."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
@@ -46,22 +45,6 @@ def path_of(given: str | Path) -> Path:
     if not text or "\0" in text:
         raise typer.BadParameter("expected a path, and got an empty one.")
     return Path(text)
-
-
-def seconds_of(given: str | float) -> float:
-    """Return a time that was typed, in seconds.
-
-    >>> seconds_of("90"), seconds_of("1.5m"), seconds_of("1h30m")
-    (90.0, 90.0, 5400.0)
-    """
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
-    text = "".join(str(given).lower().split()).replace("min", "m").replace("sec", "s")
-    text += "" if text.endswith(tuple(units)) else "s"
-    parts = re.findall(r"(\d+\.?\d*|\.\d+)([hms])", text)
-    seconds = sum(float(number) * units[unit] for number, unit in parts)
-    if "".join(map("".join, parts)) != text or not seconds > 0:
-        raise typer.BadParameter(f"'{given}': expected a time, such as 90s, 10m or 1h30m.")
-    return seconds
 
 
 def run_of(given: str | Path) -> Path:

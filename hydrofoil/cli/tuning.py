@@ -16,7 +16,6 @@ from hydrofoil.cli.options import (
     argument,
     option,
     path_of,
-    seconds_of,
 )
 from hydrofoil.cli.printing import note, open_page, print_error, print_json, printer
 
@@ -48,13 +47,7 @@ Trials = Annotated[
     option("--trials", "N", "How many; default: 30, or as many as the budget allows.", min=1),
 ]
 Budget = Annotated[
-    float | None,
-    option(
-        "--budget",
-        "TIME",
-        "For search and comparison together: 90s, 10m or 1h30m.",
-        parser=seconds_of,
-    ),
+    str, option("--budget", "TIME", "For search and comparison together: 90s, 10m or 1h30m.")
 ]
 FreshSeeds = Annotated[
     int,
@@ -87,7 +80,7 @@ def tune(
     recipe: Tuned,
     overrides: Choosing = None,  # by this name, fields can be options: --lr log:0.001..0.1
     trials: Trials = None,
-    budget: Budget = None,
+    budget: Budget = "",
     seeds: FreshSeeds = 5,
     on: FreshPart = "valid",
     no_prune: Annotated[
@@ -104,6 +97,9 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Search better values of a recipe's fields; compare the best with its own on fresh seeds."""
+    from hydrofoil.train.budget import seconds_of
+
+    seconds = seconds_of(budget) if budget else None
     space, fixed = _checked(recipe, overrides or [])
     from hydrofoil.models.code import load_network
     from hydrofoil.observe.console import DownloadProgress
@@ -111,7 +107,7 @@ def tune(
     from hydrofoil.session.tune import Search
     from hydrofoil.tune.plan import Limits
 
-    say, limits = printer(as_json), Limits.of(trials, budget, seeds)
+    say, limits = printer(as_json), Limits.of(trials, seconds, seeds)
     with DownloadProgress(note) as watcher:
         search = Search.begin(
             recipe, space, fixed, limits, on=cast("Part", on), prune=not no_prune, study=study,
@@ -161,13 +157,14 @@ def _conclude(search: "Search", say: Callable[[object], None]) -> "Tuning":
     from hydrofoil.report.tune_text import comparing_line
     from hydrofoil.session.runs import RunsProgress
 
-    sides = search.sides()
-    if sides is None:
+    plan = search.comparison_plan()
+    if plan is None:
         return search.conclude()
-    say(f"\n{comparing_line(sides, search.comparison_seconds())}")
-    progress = RunsProgress(sum(map(len, sides.jobs)), lambda one: say(completed_line(one)))
+    seconds = search.comparison_seconds(len(plan.jobs[0]))
+    say(f"\n{comparing_line(plan, seconds)}")
+    progress = RunsProgress(sum(map(len, plan.jobs)), lambda run: say(completed_line(run)))
     return search.conclude(
-        sides, completed=progress.completed, observers=[progress, Stopping(exits=True)]
+        plan, completed=progress.completed, observers=[progress, Stopping(exits=True)]
     )
 
 

@@ -34,7 +34,7 @@ MARKS = {"complete": "", "pruned": "○", "diverged": "×", "impossible": "×", 
 
 def tune_page(found: Tuning) -> bytes:
     """Return the page of a search."""
-    fields = [one.field for one in found.space.dimensions]
+    fields = [d.field for d in found.space.dimensions]
     comparison = found.comparison
     study = Path(found.study)
     return render(
@@ -98,11 +98,11 @@ def _history(found: Tuning) -> Markup | None:
 def _scatters(found: Tuning) -> list[tuple[str, Markup]]:
     """Return a chart for each field that a measured trial has."""
     drawn: list[tuple[str, Markup]] = []
-    for one in found.space.dimensions:
-        if any(t.value is not None and one.field in t.values for t in found.trials):
-            name = short_name(one.field)
-            chart = charts.by_value(one, name, found.trials, found.goal, found.best)
-            drawn.append((one.field, chart))
+    for dimension in found.space.dimensions:
+        if any(t.value is not None and dimension.field in t.values for t in found.trials):
+            name = short_name(dimension.field)
+            chart = charts.by_value(dimension, name, found.trials, found.goal, found.best)
+            drawn.append((dimension.field, chart))
     return drawn
 
 

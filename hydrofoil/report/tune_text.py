@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hydrofoil.compare.labels import field_text
-from hydrofoil.compare.plan import Plan as Sides
+from hydrofoil.compare.plan import Plan as ComparisonPlan
 from hydrofoil.compare.statistics import p_words, span
 from hydrofoil.compare.verdict import NONE, Comparison
 from hydrofoil.data.split import PART_WORDS
@@ -41,10 +41,10 @@ def plan_lines(plan: Plan, study: str, trials: int | None, budget: float | None,
     )
 
 
-def comparing_line(sides: Sides, seconds: float) -> str:
+def comparing_line(plan: ComparisonPlan, seconds: float) -> str:
     """Say that the winner is compared with the recipe, and how long that takes."""
-    seeds = plural(len(sides.jobs[0]), "fresh seed")
-    part = f"the {PART_WORDS[sides.part]} split"
+    seeds = plural(len(plan.jobs[0]), "fresh seed")
+    part = f"the {PART_WORDS[plan.part]} split"
     takes = f": about {about(seconds)}" if seconds else ""
     return f"Training the recipe (A) and the winner (B) on {seeds}, to compare on {part}{takes}."
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydrofoil.compare.jobs import fields as compared_fields
 from hydrofoil.compare.plan import ALL
-from hydrofoil.compare.plan import Plan as Sides
+from hydrofoil.compare.plan import Plan as ComparisonPlan
 from hydrofoil.compare.plan import plan as plan_sides
 from hydrofoil.compare.verdict import Comparison, Part
 from hydrofoil.data.pictures import Pictures
@@ -29,7 +29,7 @@ from hydrofoil.session.compare import Completed, compare_sides
 from hydrofoil.session.data import given_overrides, own_threads, read_pictures, resolve_data
 from hydrofoil.session.observing import say_for, with_table
 from hydrofoil.session.trial import train_trial
-from hydrofoil.tune.plan import SEEDS, Limits, Plan
+from hydrofoil.tune.plan import FEWEST_SEEDS, SEEDS, Limits, Plan
 from hydrofoil.tune.result import Goal, Trial, Tuning, best_of
 from hydrofoil.tune.space import Space, read_space, space_words, with_values
 from hydrofoil.tune.storage import check_installed, try_lock
@@ -72,7 +72,8 @@ def tune(
             "0..0.5", "optimizer": ["sgd", "adamw"]}; or as on the command line, in a list.
         overrides: Of fields that are the same in all trials: "train.epochs=3", or by name.
         trials: How many, in all processes; default: 30, or with a budget any number.
-        budget: Seconds for everything; the running trial is completed.
+        budget: Seconds for everything. The running trial is completed, and the comparison has
+            fewer seeds if not all of them fit, but at least two.
         seeds: Fresh seeds for the comparison of the winner with the recipe; 0: no comparison.
         on: Where these two are compared: "valid", or "test", which opens test splits.
         prune: Stop bad trials early, by Hyperband.
@@ -214,10 +215,24 @@ class Search:
         reserved = min(self.comparison_seconds(), budget / 2)
         return self.study.elapsed() + mean + reserved <= budget
 
-    def comparison_seconds(self) -> float:
-        """Return what the comparison takes, by the complete trials; 0: unknown."""
+    def comparison_seconds(self, seeds: int | None = None) -> float:
+        """Return what the comparison takes, by the complete trials; 0: unknown.
+
+        Args:
+            seeds: How many; default: those of the limits.
+        """
         done = [t.seconds for t in self.study.trials() if t.state == "complete"]
-        return 2 * self.limits.seeds * sum(done) / len(done) if done else 0.0
+        count = self.limits.seeds if seeds is None else seeds
+        return 2 * count * sum(done) / len(done) if done else 0.0
+
+    def fresh_seeds(self) -> int:
+        """Return how many seeds of the limits fit the budget; at least two."""
+        budget, seeds = self.limits.budget, self.limits.seeds
+        each = self.comparison_seconds(1)
+        if budget is None or not each:
+            return seeds
+        fitting = int((budget - self.study.elapsed()) / each)
+        return min(seeds, max(FEWEST_SEEDS, fitting))
 
     def _given(self) -> dict[str, Any]:
         """Return the arguments of each training."""
@@ -250,7 +265,7 @@ class Search:
             command=command_line(["hydrofoil", *self.command]) if self.command else "",
         )
 
-    def sides(self) -> Sides | None:
+    def comparison_plan(self) -> ComparisonPlan | None:
         """Return the comparison of the recipe with the winner; None: there is none to make.
 
         Raises:
@@ -267,7 +282,7 @@ class Search:
         first = found.recipe.train.seed + 1
         words = [str(self.study.folder / "default.toml"), str(best), f"train.seed={first}"]
         planned = plan_sides(
-            words, seeds=self.limits.seeds, folder=self.study.folder / "fresh",
+            words, seeds=self.fresh_seeds(), folder=self.study.folder / "fresh",
             networks={ALL: self.model} if self.model is not None else None,
             data_root=self.data_root, watcher=self.watcher,
         )  # fmt: skip
@@ -275,7 +290,7 @@ class Search:
 
     def conclude(
         self,
-        sides: Sides | None = None,
+        plan: ComparisonPlan | None = None,
         *,
         completed: Callable[[Completed], None] | None = None,
         observers: Sequence[Observer] | None = None,
@@ -285,7 +300,7 @@ class Search:
         One process compares; another one waits for it, and finds everything trained.
 
         Args:
-            sides: What `sides` returned; default: that.
+            plan: What `comparison_plan` returned; default: that.
             completed: Called after each run.
             observers: Follow each training; default: those of the trials.
 
@@ -293,21 +308,24 @@ class Search:
             HydrofoilError: No trial was completed, or a run failed.
             Stopped: A signal came; the same call continues.
         """
-        sides = sides or self.sides()
+        plan = plan or self.comparison_plan()
         comparison, notes = None, list[str]()
-        if sides is not None:
+        if plan is not None:
             folder = self.study.folder
             while (free := try_lock(folder / ".fresh.lock")) is None:
                 time.sleep(WAIT_SECONDS)
             try:
                 compared = compare_sides(
-                    sides, device=self.device, data_root=self.data_root, completed=completed,
-                    watcher=self.watcher, command=_compare_words(sides),
+                    plan, device=self.device, data_root=self.data_root, completed=completed,
+                    watcher=self.watcher, command=_compare_words(plan),
                     observers=self.observers if observers is None else observers,
                 )  # fmt: skip
             finally:
                 free()
             comparison = compared if isinstance(compared, Comparison) else None
+            if (count := len(plan.jobs[0])) < self.limits.seeds:
+                wanted = self.limits.seeds
+                notes.append(f"{count} fresh seeds instead of {wanted}: more do not fit the budget")
         elif self.limits.seeds:
             notes.append(
                 "the recipe's own values are the best that was found: there is nothing to compare"
@@ -331,11 +349,11 @@ def write_found(found: Tuning) -> Path:
     return page
 
 
-def _compare_words(sides: Sides) -> list[str]:
+def _compare_words(plan: ComparisonPlan) -> list[str]:
     """Return the command that repeats the comparison of the winner, perhaps with more seeds."""
-    where = ["--on", sides.part, "--runs", str(sides.folder)]
-    words = [side.what for side in sides.sides]
-    return ["compare", *words, *sides.overrides, "--seeds", str(len(sides.jobs[0])), *where]
+    where = ["--on", plan.part, "--runs", str(plan.folder)]
+    words = [side.what for side in plan.sides]
+    return ["compare", *words, *plan.overrides, "--seeds", str(len(plan.jobs[0])), *where]
 
 
 def _named(

@@ -12,6 +12,7 @@ from hydrofoil.tune.result import Goal
 from hydrofoil.tune.space import Space
 
 TRIALS, SEEDS = 30, 5
+FEWEST_SEEDS = 2  # one seed says nothing about a recipe
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Limits:
 
     Args:
         trials: This many have begun, in all processes.
-        budget: Seconds for search and comparison together; None: any.
+        budget: Seconds for search and comparison together; None: any number.
         seeds: Fresh seeds of the comparison that follows; 0: none.
     """
 

@@ -123,7 +123,7 @@ class Space:
     @property
     def texts(self) -> dict[str, str]:
         """Each field's range or choices as they would be typed, by dotted name."""
-        return {one.field: str(one) for one in self.dimensions}
+        return {dimension.field: str(dimension) for dimension in self.dimensions}
 
     @property
     def overrides(self) -> list[str]:
@@ -132,17 +132,17 @@ class Space:
 
     def of(self, recipe: Recipe) -> list[Dimension]:
         """Return the dimensions whose fields a recipe has: only sgd has a momentum."""
-        return [one for one in self.dimensions if has_field(recipe, one.field)]
+        return [d for d in self.dimensions if has_field(recipe, d.field)]
 
     def values_of(self, recipe: Recipe) -> dict[str, Any]:
         """Return a recipe's own values of the fields that it has."""
         values = dotted(recipe.model_dump(mode="json"))
-        return {one.field: values[one.field] for one in self.of(recipe)}
+        return {d.field: values[d.field] for d in self.of(recipe)}
 
     def outside(self, recipe: Recipe) -> list[str]:
         """Return the fields whose value in a recipe is not in the space."""
         own = self.values_of(recipe)
-        return [one.field for one in self.of(recipe) if not one.has(own[one.field])]
+        return [d.field for d in self.of(recipe) if not d.has(own[d.field])]
 
 
 def has_field(recipe: Recipe, field: str) -> bool:
@@ -346,10 +346,10 @@ def _check(dimension: Dimension, space: Space, recipe: Recipe) -> None:
     """
     field = dimension.field
     section = field.partition(".")[0]
-    named = next((one for one in space.dimensions if one.field == f"{section}.name"), None)
+    named = next((d for d in space.dimensions if d.field == f"{section}.name"), None)
     names = named.samples() if named and named is not dimension else ()
     variants = [with_values(recipe, {f"{section}.name": name}) for name in names] or [recipe]
-    having = [one for one in variants if "." in field and has_field(one, field)]
+    having = [v for v in variants if "." in field and has_field(v, field)]
     _check_judged(field, having)
     for variant in having or variants:
         for value in dimension.samples():
