@@ -20,8 +20,7 @@ from typing import Any
 from scipy import stats
 
 import hydrofoil as hf
-from hydrofoil.device import describe_device, pick_device
-from hydrofoil.train.precision import bfloat16_support
+from hydrofoil.device import bfloat16_support, describe_device, pick_device
 
 PRECISIONS = ("float32", "bfloat16")
 FIELDS = {

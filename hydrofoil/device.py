@@ -182,6 +182,13 @@ def exact(device: torch.device, threads: int) -> Generator[None]:
 MOST_THREADS = 1024  # OpenMP aborts the process if it cannot start that many
 
 
+# Instructions that multiply bfloat16: torch's question for them, and what Linux calls them.
+BFLOAT16_FLAGS = {
+    "_is_amx_tile_supported": "amx_bf16",
+    "_is_avx512_bf16_supported": "avx512_bf16",
+}
+
+
 @cache
 def fast_bfloat16(kind: str) -> bool:
     """Tell whether bfloat16 is faster than float32, by the processor's flags.
@@ -193,10 +200,19 @@ def fast_bfloat16(kind: str) -> bool:
     Args:
         kind: The device's type.
     """
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public question
-    return kind == "cpu" and any(getattr(torch.cpu, name, bool)() for name in names)
+    return bool(bfloat16_support(torch.device(kind)))
+
+
+def bfloat16_support(device: torch.device) -> str:
+    """Return what makes bfloat16 fast on a device, in words; empty: nothing does."""
+    if on_cuda(device):
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "GPU computes in it" if fast else ""
+    cpu: Any = torch.cpu
+    for question, flag in BFLOAT16_FLAGS.items() if device.type == "cpu" else ():
+        if getattr(cpu, question, lambda: False)():  # private to torch, and perhaps gone one day
+            return f"CPU has {flag}"
+    return ""
 
 
 def use_threads(count: int) -> None:

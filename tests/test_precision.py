@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from hydrofoil import HydrofoilError, Run, build, draw_split, fit, load, read_recipe, resume, train
-from hydrofoil.device import pick_device
+from hydrofoil.device import BFLOAT16_FLAGS, pick_device
 from hydrofoil.evaluate.metrics import Sums
 from hydrofoil.recipe.changes import agree, changed_fields
 from hydrofoil.recipe.schema import Recipe
-from hydrofoil.train import precision
 from hydrofoil.train.executors import expected, prepare
 from hydrofoil.train.executors.eager import Eager
 from hydrofoil.train.feed import make_feed
@@ -28,7 +27,7 @@ def recipe_with(*fields: str) -> Recipe:
 
 
 def cpu_with(patch: pytest.MonkeyPatch, *flags: str) -> None:
-    for question, flag in precision.CPU_SUPPORT.items():
+    for question, flag in BFLOAT16_FLAGS.items():
         patch.setattr(torch.cpu, question, lambda found=flag in flags: found, raising=False)
 
 

@@ -3,16 +3,11 @@
 It is never a measurement, so that two runs of a recipe on one machine are bit-identical.
 """
 
-from typing import Any
-
 import torch
 
-from hydrofoil.device import on_cuda
+from hydrofoil.device import bfloat16_support
 from hydrofoil.models import CHANNELS_LAST
 from hydrofoil.recipe.schema import Recipe
-
-# Instructions that multiply bfloat16: torch's question for them, and what Linux calls them.
-CPU_SUPPORT = {"_is_amx_tile_supported": "amx_bf16", "_is_avx512_bf16_supported": "avx512_bf16"}
 
 
 def with_precision(recipe: Recipe, device: torch.device) -> tuple[Recipe, str]:
@@ -33,15 +28,3 @@ def with_precision(recipe: Recipe, device: torch.device) -> tuple[Recipe, str]:
         chosen, why = "bfloat16", f"bfloat16, since the {supported}"
     train = recipe.train.model_copy(update={"precision": chosen})
     return recipe.model_copy(update={"train": train}), why
-
-
-def bfloat16_support(device: torch.device) -> str:
-    """Return what makes bfloat16 fast on a device, in words; empty: nothing does."""
-    if on_cuda(device):
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        return "GPU computes in it" if fast else ""
-    cpu: Any = torch.cpu
-    for question, flag in CPU_SUPPORT.items() if device.type == "cpu" else ():
-        if getattr(cpu, question, lambda: False)():  # private to torch, and perhaps gone one day
-            return f"CPU has {flag}"
-    return ""
