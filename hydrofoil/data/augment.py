@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hydrofoil.data.augment_policy import apply_policy
-from hydrofoil.data.changes import ONE, Column, policy_operations
+from hydrofoil.data.augment_policy import apply_operations
+from hydrofoil.data.changes import ONE, Column
 from hydrofoil.data.moving import flipped_and_shifted, turned
 from hydrofoil.errors import HydrofoilError
 from hydrofoil.recipe.augment import Augment
@@ -61,10 +61,8 @@ def augmented(
         fill_C: What hides, uint8: of cutout and of the policy's operations.
     """
     moved_NCHW = flipped_and_shifted(pictures_NCHW, index_N, changes_NA)
-    for number in range(policy_operations(spec)):
-        pairs_NA = changes_NA[:, len(Column) + 2 * number :]
-        moved_NCHW = apply_policy(moved_NCHW, pairs_NA[:, 0], pairs_NA[:, 1], spec.policy, fill_C)
-    return finished(moved_NCHW, changes_NA, spec, fill_C)
+    operated_NCHW = apply_operations(moved_NCHW, changes_NA, spec, fill_C)
+    return finished(operated_NCHW, changes_NA, spec, fill_C)
 
 
 def finished(pictures_NCHW: Tensor, changes_NA: Tensor, spec: Augment, fill_C: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ Cubuk et al. 2020 (https://arxiv.org/abs/1909.13719), Müller & Hutter 2021
 magnitude. Colors are computed in the order in which torchvision's functions round; geometry is
 nearest-neighbor in fixed-point numbers.
 
-Axes: N images, C channels, H rows, W columns, V values of a pixel, P pixels.
+Axes: N images, A numbers of an image's changes, C channels, H rows, W columns, V values of a pixel,
+P pixels.
 """
 
 from collections.abc import Callable
@@ -13,13 +14,33 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hydrofoil.data.changes import LEVELS, PLACES
+from hydrofoil.data.changes import LEVELS, PLACES, Column, policy_operations
 from hydrofoil.data.moving import middles, picked
+from hydrofoil.recipe.augment import Augment
 
 WIDEST = 32.0  # pixels that TrivialAugment moves an image by, whatever its size
 # The magnitude of each operation at the highest level, in RandAugment and in TrivialAugment.
 SHEAR, ROTATE, COLOR, LOST_BITS = (0.3, 0.99), (30.0, 135.0), (0.9, 0.99), (4, 6)
 TRANSLATE = 150 / 331  # of a side, in RandAugment
+
+
+def apply_operations(
+    pictures_NCHW: Tensor, changes_NA: Tensor, spec: Augment, fill_C: Tensor
+) -> Tensor:
+    """Return images with all operations of the policy applied, one after the other.
+
+    Args:
+        pictures_NCHW: uint8.
+        changes_NA: The rows of `draw_changes`, on the same device.
+        spec: The settings that the rows were drawn for.
+        fill_C: What shows beyond the border, uint8.
+    """
+    for number in range(policy_operations(spec)):
+        pairs_NA = changes_NA[:, len(Column) + 2 * number :]
+        pictures_NCHW = apply_policy(
+            pictures_NCHW, pairs_NA[:, 0], pairs_NA[:, 1], spec.policy, fill_C
+        )
+    return pictures_NCHW
 
 
 def apply_policy(

@@ -19,6 +19,7 @@ from hydrofoil.data.split import Split
 from hydrofoil.models.classifier import Classifier
 from hydrofoil.models.layers import evaluating
 from hydrofoil.recipe.schema import Train
+from hydrofoil.train.wrapper import ExecutorWrapper
 
 if TYPE_CHECKING:
     from hydrofoil.evaluate.metrics import Metrics, Sums
@@ -149,7 +150,7 @@ def renew_statistics(
                 layer.momentum = momentum
 
 
-class Averaging:
+class Averaging(ExecutorWrapper):
     """An executor whose every step is followed by an update of the moving average.
 
     Args:
@@ -159,22 +160,8 @@ class Averaging:
     """
 
     def __init__(self, inner: "Executor", model: Classifier, average: Average) -> None:
-        self.inner, self.model, self.average = inner, model, average
-
-    @property
-    def name(self) -> str:
-        """As in train.execute."""
-        return self.inner.name
-
-    @property
-    def steps_per_call(self) -> int:
-        """Steps per call, so that Python regains control a few times a second."""
-        return self.inner.steps_per_call
-
-    @property
-    def threads(self) -> int:
-        """CPU threads of a step."""
-        return self.inner.threads
+        super().__init__(inner)
+        self.model, self.average = model, average
 
     def train_steps(self, feed: "Feed", first: int, stop: int, sums: "Sums") -> None:
         """Take the steps of an epoch from `first` up to, not including, `stop`; add to the sums."""

@@ -159,13 +159,13 @@ def make_feed(recipe: Recipe, index_N: Tensor, labels_N: Tensor, epoch: int, lay
     seed, batch_size = recipe.train.seed, recipe.train.batch_size
     steps = count_steps(len(index_N), batch_size)
     order_N = order_of(recipe, index_N, labels_N, epoch)
-    taken = count_steps(len(order_N), batch_size)  # fewer in a last epoch that ends early
+    epoch_steps = count_steps(len(order_N), batch_size)  # fewer in a last epoch that ends early
     return Feed(
         epoch=epoch,
         order_N=order_N,
         batch_size=batch_size,
-        rates_S=torch.tensor(rates(recipe, steps, epoch)[:taken], dtype=torch.float64),
-        draws_SL2=dropout_draws(seed, epoch, taken, layers),
+        rates_S=torch.tensor(rates(recipe, steps, epoch)[:epoch_steps], dtype=torch.float64),
+        draws_SL2=dropout_draws(seed, epoch, epoch_steps, layers),
         changes_NA=draw_changes(recipe.augment, seed, epoch, order_N, batch_size, len(labels_N)),
         side=side_of(recipe, epoch),
     )

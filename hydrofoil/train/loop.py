@@ -65,7 +65,7 @@ def fit(
     """Train a model in place, and yield after each epoch; the caller owns the loop and may stop it.
 
     While an epoch runs, torch uses the recipe's number of CPU threads and, on a GPU, deterministic
-    algorithms in float32. Both are restored before each epoch is yielded.
+    algorithms without TF32. Both are restored before each epoch is yielded.
 
     Args:
         model: Trained in place; a bare network gets the recipe's normalization.

@@ -31,7 +31,7 @@ class Step:
         model: Trained in place.
         optimizer: Of the model's parameters.
         pictures: The dataset, on the model's device.
-        options: Of the loss.
+        options: What a step does beside these.
         forward: From pictures_NCHW and draws_L2 to logits_NK; default: the model itself.
     """
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from hydrofoil.data.augment import augmented, check_size, fill_of, mixed
-from hydrofoil.data.augment_policy import apply_policy
-from hydrofoil.data.changes import Column, columns_of, policy_operations
+from hydrofoil.data.augment_policy import apply_operations
+from hydrofoil.data.changes import columns_of
 from hydrofoil.data.pictures import Pictures
 from hydrofoil.evaluate.metrics import Metrics, Sums, measure
 from hydrofoil.evaluate.score import score
@@ -22,6 +22,7 @@ from hydrofoil.native.augment import NativePass
 from hydrofoil.recipe.augment import Augment
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.train.feed import Feed, Pairs, count_steps
+from hydrofoil.train.wrapper import ExecutorWrapper
 
 if TYPE_CHECKING:
     from hydrofoil.train.executors import Executor
@@ -80,16 +81,11 @@ class Augmenter:
         self._passes[0](*given, self.fill_C, out_NCHW)
         if self.spec.policy == "none":
             return
-        made_NCHW = out_NCHW[:count]
-        for number in range(policy_operations(self.spec)):
-            pairs_NA = changes_NA[:, len(Column) + 2 * number :]
-            made_NCHW = apply_policy(
-                made_NCHW, pairs_NA[:, 0], pairs_NA[:, 1], self.spec.policy, self.fill_C
-            )
+        made_NCHW = apply_operations(out_NCHW[:count], changes_NA, self.spec, self.fill_C)
         self._passes[1](made_NCHW, torch.arange(count), changes_NA, self.fill_C, out_NCHW)
 
 
-class Augmented:
+class Augmented(ExecutorWrapper):
     """An executor whose steps read a buffer: the augmented images of some steps, in their order.
 
     What a step reads depends on the epoch and the step alone, so results do not depend on where
@@ -111,24 +107,10 @@ class Augmented:
         buffer: Pictures,
         augmenter: Augmenter,
     ) -> None:
-        self.inner, self.model, self.source, self.buffer = inner, model, source, buffer
+        super().__init__(inner)
+        self.model, self.source, self.buffer = model, source, buffer
         self.augmenter = augmenter
         self._source_NCHW = source.pictures_NCHW.contiguous()  # a window's stay where they are
-
-    @property
-    def name(self) -> str:
-        """As in train.execute."""
-        return self.inner.name
-
-    @property
-    def steps_per_call(self) -> int:
-        """Steps per call, so that Python regains control a few times a second."""
-        return self.inner.steps_per_call
-
-    @property
-    def threads(self) -> int:
-        """CPU threads of a step."""
-        return self.inner.threads
 
     def train_steps(self, feed: Feed, first: int, stop: int, sums: Sums) -> None:
         """Take the steps of an epoch from `first` up to, not including, `stop`; add to the sums."""

@@ -27,7 +27,7 @@ class Compiled:
         optimizer: Of the model's parameters.
         pictures: The dataset, on the model's device.
         batch_size: Pictures per step.
-        options: Of the loss.
+        options: What a step does beside these.
 
     Raises:
         RuntimeError: torch cannot compile here, for example without a C++ compiler.

@@ -16,7 +16,7 @@ class Eager(Step):
         optimizer: Of the model's parameters.
         pictures: The dataset, on the model's device.
         batch_size: Images per step; feeds of other sizes work, too.
-        options: Of the loss.
+        options: What a step does beside these.
     """
 
     name = "eager"

@@ -92,7 +92,7 @@ class Graph:
         optimizer: Of the model's parameters.
         pictures: The dataset, on the model's device.
         batch_size: Pictures per step.
-        options: Of the loss.
+        options: What a step does beside these.
 
     Raises:
         Unsupported: The device, torch's version or the optimizer is not served.

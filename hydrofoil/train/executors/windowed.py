@@ -21,12 +21,13 @@ from hydrofoil.native import Native
 from hydrofoil.recipe.schema import Recipe
 from hydrofoil.train.executors.augmented import Augmented
 from hydrofoil.train.feed import Feed, count_steps, order_of, window_of
+from hydrofoil.train.wrapper import ExecutorWrapper
 
 if TYPE_CHECKING:
     from hydrofoil.train.executors import Executor
 
 
-class Windowed:
+class Windowed(ExecutorWrapper):
     """An executor whose steps read a window's images, which lie there in the order of the epoch.
 
     It is bit-identical to the same executor with all images in memory and the same order.
@@ -48,26 +49,12 @@ class Windowed:
         steps: int,
         order: Callable[[int], Tensor],
     ) -> None:
-        self.inner, self.model, self.window = inner, model, window
+        super().__init__(inner)
+        self.model, self.window = model, window
         self.steps, self.order = steps, order
         self._feed: Feed | None = None  # the epoch of the held window,
         self._number = -1  # the window's number in it, from 0,
         self._part: Feed | None = None  # and its own tables
-
-    @property
-    def name(self) -> str:
-        """As in train.execute."""
-        return self.inner.name
-
-    @property
-    def steps_per_call(self) -> int:
-        """Steps per call, so that Python regains control a few times a second."""
-        return self.inner.steps_per_call
-
-    @property
-    def threads(self) -> int:
-        """CPU threads of a step, besides the one that reads images."""
-        return self.inner.threads
 
     def train_steps(self, feed: Feed, first: int, stop: int, sums: Sums) -> None:
         """Take the steps of an epoch from `first` up to, not including, `stop`; add to the sums."""
