@@ -298,7 +298,7 @@ class TestResult(Record):
     examples: Examples
     """Test images to show."""
     test_time: TestTime | None = None
-    """With test-time augmentation, where augment.test_time asks for it; no other figure uses it."""
+    """With test-time augmentation, where augment.test_time requests it; no other figure uses it."""
     epoch: Count
     """The epoch whose weights were tested; 0 for imported weights."""
     weights: str

@@ -92,15 +92,15 @@ def mirrored(pictures: Pictures, index_N: Tensor) -> Mirrored:
     filters_FCHW = _filters(images_NCHW, random)
     plain_NF, mirror_NF = (_features(x, filters_FCHW) for x in (images_NCHW, images_NCHW.flip(3)))
     mean_F, std_F = plain_NF.mean(0), plain_NF.std(0).clamp(min=1e-6)
-    plain_NF, mirror_NF = ((one_NF - mean_F) / std_F for one_NF in (plain_NF, mirror_NF))
+    plain_NF, mirror_NF = ((x - mean_F) / std_F for x in (plain_NF, mirror_NF))
     plain_N, mirror_N = torch.zeros(2, count, dtype=torch.bool)
     fold_N = torch.arange(count) % FOLDS
     for fold in range(FOLDS):
-        fitted, asked = fold_N != fold, fold_N == fold
+        fitted, held_out = fold_N != fold, fold_N == fold
         weights_FK, bias_K = _fit(plain_NF[fitted], labels_N[fitted], pictures.K)
-        for one_NF, right_N in ((plain_NF, plain_N), (mirror_NF, mirror_N)):
-            answer_N = (one_NF[asked] @ weights_FK + bias_K).argmax(1)
-            right_N[asked] = answer_N == labels_N[asked]
+        for features_NF, correct_N in ((plain_NF, plain_N), (mirror_NF, mirror_N)):
+            answer_N = (features_NF[held_out] @ weights_FK + bias_K).argmax(1)
+            correct_N[held_out] = answer_N == labels_N[held_out]
     difference_N = plain_N.double() - mirror_N.double()
     return Mirrored(
         count, int(plain_N.sum()), int(mirror_N.sum()),
