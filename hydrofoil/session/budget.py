@@ -124,7 +124,7 @@ def within(
 def _line(budget: Budget, length: Length, costs: Costs) -> str:
     """Say what a budget allows, and by which measurement."""
     last = f", the last of {plural(length.last_steps, 'step')}" if length.last_steps else ""
-    each = " and ".join(f"{1000 * one:.3g}" for one in costs.step_seconds)
+    each = " and ".join(f"{1000 * step:.3g}" for step in costs.step_seconds)
     rest = costs.before_seconds + costs.after_seconds
     return (
         f"budget {duration(budget.seconds)}: {plural(length.epochs, 'epoch')}{last}: "
@@ -172,7 +172,7 @@ def measure(
             "train": prepared.recipe.train.model_copy(update={"epochs": ENDLESS, "patience": 0})
         }
     )
-    parts = [_trial(one, model, pictures, split, state, executor) for one in _parts(trial)]
+    parts = [_trial(part, model, pictures, split, state, executor) for part in _parts(trial)]
     epoch_seconds = parts[-1][1]
     if epoch_seconds is None:
         epoch_seconds = _epoch_seconds(trial, model, pictures, split, executor, device)
@@ -345,8 +345,8 @@ def spent_line(run: Run) -> str:
     off = seconds / plan.seconds - 1
     said = f"budget {duration(plan.seconds)}: took {duration(seconds)} ({off:+.1%})"
     epochs = run.log.all(Epoch)
-    steps = sum(-(-one.train.count // run.recipe.train.batch_size) for one in epochs)
-    each = sum(one.train_seconds for one in epochs) / max(steps, 1)
+    steps = sum(-(-epoch.train.count // run.recipe.train.batch_size) for epoch in epochs)
+    each = sum(epoch.train_seconds for epoch in epochs) / max(steps, 1)
     expected = sum(plan.step_seconds) / len(plan.step_seconds)
     if abs(off) <= TOLERANCE or abs(each / expected - 1) <= TOLERANCE:
         return said
