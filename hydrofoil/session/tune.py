@@ -72,8 +72,7 @@ def tune(
             "0..0.5", "optimizer": ["sgd", "adamw"]}; or as on the command line, in a list.
         overrides: Of fields that are the same in all trials: "train.epochs=3", or by name.
         trials: How many, in all processes; default: 30, or with a budget any number.
-        budget: Seconds for everything. The running trial is completed, and the comparison has
-            fewer seeds if not all of them fit, but at least two.
+        budget: Seconds for everything; the comparison may have fewer seeds, but at least two.
         seeds: Fresh seeds for the comparison of the winner with the recipe; 0: no comparison.
         on: Where these two are compared: "valid", or "test", which opens test splits.
         prune: Stop bad trials early, by Hyperband.
