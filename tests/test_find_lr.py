@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from hydrofoil import build, draw_split, load, read_recipe
 from hydrofoil.data.batches import epoch_order
-from hydrofoil.session.find_lr import find_lr, smooth
+from hydrofoil.session.find_lr import LossCurve, find_lr
 from hydrofoil.train.feed import Feed
 from hydrofoil.train.optimizers import OPTIMIZERS
 from tests.conftest import Cli
@@ -51,7 +51,10 @@ def test_the_losses_are_those_of_the_literal_loop_at_rising_rates() -> None:
 def test_the_running_mean_weights_losses_by_their_age(losses: list[float]) -> None:
     weights = [0.95 ** (len(losses) - 1 - place) for place in range(len(losses))]
     mean = sum(w * x for w, x in zip(weights, losses, strict=True)) / sum(weights)
-    assert smooth(losses)[-1] == pytest.approx(mean, abs=1e-6)
+    curve = LossCurve()
+    for loss in losses:
+        curve.add(loss)
+    assert curve.smoothed[-1] == pytest.approx(mean, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

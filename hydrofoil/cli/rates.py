@@ -20,9 +20,6 @@ from hydrofoil.cli.options import (
 from hydrofoil.cli.printing import note, print_json, printer
 from hydrofoil.errors import HydrofoilError
 
-RATES = ("lr", "optimizer.lr", "learning_rate", "optimizer.learning_rate")
-
-
 Steps = Annotated[
     int | None,
     option("--steps", "N", "Steps at most; default: 16,000 images, in 400 to 4,000 steps."),
@@ -56,6 +53,7 @@ def find_lr(
     from hydrofoil.files import write_whole
     from hydrofoil.models.code import load_network
     from hydrofoil.observe.console import DownloadProgress
+    from hydrofoil.recipe.read import overridden
     from hydrofoil.report.rate_curve import rate_curve, rate_lines
     from hydrofoil.run.commands import command_line
     from hydrofoil.session.find_lr import RULE
@@ -85,7 +83,7 @@ def find_lr(
         write_whole(path, rate_curve(*losses, found.suggestion, heading))
         say(f"saved: {path}")
     say(f"suggested, {RULE}: optimizer.lr={found.suggestion:g}")
-    words = [word for word in overrides or [] if word.partition("=")[0] not in RATES]
+    words = [word for word in overrides or [] if "optimizer.lr" not in overridden([word])]
     line = ["hydrofoil", "train", recipe_name, *words, f"optimizer.lr={found.suggestion:g}"]
     say(f"next: {command_line(line)}")
     print_json(as_json, found.as_dict())

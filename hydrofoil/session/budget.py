@@ -191,12 +191,11 @@ def measure(
 
 def _parts(recipe: Recipe) -> list[Recipe]:
     """Return a recipe for each part of the training whose steps take another time."""
-    sizes = getattr(recipe.train, "sizes", ())
-    if not sizes:
+    if not recipe.train.sizes:
         return [recipe]
     return [
         recipe.model_copy(update={"train": recipe.train.model_copy(update={"sizes": (size,)})})
-        for size in sizes
+        for size in recipe.train.sizes
     ]
 
 
@@ -268,14 +267,19 @@ def _epoch_seconds(
     clock = Stopwatch(device)
     make_feed(recipe, split.train, pictures.labels_N, 1, 1)
     _ = {name: one.detach().clone() for name, one in model.network.state_dict().items()}
-    seconds, some_N = clock.seconds(), split.valid[:SCORED]
+    sets_of_weights = 2 if recipe.train.average == "ema" else 1
+    return clock.seconds() + sets_of_weights * _validation_seconds(split, executor, device)
+
+
+def _validation_seconds(split: Split, executor: Executor, device: torch.device) -> float:
+    """Return what scoring the validation images takes, by some of them; 0: there are none."""
+    some_N = split.valid[:SCORED]
     if not len(some_N):
-        return seconds
+        return 0.0
     executor.score(some_N[:BATCH])  # cold
     clock = Stopwatch(device)
     executor.score(some_N)
-    sets_of_weights = 2 if recipe.train.average == "ema" else 1
-    return seconds + sets_of_weights * clock.seconds() * len(split.valid) / len(some_N)
+    return clock.seconds() * len(split.valid) / len(some_N)
 
 
 def _late_seconds(
@@ -289,15 +293,11 @@ def _late_seconds(
     """Return what averaging weights over epochs (SWA) adds to each epoch that is averaged."""
     if recipe.train.average != "swa":
         return 0.0
-    train_N, valid_N = split.train[:SCORED], split.valid[:SCORED]
+    some_N = split.train[:SCORED]
     clock = Stopwatch(device)
-    renew_statistics(model, pictures, train_N, recipe.train.batch_size)
-    seconds = clock.seconds() * len(split.train) / len(train_N)
-    if not len(valid_N):
-        return seconds
-    clock = Stopwatch(device)
-    executor.score(valid_N)
-    return seconds + clock.seconds() * len(split.valid) / len(valid_N)
+    renew_statistics(model, pictures, some_N, recipe.train.batch_size)
+    seconds = clock.seconds() * len(split.train) / len(some_N)
+    return seconds + _validation_seconds(split, executor, device)
 
 
 def _after(
@@ -345,7 +345,7 @@ def spent_line(run: Run) -> str:
     off = seconds / plan.seconds - 1
     said = f"budget {duration(plan.seconds)}: took {duration(seconds)} ({off:+.1%})"
     epochs = run.log.all(Epoch)
-    steps = sum(-(-epoch.train.count // run.recipe.train.batch_size) for epoch in epochs)
+    steps = sum(count_steps(epoch.train.count, run.recipe.train.batch_size) for epoch in epochs)
     each = sum(epoch.train_seconds for epoch in epochs) / max(steps, 1)
     expected = sum(plan.step_seconds) / len(plan.step_seconds)
     if abs(off) <= TOLERANCE or abs(each / expected - 1) <= TOLERANCE:

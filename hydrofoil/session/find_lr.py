@@ -130,22 +130,55 @@ def find_lr(
     feeds = _feeds(plain, split.train, images.labels_N, layers, rates_S, place)
     with exact(place, threads_of(prepared.recipe, classifier)):
         classifier.train()
-        losses = _losses(prepared.executor, feeds, state.sums)
-    return _search(prepared.recipe, rates_S.tolist(), losses, prepared.executor.name)
+        curve = _train(prepared.executor, feeds, state.sums)
+    return _search(prepared.recipe, rates_S.tolist(), curve, prepared.executor.name)
 
 
-def _losses(executor: Executor, feeds: Iterator[tuple[Feed, int]], sums: Sums) -> list[float]:
+class LossCurve:
+    """The losses of the steps so far, and their running mean as far as they are finite.
+
+    >>> curve = LossCurve()
+    >>> for loss in (2.0, 2.0):
+    ...     curve.add(loss)
+    >>> curve.smoothed, curve.has_diverged
+    ([2.0, 2.0], False)
+    """
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.smoothed: list[float] = []
+        self._mean, self._least = 0.0, float("inf")
+
+    def add(self, loss: float) -> None:
+        """Add the next step's loss; the mean is corrected for its beginning, as Adam's moments."""
+        self.losses.append(loss)
+        if not isfinite(loss):
+            return
+        self._mean = MEMORY * self._mean + (1 - MEMORY) * loss
+        self.smoothed.append(round(self._mean / (1 - MEMORY ** (len(self.smoothed) + 1)), 10))
+        self._least = min(self._least, self.smoothed[-1])
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether the last loss is not finite, or far above the lowest running mean."""
+        if not isfinite(self.losses[-1]):
+            return True
+        enough = len(self.losses) > LEAST_STEPS // 2
+        return enough and self.smoothed[-1] > DIVERGED * self._least
+
+
+def _train(executor: Executor, feeds: Iterator[tuple[Feed, int]], sums: Sums) -> LossCurve:
     """Take steps until the loss diverges, and return the mean loss of each."""
-    losses: list[float] = []
+    curve = LossCurve()
     before = (0.0, 0)
     for feed, step in feeds:
         executor.train_steps(feed, step, step + 1, sums)
         total, _, count = sums.totals()
-        losses.append((total - before[0]) / (count - before[1]))
+        curve.add((total - before[0]) / (count - before[1]))
         before = total, count
-        if _has_diverged(losses):
+        if curve.has_diverged:
             break
-    return losses
+    return curve
 
 
 def _rates(base: float, lowest: float | None, highest: float | None, steps: int) -> Tensor:
@@ -191,43 +224,24 @@ def _feeds(
         done += count
 
 
-def smooth(losses: Sequence[float]) -> list[float]:
-    """Return the running mean of losses, corrected for its beginning, as Adam corrects its moments.
-
-    >>> smooth([2.0, 2.0])
-    [2.0, 2.0]
-    """
-    found: list[float] = []
-    mean = 0.0
-    for number, loss in enumerate(losses, start=1):
-        mean = MEMORY * mean + (1 - MEMORY) * loss
-        found.append(round(mean / (1 - MEMORY**number), 10))
-    return found
-
-
-def _has_diverged(losses: Sequence[float]) -> bool:
-    """Tell whether the last loss is not finite, or far above the lowest running mean."""
-    if not isfinite(losses[-1]):
-        return True
-    smoothed = smooth(losses)
-    return len(losses) > LEAST_STEPS // 2 and smoothed[-1] > DIVERGED * min(smoothed)
-
-
-def _search(
-    recipe: Recipe, rates: Sequence[float], losses: Sequence[float], executor: str
-) -> RateSearch:
+def _search(recipe: Recipe, rates: Sequence[float], curve: LossCurve, executor: str) -> RateSearch:
     """Return what the losses of steps say; the lowest running mean is sought among finite ones."""
-    finite = [loss for loss in losses if isfinite(loss)]
-    if len(finite) < 2:
+    losses, smoothed = curve.losses, curve.smoothed
+    if len(smoothed) < 2:
         raise HydrofoilError(
             f"the loss is {losses[-1]} at a learning rate of {rates[len(losses) - 1]:g}: "
             "expected a finite number.\nStart with a smaller rate: --lowest"
         )
-    smoothed, taken = smooth(finite), rates[: len(losses)]
     first = min(int(FIRST * len(rates)), len(smoothed) - 1)
-    lowest = taken[min(range(first, len(smoothed)), key=smoothed.__getitem__)]
-    diverged = taken[-1] if _has_diverged(losses) else None
-    suggestion = float(f"{SHARE * lowest:.2g}")
+    lowest = rates[min(range(first, len(smoothed)), key=smoothed.__getitem__)]
+    used = rates[: len(losses)]
     return RateSearch(
-        recipe, tuple(taken), tuple(losses), tuple(smoothed), lowest, suggestion, diverged, executor
+        recipe=recipe,
+        rates=tuple(used),
+        losses=tuple(losses),
+        smoothed=tuple(smoothed),
+        lowest=lowest,
+        suggestion=float(f"{SHARE * lowest:.2g}"),
+        diverged=used[-1] if curve.has_diverged else None,
+        executor=executor,
     )
