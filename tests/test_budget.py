@@ -76,6 +76,15 @@ def test_a_budget_that_is_too_small_names_one_that_is_enough(costs: Costs, share
     assert longest(float(found[1]), costs).epochs >= 1
 
 
+@given(COSTS, st.floats(0.01, 0.99))
+def test_a_smaller_network_is_advised_only_where_it_would_help(costs: Costs, share: float) -> None:
+    budget = share * costs.seconds(costs.fewest)
+    with pytest.raises(hf.HydrofoilError) as caught:
+        longest(budget, costs)
+    helps = budget > costs.before_seconds + costs.after_seconds
+    assert ("a smaller network" in str(caught.value)) == helps
+
+
 @given(st.integers(1, 300), st.sampled_from("smh"))
 def test_a_time_has_a_unit(number: int, unit: str) -> None:
     assert seconds_of(f"{number}{unit}") == number * {"s": 1, "m": 60, "h": 3600}[unit]

@@ -137,11 +137,13 @@ def _too_small(budget: float, costs: Costs) -> str:
     whole = int(-(-needed * 1.05 // 5) * 5)  # 5% more than predicted, in steps of 5 s
     rest = costs.before_seconds + costs.after_seconds
     share = (budget - rest) / (needed - rest)
-    fewer = f", or fewer images: train={0.95 * share:.2f}" if share > 0.02 else ""
+    # Where all else takes longer than the budget, no network is small enough.
+    smaller = ", or a smaller network" if share > 0 else ""
+    smaller += f", or fewer images: train={0.95 * share:.2f}" if share > 0.02 else ""
     return (
         f"budget = {budget:g}s: {epochs} {_short(needed - rest)} on this machine, and "
         f"all else {_short(rest)}: expected at least {whole}s.\n"
-        f"Give --budget {whole}s, or a smaller network{fewer}"
+        f"Give --budget {whole}s{smaller}"
     )
 
 
